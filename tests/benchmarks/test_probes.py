@@ -116,7 +116,9 @@ CASES = [
 
 @pytest.mark.acceptance("T3")
 @pytest.mark.parametrize("estimator", CASES)
-@pytest.mark.parametrize("kind", ["constant", "observed", "delayed"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("constant", marks=pytest.mark.slow), "observed", "delayed"]
+)
 def test_critics_know_what_follows(kind: str, estimator: str) -> None:
     traj, value, _ = learned(kind, estimator)
     side = np.asarray(traj.obs[..., 0])

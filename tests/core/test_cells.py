@@ -36,7 +36,10 @@ def cell_and_params(kind: Any, noise: float = 0.1) -> tuple[Any, Any, Any]:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("kind", "length"), [*((kind, 11) for kind in KINDS), ("transformer", 2)])
+@pytest.mark.parametrize(
+    ("kind", "length"),
+    [*((kind, 11) for kind in KINDS), pytest.param("transformer", 2, marks=pytest.mark.slow)],
+)
 def test_a_sequence_is_its_steps(kind: Any, length: int) -> None:
     """Outputs, the carry and the gradient, with episodes that begin within the sequence, and begun
     in the middle of one. A transformer has more steps than its window, or fewer.

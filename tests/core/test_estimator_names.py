@@ -77,12 +77,12 @@ def test_a_text_lists_the_candidates_of_an_estimator_that_is_chosen_while_traini
 
 MISTAKES = {
     "dappo": "unknown estimator 'dappo': did you mean 'dapo' or 'ppo' or 'sapo'?",
-    "dapo:skale=group": "unknown switch 'skale': did you mean 'scale' or 'kl'?",
+    "dapo:skale=group": "unknown switch 'skale': did you mean 'scale'?",
     "dapo:scale=grp": "unknown scale 'grp': did you mean 'group'? valid: none, group, batch",
     "dapo:scale": "estimator 'dapo:scale': write sequence:SWITCH=VALUE+..., got 'scale'",
     "gae:kl=k1": "estimator 'gae' has no switches: leave out what follows the colon",
     "sequnce:kl=k1": "unknown estimator with switches 'sequnce': did you mean 'sequence'?",
-    "selectd:gae:0.9+1.0": "with switches 'selectd': did you mean 'selected' or 'sequence'?",
+    "selectd:gae:0.9+1.0": "with switches 'selectd': did you mean 'selected'?",
     "sequence:kl_ratio=yes": "unknown kl_ratio 'yes': valid: true, false",
     "dapo:ratio=none": "clip='asymmetric' bounds an importance ratio, and there is none",
     "dapo:": "estimator 'dapo:' has an empty switch: write sequence:SWITCH=VALUE+...",
@@ -99,7 +99,7 @@ MISTAKES = {
     "selected": "estimator 'selected' has an empty candidate: write selected:NAME+NAME+...",
     "selected:gae+": "estimator 'selected:gae+' has an empty candidate: write selected:NAME+NAME",
     "selected:state_value": "there must be at least two candidates to select from, got 1",
-    "selected:state_value+gea": "unknown candidate 'gea': did you mean 'gae' or",
+    "selected:state_value+gea": "unknown candidate 'gea': did you mean 'gae'?",
     "selected:gae:0.9+2": "estimator 'selected:gae:0.9+2': λ must be a number in [0, 1], got '2'",
     "selected:reinforce:0.9+1": "unknown estimator with λ 'reinforce': valid: gae, vtrace, ppo",
     "selected:q_prop:eta=adaptive+q_prop": "candidates have no switches: write selected:NAME+NAME",

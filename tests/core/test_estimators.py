@@ -329,7 +329,12 @@ def expected_psi_of_branches(traj: Trajectory, to_go: np.ndarray) -> dict[str, n
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in estimators_with(collect=("episodes",)) if name in ON_TABLES]
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name == "gradient_control_variate"))
+        for name in estimators_with(collect=("episodes",))
+        if name in ON_TABLES
+    ],
 )
 def test_psi_of_the_episodic_family(name: str) -> None:
     traj = batch(name=name)

@@ -63,9 +63,9 @@ def by_a_loop(made: Config, learning_rate: float) -> list[Params]:
     ("updates", "mixture"),
     [
         pytest.param(0, "none", marks=pytest.mark.slow),
-        pytest.param(1, "none", marks=pytest.mark.slow),
+        (1, "none"),
         pytest.param(3, "none", marks=pytest.mark.slow),
-        (2, "power"),
+        pytest.param(2, "power", marks=pytest.mark.slow),
     ],
 )
 def test_the_policy_that_acts_is_that_of_as_many_updates_ago(updates: int, mixture: Any) -> None:

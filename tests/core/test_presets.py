@@ -135,7 +135,10 @@ def test_a_pair_passes() -> None:
             {"estimator": "ppo", "num_envs": 4, "num_steps": 8, "num_updates": 3, "num_epochs": 2},
             marks=pytest.mark.slow,
         ),
-        {"estimator": "gae", "num_envs": 4, "num_steps": 8, "num_updates": 3},
+        pytest.param(
+            {"estimator": "gae", "num_envs": 4, "num_steps": 8, "num_updates": 3},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda changes: changes["estimator"],
 )

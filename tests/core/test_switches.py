@@ -98,9 +98,7 @@ def test_a_reference_of_another_network_is_one_sentence() -> None:
         match=r"of a run with the same networks: .* must be",
     ):
         make_learner(config({"a": jnp.zeros(3)}, kl="k1")).init(KEY)
-    with pytest.raises(
-        ValueError, match="unknown switch 'kl_cof': did you mean 'kl_control' or 'kl_ratio'"
-    ):
+    with pytest.raises(ValueError, match=r"unknown switch 'kl_cof': did you mean 'kl_control'\?"):
         sequence_estimator(kl_cof=1)
 
 
@@ -193,7 +191,7 @@ RATIOS_AND_CLIPS += [(r, c) for r in ("token", "sequence_mean") for c in BOUNDS]
 @pytest.mark.parametrize(
     ("ratio", "clip"),
     [
-        x if i in (0, 1, 3) else pytest.param(*x, marks=pytest.mark.slow)
+        x if i in (0, 1) else pytest.param(*x, marks=pytest.mark.slow)
         for i, x in enumerate(RATIOS_AND_CLIPS)
     ],
 )

@@ -50,10 +50,9 @@ def assert_equal(a: Any, b: Any) -> None:
 
 # Of those that are alike one, whose program has the most in it.
 FAST_WAYS = {
-    *(("grpo", "episodes"), ("pooled_trajectory_control_variate", "episodes")),
-    *(("gradient_control_variate", "episodes"), ("deterministic_policy_gradient", "episodes")),
-    *(("hindsight_credit", "episodes"), ("lookahead_control_variate", "episodes")),
-    *(("ppo", "windows"), ("mdpo", "windows"), ("gpomdp", "windows")),
+    *(("pooled_trajectory_control_variate", "episodes"), ("hindsight_credit", "episodes")),
+    *(("deterministic_policy_gradient", "episodes"), ("lookahead_control_variate", "episodes")),
+    *(("ppo", "windows"), ("gpomdp", "windows")),
 }
 
 

@@ -29,7 +29,6 @@ from pg.estimators.base import discounted_reward_to_go
 from pg.estimators.family import Factory
 from pg.rollout import Trajectory
 
-CHECKED_FAST = ("leave_one_out",)
 UNBIASED = Facts(unbiased_for="J")
 COMPARING = Facts(unbiased_for="J", baseline="batch")
 IN_WINDOWS = Facts(unbiased_for="J", collect=("episodes", "windows"))
@@ -40,14 +39,9 @@ def failures(found: Verdict) -> list[str]:
     return [finding.name for finding in found.findings if not finding.ok]
 
 
+@pytest.mark.slow
 @pytest.mark.acceptance("P6")
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name in CHECKED_FAST else [pytest.mark.slow])
-        for name in FACTS
-    ],
-)
+@pytest.mark.parametrize("name", [*FACTS])
 def test_a_listed_estimator_passes_with_its_facts(name: str) -> None:
     found = verdict(ESTIMATORS[name], num_episodes=FEW_EPISODES)
     assert failures(found) == []

@@ -172,7 +172,7 @@ def test_a_benchmark_of_diverged_seeds_has_no_scores(
             "nonfinite": (ones * np.c_[skipped]).astype(int),
         }
         done = execution.Run(PARAMS, metrics, True, None, 0.0, 0.0)
-        monkeypatch.setattr(execution, "run", lambda *_, done=done: done)
+        monkeypatch.setattr(execution, "run", lambda *_, done=done, **__: done)
         monkeypatch.setattr(
             execution, "evaluate_run", lambda *_, **__: Evaluation(np.ones((3, 2)), np.ones((3, 2)))
         )

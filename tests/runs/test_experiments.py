@@ -49,7 +49,7 @@ def test_it_says_what_it_does_and_where_it_is(two_seeds: tuple[str, Path]) -> No
     assert "leave_one_out on CartPole-v1: 4 updates of 4 complete episodes" in printed
     assert "planned: at most 8,000 environment steps per seed" in printed
     for word in (
-        "settings: hidden_sizes=",
+        "settings of training: num_updates=4, num_envs=4, hidden_sizes=(8,)",
         "--verbose",
         "return ",
         "grad norm ",

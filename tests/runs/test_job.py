@@ -293,6 +293,7 @@ def test_what_depends_on_the_planned_end_cannot_be_extended(tmp_path: Path) -> N
 
 
 @pytest.mark.acceptance("C4")
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence(whole: Path, tmp_path: Path) -> None:
     """Exit code 74; what was kept is still there, and it goes on once there is room."""
     folder = tmp_path / "run"

@@ -96,6 +96,7 @@ def evaluated(*arguments: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_what_acts_needs_the_policy_alone(whole: Path, own: Path) -> None:
     done = evaluated(whole, "--policy", f"{own}:linear", "--episodes", "3")
     assert done.returncode == 0, done.stderr

@@ -177,6 +177,7 @@ def test_exact_runs_are_the_solo_runs_bit_for_bit_and_mapped_ones_within_roundin
 
 
 @pytest.mark.acceptance("D4")
+@pytest.mark.slow
 def test_bits_depend_on_the_width_and_not_on_the_number_of_chunks() -> None:
     """12 runs in 6 chunks, the first 4 of them in 2, and all in another order: at width 2 always
     the same.
@@ -514,6 +515,7 @@ def test_damaged_files_are_made_again(tmp_path: Path, capsys: pytest.CaptureFixt
     assert_equal(sweeps.read_runs(folder), before)
 
 
+@pytest.mark.slow
 def test_a_signal_within_a_chunk_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
