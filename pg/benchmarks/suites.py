@@ -302,8 +302,8 @@ MUJOCO = tuple(
     )
 )
 
-# Of other JAX libraries. Floors are of 1000 random episodes, of 200 of CartpoleSwingup and 100 of
-# Craftax-Classic; where actions are masked, of legal actions.
+# Environments of other JAX libraries. Floors are of 1000 random episodes, of 200 of CartpoleSwingup
+# and 100 of Craftax-Classic; where actions are masked, of legal actions.
 LIBRARIES = (
     Task(
         "connect_four-pgx",  # against an opponent that acts at random

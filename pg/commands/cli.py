@@ -92,7 +92,7 @@ _INSTEAD = {
         "are metrics.parquet in its folder",
     ),
 }
-_DRY_RUN = ("dry-run", "dryrun")  # of which --print-config is a part, in the commands that have it
+_DRY_RUN = ("dry-run", "dryrun")  # --print-config comes nearest, in the commands that have it
 
 
 def parse(

@@ -105,7 +105,7 @@ def z_scores(
     return diagnostics.z_scores(changed, params, state, traj, size, expected)
 
 
-# Of kinds that take longest: the formula of each is held over every trajectory.
+# Estimators that take longest: the formula of each is held over every trajectory.
 SLOWEST = ("v_mpo",)
 
 
