@@ -296,6 +296,10 @@ class Config:
     """Continuous actions: the standard deviation is an output of the network instead of a
     parameter.
     """
+    initial_std: float = 1.0
+    """Continuous actions: standard deviation at the start, in units of half the range of an action
+    (of a tanh's argument, where that bounds the actions).
+    """
     action_critic: ActionCritic = "quadratic"
     """Q of continuous actions, for estimators with such a critic (all_action, q_prop,
     trajectory_control_variate and others): quadratic in the action; a sum of sinusoids, which may

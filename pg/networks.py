@@ -35,6 +35,7 @@ from pg.inputs import check_key, check_kind, described, numbers
 from pg.layers import (
     ACTIVATIONS,
     CNN,
+    LOG_STD,
     MLP,
     ActionValues,
     CausalTransformer,
@@ -150,13 +151,22 @@ def _head(config: Config, space: ActionSpace) -> nn.Module:
         raise ValueError(
             f"action_distribution={config.action_distribution!r} needs a bounded Box of actions"
         )
-    return Normal(space, config.action_distribution, config.state_dependent_std)
+    low, high = LOG_STD
+    if config.state_dependent_std and not low <= math.log(config.initial_std) <= high:
+        raise ValueError(
+            f"initial_std must be from {math.exp(low):.3g} to {math.exp(high):.3g} with "
+            f"state_dependent_std, which is clipped there; got {config.initial_std}"
+        )
+    return Normal(
+        space, config.action_distribution, config.state_dependent_std, config.initial_std
+    )
 
 
 def _check_no_setting_of_boxes(config: Config, space: ActionSpace) -> None:
     """Raises ValueError for settings of continuous actions, where there are none."""
     number = f"{space.n} " if isinstance(space, Discrete) else ""
-    for name, default in (("action_distribution", "gaussian"), ("state_dependent_std", False)):
+    for name in ("action_distribution", "state_dependent_std", "initial_std"):
+        default = getattr(Config, name)
         if (value := getattr(config, name)) != default:
             raise ValueError(
                 f"{name}={value!r} is for continuous actions; the environment has {number}"

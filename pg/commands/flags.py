@@ -102,7 +102,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
             "rnn_heads",
             "shared_torso",
         ),
-        *("image_layout", "action_distribution", "state_dependent_std"),
+        *("image_layout", "action_distribution", "state_dependent_std", "initial_std"),
         *("action_critic", "action_critic_units", "action_samples"),
     ),
     "normalisation": ("normalise_observations", "scale_observations", "scale_rewards"),

@@ -55,15 +55,18 @@ INITIALISERS: dict[str, Callable[..., Array]] = {
 }
 
 
-def dense(features: int, scale: float, initialiser: Initialiser = "orthogonal") -> nn.Dense:
+def dense(
+    features: int, scale: float, initialiser: Initialiser = "orthogonal", bias: float = 0.0
+) -> nn.Dense:
     """A dense layer in the canonical float. Its weights are `scale` times an orthogonal matrix, or
-    as another initialiser draws them.
+    as another initialiser draws them; each entry of its bias starts at `bias`.
 
     Under jax_enable_x64 a whole network is float64 so.
     """
     return nn.Dense(
         features,
         kernel_init=orthogonal(scale) if initialiser == "orthogonal" else INITIALISERS[initialiser],
+        bias_init=nn.initializers.constant(bias),
         param_dtype=jnp.zeros(()).dtype,
         dot_general=_rows_times_kernel,
     )

@@ -1,5 +1,6 @@
 """Heads: features to action distributions and values."""
 
+import math
 from typing import Any
 
 import jax
@@ -49,20 +50,23 @@ class Normal(nn.Module):
     box: Box
     distribution: ActionDistribution
     state_dependent_std: bool
+    initial_std: float = 1.0
 
     @nn.compact
     def __call__(
         self, features: Float[Array, "*B F"]
     ) -> Gaussian | TanhGaussian | CensoredGaussian:
-        """features: [..., F] -> mean and log-std [..., D]; at the start N(centre, half width) or
-        tanh(N(0, 1)).
+        """features: [..., F] -> mean and log-std [..., D]; at the start
+        N(centre, (initial_std * half width)²) or tanh(N(0, initial_std²)).
         """
         size = self.box.low.size
         mean = dense(size, 0.01)(features)
+        initial = math.log(self.initial_std)
         if self.state_dependent_std:
-            log_std = jnp.clip(dense(size, 0.01)(features), *LOG_STD)
+            log_std = jnp.clip(dense(size, 0.01, bias=initial)(features), *LOG_STD)
         else:
-            log_std = self.param("log_std", nn.initializers.zeros, self.box.low.shape, mean.dtype)
+            constant = nn.initializers.constant(initial)
+            log_std = self.param("log_std", constant, self.box.low.shape, mean.dtype)
             log_std = jnp.broadcast_to(log_std, mean.shape)
         centre, half_width = (jnp.broadcast_to(x, mean.shape) for x in units_of_box(self.box))
         if self.distribution == "squashed":

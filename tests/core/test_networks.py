@@ -186,6 +186,19 @@ def test_the_log_std_may_depend_on_the_state(law: Any) -> None:
     assert all(float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(slope))
 
 
+@pytest.mark.parametrize("law", ["gaussian", "squashed", "censored"])
+@pytest.mark.parametrize("depends", [False, True])
+def test_the_std_starts_where_it_is_set(law: Any, depends: bool) -> None:
+    config = Config(
+        initial_std=0.135, state_dependent_std=depends, action_distribution=law, preset=None
+    )
+    half_width = np.asarray([2.0, 0.5], np.float32)
+    policy = make_policy(config, fake_env((4,), Box(-half_width, half_width)))
+    dist = policy.apply(policy.init(KEY), (), jnp.zeros((3, 4)), jnp.zeros(3, bool))[1]
+    unit = 1.0 if law == "squashed" else half_width
+    np.testing.assert_allclose(np.exp(dist.log_std) / unit, np.full((3, 2), 0.135), rtol=1e-5)
+
+
 def test_unbounded_actions_have_unit_scale() -> None:
     policy = make_policy(
         Config(preset=None), fake_env((4,), Box(-jnp.full(1, jnp.inf), jnp.full(1, jnp.inf)))
@@ -364,6 +377,16 @@ def test_a_network_is_float64_when_floats_are() -> None:
             Config(state_dependent_std=True, preset=None),
             fake_env((4,), Discrete(2)),
             "state_dependent_std=True is for continuous",
+        ),
+        (
+            Config(initial_std=0.5, preset=None),
+            fake_env((4,), Discrete(2)),
+            "initial_std=0.5 is for continuous",
+        ),
+        (
+            Config(initial_std=0.001, state_dependent_std=True, preset=None),
+            fake_env((4,), Box(-jnp.ones(1), jnp.ones(1))),
+            "initial_std must be from 0.00674 to 7.39 with state_dependent_std, .* got 0.001",
         ),
         (
             Config(action_distribution="censored", preset=None),

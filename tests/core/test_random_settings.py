@@ -47,6 +47,7 @@ RIGHT: dict[str, st.SearchStrategy[Any]] = {
     "conv": st.sampled_from([(), (), ("2x2",), ("2x2x2", "3x1")]),
     "observe": st.sampled_from([(), (), (), (0,)]),
     "parameter_std": st.sampled_from([0.3, 0.3, 0.3, 1, 0.01]),
+    "initial_std": st.sampled_from([1.0, 1.0, 1.0, 0.3]),
     "action_critic_units": st.sampled_from([16, 16, 16, 3]),
     "action_samples": st.sampled_from([16, 16, 16, 2]),
     "policy_lag": st.sampled_from([0, 0, 0, 1, 1, 3]),
