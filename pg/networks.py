@@ -157,9 +157,7 @@ def _head(config: Config, space: ActionSpace) -> nn.Module:
             f"initial_std must be from {math.exp(low):.3g} to {math.exp(high):.3g} with "
             f"state_dependent_std, which is clipped there; got {config.initial_std}"
         )
-    return Normal(
-        space, config.action_distribution, config.state_dependent_std, config.initial_std
-    )
+    return Normal(space, config.action_distribution, config.state_dependent_std, config.initial_std)
 
 
 def _check_no_setting_of_boxes(config: Config, space: ActionSpace) -> None:
