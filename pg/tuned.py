@@ -113,6 +113,15 @@ _MUJOCO: dict[str, Any] = {
     **{"num_envs": 8, "num_steps": 256, "num_updates": 488, "num_epochs": 10},
     **{"num_minibatches": 1, "minibatch_size": 64, "learning_rate": 0.0003},
 }
+# Those of RL Baselines3 Zoo's ppo.yml: many small steps, from actions that start with little noise.
+_CHEETAH: dict[str, Any] = {
+    **{"normalise_observations": True, "scale_rewards": True, "advantages": "minibatch"},
+    **{"hidden_sizes": (256, 256), "activation": "relu", "initialiser": "glorot_uniform"},
+    **{"initial_std": 0.135, "num_envs": 1, "num_steps": 512, "num_updates": 1953},
+    **{"num_epochs": 20, "num_minibatches": 1, "minibatch_size": 64, "learning_rate": 2.06e-5},
+    **{"gamma": 0.98, "gae_lambda": 0.92, "epsilon": 0.1, "entropy_coef": 0.0004},
+    **{"value_coef": 0.58, "max_grad_norm": 0.8},
+}
 
 # Environments of other libraries.
 _CONNECT_FOUR: dict[str, Any] = {
@@ -281,9 +290,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "Reacher-misc": {
         "ppo": {**_MILLION, "normalise_observations": True, "action_distribution": "squashed"}
     },
-    "Swimmer-misc": {
-        "ppo": {**_MILLION, "normalise_observations": True, "action_distribution": "squashed"}
-    },
+    "Swimmer-misc": {"ppo": {**_MILLION, "action_distribution": "squashed"}},
     # dense layers on its 30 x 40 pixels take a seventh of the convolution's multiplications
     "Pong-misc": {
         "ppo": {
@@ -303,10 +310,8 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "Freeway-MinAtar": {"ppo": {**_MINATAR, "num_updates": 700}},
     "SpaceInvaders-MinAtar": {"ppo": {**_MINATAR, "num_updates": 200}},
     "Seaquest-MinAtar": {"ppo": {**_MINATAR, "num_updates": 300}},
-    **{
-        f"gymnasium:{name}": {"ppo": _MUJOCO}
-        for name in ("Hopper-v5", "Walker2d-v5", "HalfCheetah-v5")
-    },
+    **{f"gymnasium:{name}": {"ppo": _MUJOCO} for name in ("Hopper-v5", "Walker2d-v5")},
+    "gymnasium:HalfCheetah-v5": {"ppo": _CHEETAH},
     "pgx:connect_four": {"ppo": _CONNECT_FOUR, "unmasked_ppo": _CONNECT_FOUR},
     "jumanji:Knapsack-v1": {"ppo": _KNAPSACK, "unmasked_ppo": _KNAPSACK},
     "craftax:Craftax-Classic-Symbolic-v1": {"ppo": _CRAFTAX},

@@ -23,7 +23,7 @@ LABELS = (
     *("reinforce", "leave_one_out", "time_baseline", "standardised", "state_value"),
     *("actor_critic", "ppo", "natural", "trpo", "recurrent_ppo", "state_std_ppo"),
 )
-LARGEST = 200_000  # bytes of the parameters of a policy
+LARGEST = 300_000  # bytes of the parameters of a policy
 EPISODES = 1000
 SEED = 10_000  # of the evaluation; those of trainings and of the search of settings are below
 
