@@ -24,7 +24,7 @@ from pg.envs import Env, Masked
 from pg.envs.actions import random_action
 from pg.envs.observations import map_observation
 from pg.envs.views import seen
-from pg.fast import blocks, devices, point_keys, resets, row_keys
+from pg.fast import blocks, devices, key_numbers, point_keys, resets, row_keys
 from pg.fast.scans import scan_until
 from pg.further import FurtherRollouts, GreedyEpisodes, InitialStates, Transitions
 from pg.inputs import check_function, check_key, check_kind, check_name, count, described, numbers
@@ -394,7 +394,7 @@ def _episodes(
 
     def step(running: _Running, draws: Any) -> tuple[_Running, tuple[Trajectory, PyTree]]:
         after, row = loop.step(running, draws)
-        before = _as_numbers(running.state) if isinstance(branching, Branching) else ()
+        before = key_numbers.as_numbers(running.state) if isinstance(branching, Branching) else ()
         return after, (row, before)
 
     traj, states = scan_until(step, loop.begin, loop.draws, _alive, length=horizon)
@@ -571,7 +571,7 @@ def _branched(
     def of_rows(x: tuple[Int[Array, ""], _Running]) -> Branches:
         index, rows = x
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
-        flat = flat._replace(state=_as_keys(flat.state, like))
+        flat = flat._replace(state=key_numbers.as_keys(flat.state, like))
         return _branch(acting, jax.random.fold_in(key, index), flat, branching, num_branches)
 
     one = jax.tree.map(lambda x: x[:1], chosen)
@@ -1130,26 +1130,6 @@ def _with_drawn_carry(
 def _carry_before(state: RolloutState) -> PyTree:
     """The carry of a trajectory that begins in this state, [1, B, ...]."""
     return jax.tree.map(lambda c: c[None], state.carry)
-
-
-def _as_numbers(tree: PyTree) -> PyTree:
-    """The tree with random keys as their numbers."""
-
-    def one(x: Array) -> Array:
-        return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-
-    return jax.tree.map(one, tree)
-
-
-def _as_keys(tree: PyTree, like: PyTree) -> PyTree:
-    """The inverse of `_as_numbers`. like: A tree of that structure, with its keys."""
-
-    def one(x: Array, key: Array) -> Array:
-        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(x, impl=jax.random.key_impl(key))
-        return x
-
-    return jax.tree.map(one, tree, like)
 
 
 def _where(condition: Bool[Array, " B"], x: PyTree, y: PyTree) -> PyTree:

@@ -26,6 +26,7 @@ from pg.estimators.family import Factory
 from pg.estimators.names import check_on_tables, facts_of
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
+from pg.fast import key_numbers
 from pg.inputs import count
 from pg.rollout import Trajectory
 
@@ -723,11 +724,7 @@ def _is_multiple(x: Float[np.ndarray, "*P"], direction: Float[np.ndarray, "*P"])
 
 def _numbers(tree: PyTree) -> list[np.ndarray]:
     """The leaves as arrays of numbers, keys as their data."""
-    leaves = []
-    for x in jax.tree.leaves(tree):
-        is_key = jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key)
-        leaves.append(np.asarray(jax.random.key_data(x) if is_key else x))
-    return leaves
+    return [np.asarray(x) for x in jax.tree.leaves(key_numbers.as_numbers(tree))]
 
 
 def _distance(x: PyTree, y: PyTree) -> float:

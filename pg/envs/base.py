@@ -26,7 +26,7 @@ from pg.envs.step_checks import as_dtypes, checked_dtypes
 from pg.envs.time_limit_checks import check_time_limit
 from pg.envs.views import Timed, View, Views, choose, make_views, seen
 from pg.estimators.names import facts_of
-from pg.fast import row_keys
+from pg.fast import key_numbers, row_keys
 from pg.fast.scans import scan_keys
 from pg.inputs import check_key, count, entries_or_names
 
@@ -273,7 +273,7 @@ def make_env(
 
 def _keys_of_each(key: jax.Array, num_envs: int) -> jax.Array:
     """The keys of several environments: of one key, or those that are given."""
-    if jnp.ndim(key) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+    if jnp.ndim(key) and key_numbers.is_key(key):
         return key
     check_key(key)
     return row_keys.split(key, num_envs)

@@ -18,6 +18,7 @@ from pg.envs.failures import OUTLIVES_TRACE
 from pg.envs.interface import reset_and_step
 from pg.envs.library import environment
 from pg.envs.tracing import call_outside_traces, calls_python, is_tracing
+from pg.fast import key_numbers
 
 __all__ = ["EpisodeEnds", "check_time_limit", "episode_ends"]
 
@@ -104,11 +105,8 @@ class _Program:
 
     def __init__(self, program: Any) -> None:
         self.program = program
-        numbers = (
-            jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-            for x in program.consts
-        )
-        self.text = str(program.jaxpr), *(np.asarray(x).tobytes() for x in numbers)
+        constants = key_numbers.as_numbers(program.consts)
+        self.text = str(program.jaxpr), *(np.asarray(x).tobytes() for x in constants)
 
     def __hash__(self) -> int:
         return hash(self.text)

@@ -19,6 +19,7 @@ from jax.extend.random import define_prng_impl
 from jaxtyping import Array, PRNGKeyArray, Shaped, UInt, UInt32
 
 from pg.fast import programs
+from pg.fast.key_numbers import is_key
 from pg.fast.row_keys import GENERATOR
 
 MOST_NUMBERS = 8  # that a key of points is asked for: later ones are independent
@@ -50,8 +51,7 @@ def with_points(
 
 def is_of_points(key: Any) -> bool:
     """True for keys that `with_points` made."""
-    is_key = jax.dtypes.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
-    return is_key and jax.random.key_impl(key) in _KINDS
+    return is_key(key) and jax.random.key_impl(key) in _KINDS
 
 
 def numbers_drawn(function: Callable[..., Any], *args: Any) -> int:

@@ -25,7 +25,7 @@ ORDER = (
     "settings.accumulation",
     *("settings.checks", "settings.ranges", "config", "presets", "parts"),
     *("fast.cores", "fast.devices", "fast.blocks", "fast.row_keys"),
-    *("fast.programs", "fast.point_keys", "fast.resets", "fast.scans"),
+    *("fast.programs", "fast.key_numbers", "fast.point_keys", "fast.resets", "fast.scans"),
     "fast.shuffles",
     *("envs.library", "envs.tracing", "envs.failures", "envs.registry", "envs.env_params"),
     *("envs.env_spaces", "envs.actions", "envs.observations", "envs.interface", "envs.masks"),
