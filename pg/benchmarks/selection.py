@@ -17,6 +17,7 @@ from pg.estimators.facts import FACTS, listed_name
 from pg.inputs import check_name
 from pg.presets import preset
 from pg.settings import own_files
+from pg.settings.environments import OF_BENCHMARK
 from pg.settings.parts import check_choices, check_part
 from pg.tuned import TUNED, VARIANTS
 
@@ -25,6 +26,7 @@ __all__ = ["every_row", "select", "settings", "untuned_settings"]
 LABELS = (*FACTS, *VARIANTS)
 # A newcomer's first choices: without a critic, and with one of two kinds of steps.
 FIRST = ("leave_one_out", "actor_critic", "ppo")
+_IN_BENCHMARK = {name: short for short, name in OF_BENCHMARK.items()}
 _NONE = "none of the tuned"  # a name that no environment has
 
 
@@ -53,7 +55,8 @@ def every_row(
 
     Args:
         suite: name, of SUITES; its tasks that are others with a smaller budget are left out.
-        envs: names of environments of the suite; none: all.
+        envs: names of environments of the suite, or those that they have elsewhere, as
+            `jumanji:Knapsack-v1`; none: all.
         labels: names of estimators or variants; none: `FIRST`.
 
     Raises:
@@ -62,6 +65,7 @@ def every_row(
     check_name("suite", suite, SUITES)
     tasks = [task for task in SUITES[suite] if not task.is_shorter]
     names = [task.name for task in tasks]
+    envs = _names_of_tasks(suite, envs)
     check_choices(f"environment of suite {suite!r}", envs, names)
     check_choices("label", labels, LABELS)
     return [
@@ -87,7 +91,8 @@ def select(
 
     Args:
         suite: name, of SUITES.
-        envs: names of environments of the suite; and one's own, objects or `FILE.py:CLASS`.
+        envs: names of environments of the suite, or those that they have elsewhere, as
+            `jumanji:Knapsack-v1`; and one's own, objects or `FILE.py:CLASS`.
         labels: names of estimators or variants of the suite; and estimators of one's own, functions
             or `FILE.py:NAME`, and those of switches, which are rows of all the environments.
         settings_of: label whose settings, as they were tuned for each environment, estimators of
@@ -106,6 +111,7 @@ def select(
     parts = {field: part for field, part in given.items() if part is not None}
     labels = [_listed(label) for label in labels]
     check_name("suite", suite, SUITES)
+    envs = _names_of_tasks(suite, envs)
     own_envs = [env for env in envs if _is_own(env)]
     named_envs = [env for env in envs if not _is_own(env)]
     own_labels = [label for label in labels if _is_own(label)]
@@ -133,6 +139,24 @@ def select(
             f"suite {suite!r} has no row for both {', '.join(envs)} and {', '.join(labels)}"
         )
     return chosen
+
+
+def _names_of_tasks(suite: str, envs: Iterable[Any]) -> list[Any]:
+    """The environments, those of other libraries by their names in the benchmark.
+
+    Raises ValueError for an environment that is in other suites alone.
+    """
+    named = [_IN_BENCHMARK.get(env, env) if isinstance(env, str) else env for env in envs]
+    here = {task.name for task in SUITES[suite]}
+    for env in named:
+        if not isinstance(env, str) or env in here:
+            continue
+        others = [name for name, tasks in SUITES.items() if env in {task.name for task in tasks}]
+        if others:
+            raise ValueError(
+                f"environment {env!r} is not in suite {suite!r}: write --suite {others[0]}"
+            )
+    return named
 
 
 def _is_own(part: Any) -> bool:

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from pg.inputs import check_name, shown
+from pg.inputs import UnknownNameError, check_name, shown
 from pg.settings.own_imports import name_in_folder
 
 # gymnax's own names (a test holds this tuple equal to its registry), so that a typing error needs
@@ -39,6 +39,18 @@ LIBRARIES = (
 # Tasks of sequences, of pg.envs.sequence_tasks (a test holds this equal to its table).
 SEQUENCES = ("sequences:modular_sum", "sequences:reverse", "sequences:brackets")
 
+# Environments of other libraries by the names that they have in the benchmark (a test holds this
+# equal to pg.benchmarks.suites'), which are no names of environments elsewhere.
+OF_BENCHMARK = {
+    "Hopper-v5": "gymnasium:Hopper-v5",
+    "Walker2d-v5": "gymnasium:Walker2d-v5",
+    "HalfCheetah-v5": "gymnasium:HalfCheetah-v5",
+    "connect_four-pgx": "pgx:connect_four",
+    "Knapsack-jumanji": "jumanji:Knapsack-v1",
+    "CartpoleSwingup-playground": "playground:CartpoleSwingup",
+    "Craftax-Classic": "craftax:Craftax-Classic-Symbolic-v1",
+}
+
 UNSUPPORTED = {
     "MNISTBandit-bsuite": "gymnax downloads its images unverified when it is constructed, and "
     "parses pixels above 127 as negative numbers",
@@ -60,8 +72,15 @@ def check_env(name: str) -> None:
         raise ValueError(f"env={name!r} cannot run: {UNSUPPORTED[name]}")
     # the user's, if gymnax is loaded
     registered = getattr(sys.modules.get("gymnax"), "registered_envs", ())
-    if name not in registered:
-        check_name("env", name, (*ENVIRONMENTS, *SEQUENCES))
+    if name in registered:
+        return None
+    if name in OF_BENCHMARK:
+        raise UnknownNameError(
+            f"unknown env {name!r}: did you mean {OF_BENCHMARK[name]!r}? The benchmark alone calls "
+            "it so",
+            name,
+        )
+    return check_name("env", name, (*ENVIRONMENTS, *SEQUENCES, *OF_BENCHMARK.values()))
 
 
 def check_interface(env: Any) -> None:

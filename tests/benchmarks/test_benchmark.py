@@ -21,7 +21,7 @@ from pg.benchmarks import learning, report, selection, suites
 from pg.benchmarks.learning import Result
 from pg.benchmarks.suites import SUITES, TASKS
 from pg.commands import benchmark, cli, job
-from pg.config import ENVIRONMENTS, Config, Hyperparams, check_together
+from pg.config import ENVIRONMENTS, Config, Hyperparams, check_env, check_together
 from pg.envs import gymnax
 from pg.envs.adapters import ADAPTERS
 from pg.estimators import ESTIMATORS
@@ -31,6 +31,7 @@ from pg.reports import curves, tables
 from pg.runs import execution, folders, results
 from pg.runs.code import SHORT
 from pg.settings import own_files
+from pg.settings.environments import OF_BENCHMARK
 from pg.tuned import VARIANTS
 
 ROOT = Path(__file__).parents[2]
@@ -978,6 +979,26 @@ def test_profiles_of_one_label_have_the_best_rows_beside_it(
     with pytest.raises(SystemExit):
         script.main(["--from", str(table), "--figure", str(picture)])
     assert "no two environments" in capsys.readouterr().err
+
+
+def test_an_environment_of_another_library_is_known_by_both_of_its_names() -> None:
+    """The benchmark takes both; elsewhere that of the benchmark is answered with the other."""
+    further = [*SUITES["mujoco"], *SUITES["libraries"]]
+    assert {task.name: task.env for task in further} == OF_BENCHMARK
+    for short, name in OF_BENCHMARK.items():
+        suite = "mujoco" if name.startswith("gymnasium:") else "libraries"
+        assert selection.select(suite, [name]) == selection.select(suite, [short])
+        assert selection.every_row(suite, [name]) == selection.every_row(suite, [short])
+        for env in (name, short):
+            with pytest.raises(ValueError, match=f"not in suite 'classic': write --suite {suite}"):
+                selection.select("classic", [env])
+        with pytest.raises(ValueError, match=f"unknown env '{short}': did you mean '{name}'"):
+            check_env(short)
+    with pytest.raises(ValueError, match="two are called 'Knapsack-jumanji'"):
+        selection.select("libraries", ["Knapsack-jumanji", "jumanji:Knapsack-v1"])
+    for near, name in {"connect_four": "pgx:connect_four", "Hopper": "gymnasium:Hopper-v5"}.items():
+        with pytest.raises(ValueError, match=f"did you mean '{name}'"):
+            check_env(near)
 
 
 def test_the_suites_are_of_environments_and_labels_that_exist() -> None:
