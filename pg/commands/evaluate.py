@@ -84,7 +84,10 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     except OSError as error:
         cli.fail_to_write(error)
     if "mean" not in summary:
-        print("no seed of the run has a score: each has stopped at a number that was not finite")
+        print(
+            "no seed of the run has a score: each has stopped at a number that was not finite, or "
+            "at a step without a legal action"
+        )
         return cli.NOT_FINITE
     job.say_evaluation(summary, "evaluation")
     print(path)

@@ -525,8 +525,7 @@ def _finish(
     summary = writing.write_results(folder, done, evaluations, seeds, draw)
     seconds = f"compiled in {done.compile_seconds:.1f} s, trained in {done.train_seconds:.1f} s"
     cli.say(f"{numerals.counted(summary['env_steps'], 'environment step')}; {seconds}")
-    skipped = done.metrics["skipped"].sum(axis=1)
-    for text in results.describe_failures(summary, config.on_nonfinite, skipped):
+    for text in results.describe_failures(summary, done.metrics, config.on_nonfinite):
         cli.say(text)
     if summary.get("mean") is not None:
         say_evaluation(summary, "final evaluation")

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from tqdm.std import Bar
 
 from pg import numerals
+from pg.runs import results
 
 WIDTH = 100  # of listings, where there is no terminal
 BAR = 16  # characters of the progress bar
@@ -245,6 +246,9 @@ class Progress:
         self.total, self.env_steps = total, 0
         self.left = "left at most" if may_end else "left"
         self.evaluated = math.nan  # the mean return of the last evaluation while it trains
+        # causes of the updates that were not applied, by run, as of the metric `nonfinite`; of runs
+        # whose last update was applied, 0
+        self.causes: np.ndarray | int = 0
         # updates done before the first call, and at the last one; -1: none came
         self.start = self.done = -1
         self.line = Line(quiet=quiet)
@@ -262,6 +266,10 @@ class Progress:
             first = "the first updates are in progress; a line comes for every tenth of all"
             self.before.enter_context(_said_after(SILENCE, first))
 
+    def begin_others(self) -> None:
+        """Once these runs are done: the next calls are of others."""
+        self.causes = 0
+
     def __call__(self, done: int, seconds: float, metrics: Mapping[str, Any]) -> None:
         """After `done` updates, in `seconds` of training. metrics: of those since the last call,
         [S, n].
@@ -269,6 +277,8 @@ class Progress:
         self.before.close()
         if self.start < 0:
             self.start = self.done = done - metrics["env_steps"].shape[1]
+        causes = self.causes | np.bitwise_or.reduce(metrics["nonfinite"], axis=1)
+        self.causes = np.where(metrics["skipped"][:, -1] > 0, causes, 0)
         before, self.done = self.done, done
         self.env_steps += int(metrics["env_steps"].sum())
         parts = self._parts(seconds, metrics)
@@ -291,11 +301,11 @@ class Progress:
             (7, f"grad norm {_number(shown['grad_norm'].mean())}"),
             (6, f"entropy {_number(shown['entropy'].mean())}"),
             (4, f"{tqdm.format_sizeof(self.env_steps / seconds)} steps/s"),
-            (3, f"{(~fine).sum()} of {len(fine)} runs not finite"),
-            (1, f"{left} {self.left}"),
         ]
-        if fine.all():
-            parts = [part for part in parts if not part[1].endswith("not finite")]
+        if not fine.all():
+            fault = results.fault_of_runs(np.asarray(self.causes)[~fine])
+            parts.append((3, f"{(~fine).sum()} of {len(fine)} runs {fault}"))
+        parts.append((1, f"{left} {self.left}"))
         if "eval_return" not in metrics:
             parts = [part for part in parts if not part[1].startswith("evaluated")]
         return parts

@@ -33,7 +33,7 @@ EVALUATED = ("eval_return", "eval_standard_error")
 SUMMARY: dict[str, Any] = {"status": str, "num_updates": int}
 # Failures of single seeds that a summary lists in the terminal.
 _LISTED_FAILURES = 5
-_MASKS = NONFINITE_CAUSES[-1]  # the one that is no number: a step at which no action was legal
+_MASKS = 1 << NONFINITE_CAUSES.index("action masks")  # no number: a step without a legal action
 
 
 class Results(NamedTuple):
@@ -202,16 +202,16 @@ def failed_runs(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
     return metrics["skipped"][:, -1] > 0
 
 
-def first_failures(metrics: Mapping[str, np.ndarray]) -> list[tuple[int, str] | None]:
-    """By run the first update with a number that was not finite, and what it was in; None where
-    there was none.
+def first_failures(metrics: Mapping[str, np.ndarray]) -> list[tuple[int, int] | None]:
+    """By run the first update with a number that was not finite or a step without a legal action,
+    and its bits in the metric `nonfinite`; None where there was none.
 
     metrics: [n, updates] each.
     """
-    failures: list[tuple[int, str] | None] = []
+    failures: list[tuple[int, int] | None] = []
     for bits in metrics["nonfinite"]:
         updates = np.flatnonzero(bits)
-        failures.append((int(updates[0]), causes(int(bits[updates[0]]))) if len(updates) else None)
+        failures.append((int(updates[0]), int(bits[updates[0]])) if len(updates) else None)
     return failures
 
 
@@ -220,48 +220,61 @@ def causes(bits: int) -> str:
     return " and ".join(name for i, name in enumerate(NONFINITE_CAUSES) if bits >> i & 1)
 
 
-def _described(found_in: str, update: int) -> str:
-    """The causes of `causes`, as the beginning of a sentence."""
-    names = found_in.split(" and ")
-    numbers = [name for name in names if name != _MASKS]
-    faults = [f"{' and '.join(numbers)} not finite"] if numbers else []
-    if _MASKS in names:
+def fault_of_runs(bits: np.ndarray) -> str:
+    """The end of a sentence on runs whose last update was not applied, by its causes.
+
+    bits: As of the metric `nonfinite`, [n]; 0: not known.
+    """
+    if (bits == _MASKS).all():
+        return "without a legal action"
+    if (bits & ~_MASKS).all():
+        return "not finite"
+    return "not updated"
+
+
+def _described(bits: int, update: int) -> str:
+    """The causes that are set in the metric `nonfinite`, as the beginning of a sentence."""
+    of_numbers = bits & ~_MASKS
+    faults = [f"{causes(of_numbers)} not finite"] if of_numbers else []
+    if bits & _MASKS:
         faults.append("no action was legal at a step")
     return f"{' and '.join(faults)} in update {update}"
 
 
 def describe_failures(
     summary: Mapping[str, Any],
+    metrics: Mapping[str, np.ndarray],
     on_nonfinite: OnNonfinite = "stop",
-    skipped: Sequence[int] | None = None,
 ) -> list[str]:
-    """Sentences on numbers that were not finite, one per seed, the first few.
+    """Sentences on numbers that were not finite and on steps without a legal action, one per seed,
+    the first few.
 
     Args:
         summary: Of the run.
-        on_nonfinite: Its reaction to such numbers.
-        skipped: The number of updates of each seed that were skipped; None: it is not said.
+        metrics: Its metrics, [seeds, updates] each.
+        on_nonfinite: Its reaction to such an update.
     """
     lines = []
-    for i, row in enumerate(summary["per_seed"]):
-        if not row["finite"]:
-            is_failed = row["seed"] in summary["failed_seeds"]
+    failures, skipped = first_failures(metrics), metrics["skipped"].sum(axis=1)
+    for row, failure, number in zip(summary["per_seed"], failures, skipped, strict=True):
+        is_failed = row["seed"] in summary["failed_seeds"]
+        if failure is not None:
+            update, bits = failure
             end = ", where it is frozen" if is_failed and on_nonfinite == "stop" else ""
-            if skipped is not None and on_nonfinite == "skip":
-                end = f"; {_skipped(int(skipped[i]), summary['num_updates'])}"
-            fault = _described(row["not_finite_in"], row["not_finite_at"])
-            lines.append(f"seed {row['seed']}: {fault}{end}")
-        elif row["seed"] in summary["failed_seeds"]:
+            if on_nonfinite == "skip":
+                end = f"; {_skipped(int(number), summary['num_updates'])}"
+            lines.append(f"seed {row['seed']}: {_described(bits, update)}{end}")
+        elif is_failed:
             lines.append(f"seed {row['seed']}: a return of the evaluation is not finite")
     if not lines:
         return []
     failed, seeds = len(summary["failed_seeds"]), len(summary["per_seed"])
     more = len(lines) - _LISTED_FAILURES
-    found_in = {row["not_finite_in"] for row in summary["per_seed"] if not row["finite"]}
+    found = [failure[1] for failure in failures if failure is not None]
     remedies = []
-    if any(_MASKS in found for found in found_in):
+    if any(bits & _MASKS for bits in found):
         remedies.append("an action mask must be True for at least one action until an episode ends")
-    if found_in != {_MASKS}:
+    if set(found) != {_MASKS}:
         remedies.append("a smaller learning rate may help; --debug names the operation")
     advice = "; ".join(remedies)
     if on_nonfinite == "stop":

@@ -82,7 +82,7 @@ def summarise(
         rows.append({"seed": seed, **row})
     for row, failure in zip(rows, results.first_failures(run.metrics), strict=True):
         if failure is not None:
-            row |= {"not_finite_at": failure[0], "not_finite_in": failure[1]}
+            row |= {"not_finite_at": failure[0], "not_finite_in": results.causes(failure[1])}
     summary: dict[str, Any] = {}
     for actions, columns in scores.items():
         over_seeds = _over_seeds(columns, ~left_out[actions])

@@ -450,6 +450,7 @@ def _run_group(
         )
         for chunk in trained:
             finished += 1
+            progress.begin_others()
             if devices.is_first():
                 specs.write_chunk(spec, folder, first + chunk.start, chunk)
                 if rung.is_last:

@@ -221,8 +221,9 @@ def verdict(spec: SweepSpec, ranked: list[Ranked], again: Mapping[str, Any] | No
     if not any_finite(ranked):
         total = sum(r.diverged for r in ranked)
         return (
-            f"all {total} runs diverged, each with a number that was not finite at some update, so "
-            "that there is no best configuration: smaller values of learning_rate may help"
+            f"all {total} runs diverged, each with a number that was not finite, or a step without "
+            "a legal action, at some update, so that there is no best configuration: smaller "
+            "values of learning_rate may help"
         )
     best = ranked[0]
     values = {name: _number(value) for name, value in best.values.items()}

@@ -137,26 +137,26 @@ def test_a_poisoned_seed_is_frozen_and_the_others_go_on_untouched(
     cause = {"reward": "rewards", "obs": "observations", "baseline": "gradients"}[place]
     (failure,) = [x for x in results.first_failures(poisoned.metrics) if x]
     assert failure[0] == update
-    assert cause in failure[1]
+    assert cause in results.causes(failure[1])
     assert results.failed_runs(poisoned.metrics).tolist() == (~others).tolist()
     run = execution.Run(poisoned.states, poisoned.metrics, True, None, 0.0, 0.0)
     returns = np.where(others, 1.0, np.nan)[:, None] * np.ones((8, 3))
     summary = writing.summarise(run, {"sampled": Evaluation(returns, returns)}, range(8))
     assert (summary["mean"], summary["failed_seeds"], summary["episodes"]) == (1.0, [2], 21)
-    assert results.describe_failures(summary)[-1].startswith(
-        "1 of 8 seeds left out of the evaluation"
-    )
+    stopped = results.describe_failures(summary, poisoned.metrics)
+    assert stopped[-1].startswith("1 of 8 seeds left out of the evaluation")
     assert cli.outcome(run) == cli.NOT_FINITE
-    assert "skip" in results.describe_failures(summary)[-1]
-    skipped = poisoned.metrics["skipped"].sum(axis=1)
-    said = results.describe_failures(summary, "skip", skipped)
-    number, total = skipped[2], summary["num_updates"]
+    assert "skip" in stopped[-1]
+    said = results.describe_failures(summary, poisoned.metrics, "skip")
+    number, total = poisoned.metrics["skipped"][2].sum(), summary["num_updates"]
     assert said[0].endswith(
         f"; all {total} updates were skipped, and nothing was learned"
         if number == total
         else f"; {number} of {total} updates were skipped"
     )
-    once = results.describe_failures(summary, "skip", [1] * 8)[0]
+    skipped = np.zeros((8, total), int)
+    skipped[:, 0] = 1
+    once = results.describe_failures(summary, poisoned.metrics | {"skipped": skipped}, "skip")[0]
     assert once.endswith(f"; 1 of {total} updates was skipped")
     assert "frozen" not in " ".join(said)
     assert "skip goes on" not in " ".join(said)

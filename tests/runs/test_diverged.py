@@ -66,8 +66,8 @@ def test_a_sweep_of_which_every_run_diverges_says_so(
     assert carried_out(spec, tmp_path / "sweep") == cli.NOT_FINITE
     out = capsys.readouterr().out
     assert (
-        "all 4 runs diverged, each with a number that was not finite at some update, so that there "
-        "is no" in out
+        "all 4 runs diverged, each with a number that was not finite, or a step without a legal "
+        "action, at some update, so that there is no" in out
     )
     summary = json.loads((tmp_path / "sweep" / "summary.json").read_text())
     assert (summary["status"], summary["best"], summary["diverged_runs"]) == (

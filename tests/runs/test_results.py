@@ -93,28 +93,29 @@ def test_a_step_without_a_legal_action_is_said_and_the_mask_to_be_mended() -> No
 
     def said() -> list[str]:
         evaluations = {"sampled": Evaluation(returns, returns)}
-        return results.describe_failures(
-            writing.summarise(run_of(metrics), evaluations, [0, 1]), "skip"
-        )
+        summary = writing.summarise(run_of(metrics), evaluations, [0, 1])
+        return results.describe_failures(summary, metrics, "skip")
 
     metrics["nonfinite"][0, 1] = 16
-    assert said()[0] == "seed 0: no action was legal at a step in update 1"
+    metrics["skipped"][0, 1] = 1
+    skipped = "1 of 3 updates was skipped"
+    assert said()[0] == f"seed 0: no action was legal at a step in update 1; {skipped}"
     assert "mask must be True for at least one action" in said()[-1]
     assert "learning rate" not in said()[-1]
     metrics["nonfinite"][0, 1] = 16 + 4
     fault = "seed 0: gradients not finite and no action was legal at a step in update 1"
-    assert said()[0] == fault
+    assert said()[0] == f"{fault}; {skipped}"
     for remedy in ("mask must be True for at least one action", "a smaller learning rate may help"):
         assert remedy in said()[-1]
 
 
 def test_returns_of_an_evaluation_that_are_not_finite_fail_their_seed() -> None:
     returns = np.array([[1.0, 1.0], [np.inf, 1.0]])
-    summary = writing.summarise(
-        run_of(metrics_of(2)), {"sampled": Evaluation(returns, returns)}, [0, 1]
-    )
+    metrics = metrics_of(2)
+    evaluations = {"sampled": Evaluation(returns, returns)}
+    summary = writing.summarise(run_of(metrics), evaluations, [0, 1])
     assert (summary["mean"], summary["failed_seeds"]) == (1.0, [1])
-    said = results.describe_failures(summary)[0]
+    said = results.describe_failures(summary, metrics)[0]
     assert said == "seed 1: a return of the evaluation is not finite"
 
 

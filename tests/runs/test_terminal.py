@@ -62,9 +62,9 @@ def on_screen(monkeypatch: pytest.MonkeyPatch, width: int) -> Screen:
 
 
 def metrics(
-    mean_return: float = 143.3, *, skipped: tuple[int, ...] = (0,)
+    mean_return: float = 143.3, *, skipped: tuple[int, ...] = (0,), nonfinite: Any = None
 ) -> dict[str, np.ndarray]:
-    """The metrics of one update of each run."""
+    """The metrics of one update of each run. nonfinite: By default gradients, where skipped."""
     column = np.ones((len(skipped), 1))
     return {
         "return": mean_return * column,
@@ -73,6 +73,9 @@ def metrics(
         "entropy": -1e-9 * column,
         "env_steps": 1000 * column,
         "skipped": np.array(skipped)[:, None],
+        "nonfinite": np.array([4 * x for x in skipped] if nonfinite is None else nonfinite)[
+            :, None
+        ],
     }
 
 
@@ -122,6 +125,39 @@ def test_runs_that_have_stopped_are_more_important_than_the_bar(
     assert screen.lines == [
         "1/2 updates, return 143.3, 2.00k steps/s, 1 of 2 runs not finite, 00:01 left"
     ]
+
+
+@pytest.mark.parametrize(
+    ("causes", "said"),
+    [
+        ((16, 0), "1 of 2 runs without a legal action"),
+        ((16, 16), "2 of 2 runs without a legal action"),
+        ((20, 0), "1 of 2 runs not finite"),
+        ((16, 4), "2 of 2 runs not updated"),
+    ],
+)
+def test_runs_that_have_stopped_are_said_by_their_causes(
+    causes: tuple[int, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where they are frozen, and later updates of theirs have none."""
+    progress, skipped = Progress(2), tuple(int(x > 0) for x in causes)
+    progress(1, 1.0, metrics(skipped=skipped, nonfinite=causes))
+    progress(2, 1.0, metrics(skipped=skipped, nonfinite=(0, 0)))
+    progress.close()
+    assert all(said in line for line in capsys.readouterr().out.splitlines())
+
+
+def test_causes_are_of_these_runs_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not of an update before one that was applied, nor of the runs before."""
+    progress = Progress(4)
+    progress(1, 1.0, metrics(skipped=(1,), nonfinite=(16,)))
+    progress(2, 1.0, metrics(skipped=(0,), nonfinite=(0,)))
+    progress(3, 1.0, metrics(skipped=(1,), nonfinite=(4,)))
+    progress.begin_others()
+    progress(4, 1.0, metrics(skipped=(1, 0), nonfinite=(16, 0)))
+    progress.close()
+    said = re.findall(r"runs ([^,]*),", capsys.readouterr().out)
+    assert said == ["without a legal action", "not finite", "without a legal action"]
 
 
 def test_a_sign_of_life_while_it_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
