@@ -9,7 +9,7 @@ a step sees depends neither on the length of the batch nor on how the loop is cu
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,9 @@ FRESH_BYTES = 2**26
 BRANCHES_AT_ONCE = 4096
 
 Act = Callable[[Any, Any], Any]  # distribution, noise -> the action to score
+# Initial states of a window: drawn for every step before the first, drawn in the steps in which
+# episodes end, or those of environments that begin the next episodes by themselves.
+Resets = Literal["drawn ahead", "where ended", "by the environments"]
 NOTHING_FURTHER = FurtherRollouts()
 
 
@@ -1039,6 +1042,29 @@ def _more_keys(
     return jax.vmap(one)(times)
 
 
+def way_of_resets(env: Env, num_steps: int, num_runs: int = 1) -> Resets:
+    """The way in which `windows` come to the initial states of the episodes that begin in them.
+
+    Args:
+        env: B environments.
+        num_steps: Steps of a window.
+        num_runs: Runs that are mapped over.
+    """
+    if env.restart is not None:
+        return "by the environments"
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_steps))
+    starts = jax.tree.leaves(jax.eval_shape(jax.vmap(functools.partial(_begin, env)), keys))
+    of_one_run = sum(x.size * x.dtype.itemsize for x in starts)
+    is_large = num_runs * of_one_run > FRESH_BYTES
+    return "where ended" if is_large or resets.is_costly(env.reset) else "drawn ahead"
+
+
+def _begin(env: Env, key: PRNGKeyArray) -> tuple[PyTree, PyTree]:
+    """Initial states, and their observations as a trajectory has them."""
+    env_state, obs = env.reset(key)
+    return env_state, _stored(env, obs)
+
+
 def _resets(
     env: Env, key: PRNGKeyArray, num_steps: int, horizon: int | None
 ) -> tuple[Any, Callable[..., Any]]:
@@ -1064,10 +1090,6 @@ def _resets(
         return (), lambda start, moved, done: restart.begin(moved.env_state)
     keys = jax.random.split(key, num_steps)
 
-    def begin(key: PRNGKeyArray) -> tuple[PyTree, PyTree]:
-        env_state, obs = env.reset(key)
-        return env_state, _stored(env, obs)
-
     def drawn_ahead(start: Any, moved: RolloutState, done: Bool[Array, " B"]) -> Any:
         return start[0], networks.as_float(start[1])
 
@@ -1076,12 +1098,9 @@ def _resets(
         reset_keys = row_keys.split(step_key, env.num_envs)
         return resets.replace_ended(env.reset, reset_keys, done, (moved.env_state, moved.obs))
 
-    starts = jax.tree.leaves(jax.eval_shape(jax.vmap(begin), keys))
-    of_one_run = sum(x.size * x.dtype.itemsize for x in starts)
-    is_large = devices.mapped_runs() * of_one_run > FRESH_BYTES
-    if is_large or resets.is_costly(env.reset):
+    if way_of_resets(env, num_steps, devices.mapped_runs()) == "where ended":
         return jax.random.key_data(keys), drawn_here
-    return jax.vmap(begin)(keys), drawn_ahead
+    return jax.vmap(functools.partial(_begin, env))(keys), drawn_ahead
 
 
 def _stored(env: Env, obs: PyTree) -> PyTree:

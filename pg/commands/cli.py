@@ -526,6 +526,7 @@ def describe(
     num_params: int,
     *,
     num_actions: int = 1,
+    resets: str = "",
     verbose: bool = False,
 ) -> str:
     """The plan of a run, for people.
@@ -536,6 +537,7 @@ def describe(
         horizon: The environment's own time limit, in actions.
         num_params: Parameters of policy and critic.
         num_actions: Discrete actions; 1 of others.
+        resets: The way in which windows reset their environments; "": it is not said.
         verbose: Lists all settings, and not only those that are not what Config and Hyperparams
             have by themselves.
     """
@@ -571,7 +573,8 @@ def describe(
     }
     lines = [
         f"{config.title}: {updates} of {batch}, {numerals.counted(num_params, 'parameter')}",
-        f"planned: {'at most ' if episodes else ''}{steps} per seed{beside}",
+        f"planned: {'at most ' if episodes else ''}{steps} per seed{beside}"
+        + (f"; resets {resets}" if resets else ""),
     ]
     if verbose:
         named = static | {name: part_name(part) for name, part in own_parts(config).items()}

@@ -237,7 +237,7 @@ def _run(
 
     from pg import envs
     from pg.fast import devices
-    from pg.runs import host_states, memory
+    from pg.runs import execution, host_states, memory
     from pg.train import make_learner
 
     seeds = range(options.seed, options.seed + options.seeds)
@@ -251,14 +251,17 @@ def _run(
     layout.check(config)
     memory.check(config, env, like, len(seeds), options.eval_episodes)
     config, in_parts = _in_micro_batches(config, hyperparams, seeds, options, layout, like)
+    num_runs = layout.round_up(len(seeds))
+    way_of_resets = execution.way_of_resets(config, hyperparams, layout, num_runs)
     if devices.is_first():
         if folder is None:
             folder = _opened(config, options, hyperparams, stack)
-        print(_plan(config, hyperparams, env, like.params, verbose=options.verbose))
+        how = {**way_of_resets, "verbose": options.verbose}
+        print(_plan(config, hyperparams, env, like.params, **how))
         _say_remarks(config, hyperparams, env, in_parts)
     about: dict[str, Any] = {
         "setup": _identity(config, hyperparams, options),
-        "versions": folders.environment(layout) | host_states.about([config]),
+        "versions": folders.environment(layout) | host_states.about([config]) | way_of_resets,
     }
     partial = _restored(folder, config, hyperparams, like, about, seeds, layout, options)
     if partial and partial.updates > config.num_updates:
@@ -471,8 +474,8 @@ def _film(
         drawings.strip(film, folder / "policy.gif")
 
 
-def _plan(config: Config, hyperparams: Hyperparams, env: Any, params: Any, *, verbose: bool) -> str:
-    """The plan of a run, of environments and of parameters like these."""
+def _plan(config: Config, hyperparams: Hyperparams, env: Any, params: Any, **how: Any) -> str:
+    """The plan of a run, of environments and parameters like these. how: As of `cli.describe`."""
     from pg import envs, networks
 
     space = env.action_space
@@ -482,7 +485,7 @@ def _plan(config: Config, hyperparams: Hyperparams, env: Any, params: Any, *, ve
         env.horizon(),
         networks.num_params(params),
         num_actions=space.n if isinstance(space, envs.Discrete) else 1,
-        verbose=verbose,
+        **how,
     )
 
 

@@ -65,7 +65,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         cli.fail(error)
     before = folders.num_devices(folder)
     layout, _ = machine.layout(len(seeds), config.envs_at_once, like.params, before)
-    here = folders.environment(layout)
+    num_runs = layout.round_up(len(seeds))
+    here = folders.environment(layout) | host_states.about([config])
+    here |= execution.way_of_resets(config, hyperparams, layout, num_runs)
     # of what an older release has not recorded, nothing is said
     kept = set(there) - {"command", "resumed"}
     for text in folders.differing(

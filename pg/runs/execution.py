@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
 
-from pg import envs, nonfinite
+from pg import envs, lag, nonfinite, rollout
 from pg.config import (
     WHOLE_NUMBERS,
     Config,
@@ -247,6 +247,27 @@ def _evaluator(
     before = partial and partial.best
     best = filled_up(first(before, n), n) if before else None
     return Evaluator(plan, one, seeds, n, layout, best)
+
+
+@faults_in_one_sentence()
+def way_of_resets(
+    config: Config, hyperparams: Hyperparams, layout: Layout, num_runs: int
+) -> dict[str, str]:
+    """The way in which windows reset their environments, as of `rollout.way_of_resets`, as an entry
+    of `versions.json`; {} with complete episodes, of which every batch begins with resets.
+
+    Args:
+        config: The settings, with a number of micro-batches.
+        hyperparams: Scalars.
+        layout: The devices.
+        num_runs: Vmapped runs, on all of these.
+    """
+    if config.collect == "episodes":
+        return {}
+    num_envs = min(lag.num_envs(config), config.envs_at_once)
+    env = envs.configured(config, num_envs, hyperparams.env_params, restarting=True)
+    each = num_runs // layout.mesh.size if layout.shard == "seeds" else num_runs
+    return {"resets": rollout.way_of_resets(env, config.num_steps, each)}
 
 
 @faults_in_one_sentence()

@@ -191,6 +191,36 @@ def test_environments_are_shared_out() -> None:
     assert printed(SPREAD) == "2\n"
 
 
+RESETS = """
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+import numpy as np
+from pg.fast import devices, resets
+from pg.presets import preset
+from pg.runs import execution
+
+where = devices.layout("envs")
+config, h = preset("actor_critic", num_envs=4, num_steps=32, num_updates=2, hidden_sizes=(4,))
+
+def trained(way):
+    assert execution.way_of_resets(config, h, where, 1) == {"resets": way}
+    done = execution.run(config, h, [0], layout=where)
+    assert done.metrics["episodes"].min() > 0
+    return done.metrics, done.states.params
+
+ahead = trained("drawn ahead")
+resets.NUMBERS = {"cpu": 0}
+jax.tree.map(np.testing.assert_array_equal, ahead, trained("where ended"))
+print(where.mesh.size)
+"""
+
+
+@pytest.mark.slow
+def test_spread_environments_are_the_same_whichever_way_they_are_reset() -> None:
+    """Each device resets its own, bit for bit."""
+    assert printed(RESETS) == "2\n"
+
+
 EXCHANGES = """
 import re
 import jax

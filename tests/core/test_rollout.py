@@ -14,7 +14,7 @@ from mistakes import Mistake, assert_one_sentence, handed
 
 from pg import make_train, rollout
 from pg.config import Config
-from pg.envs import configured, make_env
+from pg.envs import configured, make_env, spaces
 from pg.evaluate import evaluate
 from pg.exact import tabular
 from pg.fast import devices, resets, scans
@@ -233,6 +233,48 @@ def test_initial_states_drawn_step_by_step_are_those_drawn_ahead(
         np.testing.assert_array_equal(a, b)
 
 
+class Shown(Clock):
+    """A Clock whose observation is nested, and which has to go on at first."""
+
+    def get_obs(self, state: Any, params: Any = None, key: Any = None) -> Any:
+        return {"place": state.place[None], "deep": {"time": state.time[None].astype(float)}}
+
+    def observation_space(self, params: Any) -> Any:
+        one = spaces.Box(0.0, 10.0, (1,))
+        return spaces.Dict({"place": one, "deep": spaces.Dict({"time": one})})
+
+    def action_mask(self, state: Any, params: Any) -> jax.Array:
+        return jnp.stack([state.time > 0, state.time >= 0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_a_training_is_the_same_whichever_way_its_windows_reset(
+    micro_batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With nested observations and masks, bit for bit."""
+    config = Config(
+        env=Shown(),
+        estimator="actor_critic",
+        collect="windows",
+        num_envs=4,
+        num_steps=9,
+        num_updates=2,
+        hidden_sizes=(2,),
+        micro_batches=micro_batches,
+        preset=None,
+    )
+    ahead = jax.jit(make_train(config))(KEY)
+    monkeypatch.setattr(resets, "NUMBERS", {jax.default_backend(): 0})
+    assert rollout.way_of_resets(configured(config, 4), 9) == "where ended"
+    where_ended = jax.jit(make_train(config))(KEY)
+    assert ahead[1]["episodes"].min() > 0
+    for a, b in zip(jax.tree.leaves(ahead), jax.tree.leaves(where_ended), strict=True):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize(("num_envs", "ended"), [(5, 5), (64, 64), (64, 3), (33, 1), (4, 0)])
 def test_the_environments_that_ended_are_reset_from_their_own_keys(
     num_envs: int, ended: int
@@ -279,6 +321,19 @@ def test_a_window_does_not_make_a_costly_initial_state_for_every_step() -> None:
     assert of_one > 20_000
     # a turn of a loop whose turns are not known counts once for each of the 16 steps
     assert resets.numbers_computed(program) < 17 * of_one
+
+
+def test_the_way_of_resets_is_that_of_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their cost on a CPU, and by their size in all runs; or by themselves."""
+    cheap, costly, heavy = (make_env(env, 8) for env in (Clock(), Costly(), Heavy()))
+    by_cost = "where ended" if jax.default_backend() in resets.NUMBERS else "drawn ahead"
+    assert rollout.way_of_resets(cheap, 16) == "drawn ahead"
+    assert rollout.way_of_resets(costly, 16) == by_cost
+    alone: Any = object()
+    assert rollout.way_of_resets(costly._replace(restart=alone), 16) == "by the environments"
+    monkeypatch.setattr(resets, "NUMBERS", {})
+    assert rollout.way_of_resets(heavy, 4) == "drawn ahead"
+    assert rollout.way_of_resets(heavy, 4, num_runs=4) == "where ended"
 
 
 def test_the_numbers_of_a_reset_are_those_of_its_operations() -> None:

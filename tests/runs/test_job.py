@@ -186,6 +186,8 @@ def test_after_a_kill_the_same_name_goes_on(run: list[str], whole: Path, tmp_pat
     assert_same(folder, whole)
     versions = json.loads((folder / "versions.json").read_text())
     assert len(versions["resumed"]) == 1
+    assert versions["resets"] == "drawn ahead"
+    assert " per seed; resets drawn ahead\n" in done.stdout
     assert {"command", "xla_flags", "instructions", "git_commit", "git_dirty"} <= set(versions)
 
 
@@ -356,6 +358,7 @@ def test_replay_compares_bit_for_bit(whole: Path) -> None:
     command = [sys.executable, str(ROOT / "experiments" / "replay.py"), str(whole)]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert (done.returncode, "identical: " in done.stdout) == (0, True), done.stdout + done.stderr
+    assert "note: resets" not in done.stdout
     changed = json.loads((whole / "config.json").read_text())
     changed["hyperparams"]["gamma"] = 0.5
     folders.write_json(whole / "config.json", changed)

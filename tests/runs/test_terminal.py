@@ -317,6 +317,8 @@ def test_only_settings_that_are_not_the_usual_ones_are_listed(
         "settings of training: num_updates=10, num_envs=4, num_steps=8, hidden_sizes=(9,), "
         "gamma=0.9; the others have their defaults (config.json has them, --verbose lists them)",
     ]
+    ended = cli.describe(config, config.hyperparams(), 500, 100, resets="where ended")
+    assert ended.splitlines()[1] == f"{lines[1]}; resets where ended"
     twice = cli.describe(
         Config(optimizer="harpg", num_envs=4, num_updates=10), Hyperparams(), 500, 100
     )

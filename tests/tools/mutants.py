@@ -2087,7 +2087,7 @@ MUTANTS = [
     Mutant(
         "every mapped run has the memory of all for states that are drawn ahead",
         "rollout.py",
-        "is_large = devices.mapped_runs() * of_one_run > FRESH_BYTES",
+        "is_large = num_runs * of_one_run > FRESH_BYTES",
         "is_large = of_one_run > FRESH_BYTES",
         "tests/core/test_rollout.py -k mapped_runs",
     ),
