@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from pg import __version__, numerals
-from pg.commands import flags, settings_files
+from pg.commands import clock, flags, settings_files
 from pg.commands.flags import assignment as assignment
 from pg.commands.options import Checkpointing as Checkpointing
 from pg.commands.options import Following as Following
@@ -443,7 +443,8 @@ def command(main: _Main) -> _Main:
         words = list(sys.argv[1:] if argv is None else argv)
         token = _traceback.set("--traceback" in words)
         try:
-            return main([word for word in words if word != "--traceback"], prog)
+            with clock.of_command():
+                return main([word for word in words if word != "--traceback"], prog)
         except Exception as error:
             if not own_files.place_of(error, named=True):
                 raise

@@ -130,8 +130,8 @@ def evaluated(folder: Path, options: Options) -> dict[str, Any]:
         metrics=stored.metrics,
         finished=stored.summary.get("status") == "finished",
         signum=None,
-        compile_seconds=stored.summary.get("compile_seconds", 0.0),
-        train_seconds=stored.summary.get("train_seconds", 0.0),
+        compile_seconds=0.0,
+        train_seconds=0.0,
     )
     before = folders.num_devices(folder)
     layout, _ = machine.layout(len(seeds), config.envs_at_once, like[0], before)
@@ -146,6 +146,7 @@ def evaluated(folder: Path, options: Options) -> dict[str, Any]:
         )
     actions = "greedy" if options.greedy else "sampled"
     summary = writing.summarise(done, {actions: evaluation}, seeds)
+    summary |= {name: x for name, x in stored.summary.items() if name.endswith("_seconds")}
     summary |= {"status": stored.summary.get("status"), "eval_seed": first}
     if options.best:
         return summary | {"parameters": "best"}

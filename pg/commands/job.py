@@ -19,6 +19,7 @@ import numpy as np
 
 from pg import numerals
 from pg.commands import cli
+from pg.commands.clock import Clock
 from pg.config import (
     Config,
     Hyperparams,
@@ -37,6 +38,14 @@ from pg.trackers import base as tracking
 # fields of Config that may be others when a run is resumed
 MAY_CHANGE = ("num_updates", "on_nonfinite", "micro_batches")
 SCHEDULES = ("schedule", "entropy_schedule", "epsilon_schedule")
+# Parts of the wall time of a run, as its summary calls them, in words.
+_PARTS = {
+    "start": "start",
+    "compile": "compilation",
+    "train": "training",
+    "evaluate": "evaluation",
+    "write": "writing",
+}
 
 
 @dataclasses.dataclass
@@ -110,6 +119,7 @@ def run(
     Returns:
         The exit code, as of `cli`: 2 for a mistake, which is printed.
     """
+    clock = Clock()
     encoding.make_streams_readable()
     options, machine = options or Options(), machine or cli.Machine()
     if not interrupts.listen(cli.announce):
@@ -138,7 +148,7 @@ def run(
             with interrupts.held("loading"), cli.waiting("loading"):
                 machine.start()
                 _load()
-            return _run(config, hyperparams, options, machine, folder, followers, stack)
+            return _run(config, hyperparams, options, machine, folder, followers, stack, clock)
         except ValueError as error:
             return cli.mistake(error)
         except KeyboardInterrupt as error:
@@ -232,6 +242,7 @@ def _run(
     folder: Path | None,
     followers: tracking.Trackers,
     stack: contextlib.ExitStack,
+    clock: Clock,
 ) -> int:
     import jax
 
@@ -256,20 +267,14 @@ def _run(
     if devices.is_first():
         if folder is None:
             folder = _opened(config, options, hyperparams, stack)
-        how = {**way_of_resets, "verbose": options.verbose}
-        print(_plan(config, hyperparams, env, like.params, **how))
+        verbose = options.verbose
+        print(_plan(config, hyperparams, env, like.params, verbose=verbose, **way_of_resets))
         _say_remarks(config, hyperparams, env, in_parts)
     about: dict[str, Any] = {
         "setup": _identity(config, hyperparams, options),
         "versions": folders.environment(layout) | host_states.about([config]) | way_of_resets,
     }
     partial = _restored(folder, config, hyperparams, like, about, seeds, layout, options)
-    if partial and partial.updates > config.num_updates:
-        are = numerals.agreeing(partial.updates, "is", "are")
-        raise ValueError(
-            f"num_updates must be at least the {partial.updates} that {are} done, got "
-            f"{config.num_updates}"
-        )
     is_new = False
     if folder:
         if partial and (said := _ended(folder, partial.updates, config, options)):
@@ -287,14 +292,16 @@ def _run(
     how = {"layout": layout, "partial": partial, "keep": keeper}
     with _discarding_setup(folder if is_new else None):
         done = _trained(config, hyperparams, seeds, options, followers, quiet=quiet, **how)
+    clock.end("start", compile=done.compile_seconds, train=done.train_seconds)
     evaluations = _evaluations(config, done, seeds, options, layout, quiet=quiet)
+    clock.end("evaluate")
     if machine.debug and folder:
         _explain(config, hyperparams, done, seeds)
     if folder:
         if options.film and not done.signum:
             _film(config, hyperparams, done, options, folder)
         with interrupts.deferred("writing the results"):  # it takes a second, and then all is done
-            _finish(config, done, evaluations, seeds, options, folder, followers)
+            _finish(config, done, evaluations, seeds, options, folder, followers, clock)
     return cli.outcome(done)
 
 
@@ -509,6 +516,7 @@ def _finish(
     options: Options,
     folder: Path,
     followers: tracking.Trackers,
+    clock: Clock,
 ) -> None:
     """Writes metrics and parameters, draws, writes the summary, gives it to the trackers, and
     prints it. evaluations: {} where interrupted.
@@ -525,9 +533,14 @@ def _finish(
             quality = curves.gradient_quality(done.metrics)
             plots.gradient_quality(quality, folder / "gradient.png", title=title)
 
-    summary = writing.write_results(folder, done, evaluations, seeds, draw)
-    seconds = f"compiled in {done.compile_seconds:.1f} s, trained in {done.train_seconds:.1f} s"
-    cli.say(f"{numerals.counted(summary['env_steps'], 'environment step')}; {seconds}")
+    def seconds() -> Mapping[str, float]:
+        clock.end("write")
+        return clock.seconds
+
+    summary = writing.write_results(folder, done, evaluations, seeds, draw, seconds)
+    parts = ", ".join(f"{word} {clock.seconds[part]:.1f}" for part, word in _PARTS.items())
+    steps = numerals.counted(summary["env_steps"], "environment step")
+    cli.say(f"{steps}; {sum(clock.seconds.values()):.1f} s: {parts}")
     for text in results.describe_failures(summary, done.metrics, config.on_nonfinite):
         cli.say(text)
     if summary.get("mean") is not None:
@@ -731,6 +744,9 @@ def _restored(
 ) -> Any:
     """The part of the run that is done, in all processes; None: nothing. Adds to `about` the
     versions, devices, micro-batches and code that have changed since.
+
+    Raises ValueError where more is done than the run shall have, and with `strict` where something
+    has changed.
     """
     from pg.runs import checkpoints, execution, host_states
 
@@ -756,7 +772,14 @@ def _restored(
         before = folders.read_json(folder / "versions.json", folders.VERSIONS).get("resumed", [])
         after = {"after": found.partial.updates, "changed": found.changed}
         about["versions"] = about["versions"] | {"resumed": [*before, after]}
-    return checkpoints.shared(found, like, len(seeds))
+    partial = checkpoints.shared(found, like, len(seeds))
+    if partial and partial.updates > config.num_updates:
+        are = numerals.agreeing(partial.updates, "is", "are")
+        raise ValueError(
+            f"num_updates must be at least the {partial.updates} that {are} done, got "
+            f"{config.num_updates}"
+        )
+    return partial
 
 
 def _ended(folder: Path, updates: int, config: Config, options: Options) -> str | None:

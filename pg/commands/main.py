@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pg import __version__
+from pg.commands import clock
 from pg.inputs import nearest
 from pg.runs import encoding
 
@@ -60,8 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     name = words[0] if words else ""
     if name in COMMANDS:
-        module = importlib.import_module(f"pg.commands.{COMMANDS[name].module}")
-        return int(module.main(words[1:], f"pg {name}"))
+        with clock.of_command():
+            module = importlib.import_module(f"pg.commands.{COMMANDS[name].module}")
+            return int(module.main(words[1:], f"pg {name}"))
     if name in ("-h", "--help", "help"):
         print(help_text())
         return 0

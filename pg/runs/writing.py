@@ -22,6 +22,7 @@ def write_results(
     evaluations: Mapping[str, Evaluation],
     seeds: Sequence[int],
     draw: Callable[[Mapping[str, Any]], None] | None = None,
+    seconds: Callable[[], Mapping[str, float]] = dict,
 ) -> dict[str, Any]:
     """Writes metrics, parameters and, as the last, the summary: with it the run is finished.
 
@@ -32,6 +33,8 @@ def write_results(
         seeds: of the run.
         draw: called with the summary before that is written, for pictures that belong to a
             finished run.
+        seconds: gives the wall time of a command by parts, entries NAME_seconds of the summary;
+            called once all else is written.
 
     Returns:
         The summary.
@@ -47,6 +50,7 @@ def write_results(
         parameters.write_params(folder, best.params, best.normaliser, name=parameters.BEST)
     if draw is not None:
         draw(summary)
+    summary |= {f"{part}_seconds": value for part, value in seconds().items()}
     folders.write_json(folder / "summary.json", summary)
     return summary
 

@@ -59,6 +59,9 @@ def test_more_episodes_another_seed_and_greedy_actions_are_another_result(folder
     assert (other["actions"], other["episodes"], other["eval_seed"]) == ("greedy", 14, 100)
     assert [row["seed"] for row in other["per_seed"]] == [3, 4]
     assert not np.isclose(other["mean"], final["mean"])
+    times = {name: x for name, x in final.items() if name.endswith("_seconds")}
+    assert len(times) == 5
+    assert times.items() <= other.items()
     flags = ["--episodes", "7", "--seed", "100", "--greedy", "--update-summary"]
     out = folder / "mine.json"
     try:

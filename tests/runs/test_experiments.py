@@ -32,6 +32,11 @@ EVERYTHING = {
     "params.safetensors",
     "summary.json",
 }
+# The line on the wall time: the whole, and its parts.
+TIMES = re.compile(
+    r"steps; ([\d.]+) s: start ([\d.]+), compilation ([\d.]+), training ([\d.]+), "
+    r"evaluation ([\d.]+), writing ([\d.]+)\n"
+)
 EVERYTHING |= {"curve.png", "curve.svg", "checkpoints", ".lock"}
 
 
@@ -77,7 +82,12 @@ def test_the_summary(two_seeds: tuple[str, Path]) -> None:
     )
     assert (summary["episodes"], seeds[0]["episodes"], summary["status"]) == (10, 5, "finished")
     assert summary["env_steps"] == sum(row["env_steps"] for row in seeds)
-    assert min(summary["compile_seconds"], summary["train_seconds"]) > 0
+    parts = ("start", "compile", "train", "evaluate", "write")
+    seconds = [summary[f"{part}_seconds"] for part in parts]
+    assert min(seconds) > 0
+    whole, *said = map(float, TIMES.findall(two_seeds[0])[0])
+    assert whole == pytest.approx(sum(seconds), abs=0.06)
+    assert said == pytest.approx(seconds, abs=0.06)
     assert all(row["finite"] for row in seeds)
 
 

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pg.commands import cli, evaluate, flags, terminal
+from pg.commands import cli, clock, evaluate, flags, terminal
 from pg.commands.job import Options, selected_shares
 from pg.commands.terminal import Progress, fitted, wrapped
 from pg.config import ENVIRONMENTS, LIBRARIES, UNSUPPORTED, Config, Hyperparams
@@ -680,6 +681,21 @@ def test_a_first_signal_waits_for_what_does_not_hear_it() -> None:
         assert job.returncode == 1  # Interrupted was raised, once it was done
         assert "pg.runs.interrupts.Interrupted: SIGTERM" in err
         assert err.count("stopping after the compilation") == 1
+
+
+def test_the_parts_of_the_wall_time_add_up_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the beginning of the outermost command on; of what is no command, from the clock's."""
+    times = iter([0.0, 3.0, 10.0, 11.5, 20.0, 21.0])
+    monkeypatch.setattr(clock, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    with clock.of_command(), clock.of_command():
+        of_command = clock.Clock()
+    of_command.end("start", compile=1.5)  # at 3
+    of_command.end("write")
+    of_command.end("start")
+    assert of_command.seconds == {"start": 3.0, "compile": 1.5, "write": 7.0}
+    alone = clock.Clock()  # at 20
+    alone.end("start")
+    assert alone.seconds == {"start": 1.0}
 
 
 def test_rounded_to_zero_there_is_no_minus(capsys: pytest.CaptureFixture[str]) -> None:
