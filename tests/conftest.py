@@ -60,6 +60,15 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *CHEAP_COMPILATION))
 
 
+def pytest_collection_finish() -> None:
+    """The collector of cycles leaves the libraries alone, among whose millions of objects it would
+    look again and again, and looks seldom: a module ends with a collection.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 50)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves the tests that are asked for by --ids."""
     if config.option.ids:
