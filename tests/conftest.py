@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 import pytest
+from jax._src.interpreters import mlir
+from jax._src.lib.mlir import ir
 from jaxtyping import install_import_hook
 
 # The modules whose signatures are checked at every call: the shapes of arrays, and results.
@@ -58,6 +60,37 @@ def pytest_configure(config: pytest.Config) -> None:
         # In the environment, so that the scripts that they start ask for the same.
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *CHEAP_COMPILATION))
+        share_a_context_of_the_compiler()
+
+
+contexts: list[ir.Context] = []  # that of the module, once a program has been lowered
+
+
+def share_a_context_of_the_compiler() -> None:
+    """JAX lowers each program in a new context of MLIR, whose dialects take 4 ms to load, and keeps
+    it until cycles are collected. The programs of a module share one, where JAX has that name; but
+    for those that are compiled while another is lowered, whose context is taken.
+    """
+    if not hasattr(mlir, "make_ir_context"):
+        return
+    make = mlir.make_ir_context
+
+    def shared() -> ir.Context:
+        if is_lowering():
+            return make()
+        if not contexts:
+            contexts.append(make())
+        return contexts[0]
+
+    mlir.make_ir_context = shared
+
+
+def is_lowering() -> bool:
+    """Tells if this thread is in a context."""
+    try:
+        return ir.Context.current is not None
+    except ValueError:  # there is none
+        return False
 
 
 def pytest_collection_finish() -> None:
@@ -87,6 +120,7 @@ def compiled_programs_end_with_their_module() -> Iterator[None]:
     if "pg.runs.execution" in sys.modules:
         sys.modules["pg.runs.execution"].forget_programs()
     jax.clear_caches()
+    contexts.clear()
     gc.collect()
 
 
