@@ -72,7 +72,7 @@ def exact_moments(
         num_groups=num_groups,
         num_branches=num_branches,
     )
-    mean, second = of_logits(jnp.asarray(logits))
+    mean, second = jax.jit(of_logits)(jnp.asarray(logits))
     return np.asarray(mean), np.asarray(second) - np.outer(mean, mean)
 
 

@@ -34,6 +34,7 @@ from pg.diagnostics import exact_moments, references
 from pg.estimators import ESTIMATORS
 from pg.estimators.facts import FACTS, ON_TABLES
 from pg.exact import tabular
+from pg.rollout import Trajectory
 
 pytestmark = pytest.mark.usefixtures("x64")
 # a direction in which the third derivative is not 0
@@ -166,12 +167,18 @@ def test_exact_variance_by_another_route(row: Case) -> None:
         row.on.mdp, jnp.asarray(row.acting), estimator.further, row.num_branches
     )
     traj = traj._replace(terminated=traj.done) if row.limit_ends else traj
-    weighted = estimator.weigh(params, estimator.init(jax.random.key(0))[1], traj)[0]
-    alone = jax.vmap(
-        lambda episode: estimator.grad(params, jax.tree.map(lambda x: x[:, None], episode))[0],
-        1,
-    )
-    x = np.asarray(-alone(weighted).policy).reshape(len(probability), -1)
+    state = estimator.init(jax.random.key(0))[1]
+
+    @jax.jit
+    def estimates(traj: Trajectory) -> jax.Array:
+        weighted = estimator.weigh(params, state, traj)[0]
+        alone = jax.vmap(
+            lambda episode: estimator.grad(params, jax.tree.map(lambda x: x[:, None], episode))[0],
+            1,
+        )
+        return -alone(weighted).policy
+
+    x = np.asarray(estimates(traj)).reshape(len(probability), -1)
     mean = probability @ x
     covariance = np.einsum("m,mp,mq->pq", probability, x, x) - np.outer(mean, mean)
     np.testing.assert_allclose(row.moments()[1], covariance, atol=1e-11)
@@ -262,10 +269,14 @@ def objective(kind: str, logits: jax.Array) -> jax.Array:
 @pytest.mark.parametrize("kind", ["dice", "loaded_dice"])
 def test_first_and_higher_orders(kind: str) -> None:
     mdp, logits = arbitrary().mdp, jnp.asarray(arbitrary().logits)
+
+    def estimated(logits: jax.Array) -> jax.Array:
+        return objective(kind, logits)
+
     slope = tabular.exact_gradient(mdp, logits, GAMMA)
-    np.testing.assert_allclose(jax.grad(lambda x: objective(kind, x))(logits), slope, atol=1e-12)
-    exact = tabular.exact_hessian(mdp, logits, GAMMA)
-    np.testing.assert_allclose(jax.hessian(lambda x: objective(kind, x))(logits), exact, atol=1e-12)
+    np.testing.assert_allclose(jax.jit(jax.grad(estimated))(logits), slope, atol=1e-12)
+    exact = jax.jit(lambda x: tabular.exact_hessian(mdp, x, GAMMA))(logits)
+    np.testing.assert_allclose(jax.jit(jax.hessian(estimated))(logits), exact, atol=1e-12)
 
     def third(f: Callable[[jax.Array], jax.Array]) -> jax.Array:
         """D³f(θ)[v, v, ·], v = SLOPES."""
@@ -273,11 +284,11 @@ def test_first_and_higher_orders(kind: str) -> None:
         def along(g: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
             return lambda x: jax.jvp(g, (x,), (SLOPES,))[1]
 
-        return jax.grad(along(along(f)))(logits)
+        return jax.jit(jax.grad(along(along(f))))(logits)
 
     expected = third(lambda x: tabular.exact_return(mdp, x, GAMMA))
-    np.testing.assert_allclose(third(lambda x: objective(kind, x)), expected, atol=1e-12)
+    np.testing.assert_allclose(third(estimated), expected, atol=1e-12)
     assert float(jnp.abs(expected).max()) > 1e-3
     # Differentiating the ordinary surrogate twice is wrong: the negative control.
-    twice = jax.hessian(lambda x: objective("score", x))(logits)
+    twice = jax.jit(jax.hessian(lambda x: objective("score", x)))(logits)
     assert float(jnp.abs(twice - exact).max()) > 1e-2

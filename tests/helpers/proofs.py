@@ -142,7 +142,13 @@ def three_actions() -> Problem:
 
 def gradient(case: Case, tau: float = 0.0) -> np.ndarray:
     """∇J, or ∇J_τ with entropy in the reward."""
-    return np.asarray(tabular.exact_gradient(case.on.mdp, case.on.logits, GAMMA, tau))
+    return _gradient(case.problem or arbitrary, tau)
+
+
+@functools.cache  # a program each, and most cases have one problem
+def _gradient(problem: Callable[[], Problem], tau: float) -> np.ndarray:
+    on = problem()
+    return np.asarray(tabular.exact_gradient(on.mdp, on.logits, GAMMA, tau))
 
 
 def half_the_gradient(case: Case) -> np.ndarray:
