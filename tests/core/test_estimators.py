@@ -2,9 +2,11 @@
 not matter.
 """
 
+import functools
 import inspect
 import itertools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -126,12 +128,21 @@ def build(name: str, h: Hyperparams = H) -> tuple[Estimator, Params, Any]:
 
 def weigh(name: str, traj: Trajectory, h: Hyperparams = H) -> Weighted:
     estimator, params, state = build(name, h)
-    return estimator.weigh(params, state, jax.tree.map(jnp.asarray, traj))[0]
+    return jax.jit(estimator.weigh)(params, state, traj)[0]
+
+
+def gradient(name: str, h: Hyperparams = H) -> Callable[[Trajectory], Any]:
+    """Trajectory -> gradient and metrics, as one program for each shape."""
+    estimator, params, state = build(name, h)
+
+    def of_batch(params: Params, traj: Trajectory) -> Any:
+        return estimator.grad(params, estimator.weigh(params, state, traj)[0])
+
+    return functools.partial(jax.jit(of_batch), params)
 
 
 def grad(name: str, traj: Trajectory, h: Hyperparams = H) -> tuple[Params, dict[str, jax.Array]]:
-    estimator, params, _ = build(name, h)
-    return estimator.grad(params, weigh(name, traj, h))
+    return gradient(name, h)(traj)
 
 
 def pooled_errors(traj: Trajectory, q: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -479,33 +490,41 @@ def test_the_gradient_is_that_of_the_loss_written_out(name: str) -> None:
     traj = batch(name=name)
     _, params, _ = build(name)
     weighted = weigh(name, traj)
+    steps = np.nonzero(traj.valid)  # K steps
+    obs, action, behaviour = (x[steps] for x in (traj.obs, traj.action, traj.log_prob))
+    psi = np.asarray(weighted.psi)[steps]
+
+    def taken(x: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(x, action[:, None], axis=1)[:, 0]
 
     def loss(params: Params) -> jax.Array:
-        total = 0.0
-        for t, n in zip(*np.nonzero(traj.valid), strict=True):
-            log_pi = jax.nn.log_softmax(traj.obs[t, n] @ params.policy)
-            gain = log_pi[traj.action[t, n]]
-            psi, taken = weighted.psi[t, n], traj.action[t, n]
-            if name in ("ppo", "grpo"):
-                ratio = jnp.exp(gain - traj.log_prob[t, n])
-                gain = jnp.minimum(ratio * psi, jnp.clip(ratio, 0.8, 1.2) * psi)
-            elif name in ("vine_action_value", "measure_valued"):
-                tried = log_pi[weighted.extra[t, n]]
-                difference = tried if tried.ndim == 1 else tried[:, 0] - tried[:, 1]
-                gain = jnp.sum(psi * difference)
-            elif name == "mdpo":
-                log_ratio = gain - traj.log_prob[t, n]
-                divergence = jnp.exp(log_ratio) * log_ratio - jnp.exp(log_ratio)
-                gain = jnp.exp(log_ratio) * psi - GAMMA**t * divergence
-            else:
-                gain = jnp.sum(jnp.exp(log_pi) * psi) if psi.ndim else psi * gain
-            total -= gain - 0.01 * jnp.sum(jnp.exp(log_pi) * log_pi)
-            if FACTS[name].critic == "hindsight":
+        log_pi = jax.nn.log_softmax(obs @ params.policy)  # [K, A]
+        pi, own = jnp.exp(log_pi), taken(log_pi)
+        if name in ("ppo", "grpo"):
+            ratio = jnp.exp(own - behaviour)
+            gain = jnp.minimum(ratio * psi, jnp.clip(ratio, 0.8, 1.2) * psi)
+        elif name in ("vine_action_value", "measure_valued"):
+            tried = np.asarray(weighted.extra)[steps]  # [K, 3], or pairs [K, 3, 2]
+            of_tried = jnp.take_along_axis(log_pi, tried.reshape(len(tried), -1), axis=1)
+            of_tried = of_tried.reshape(tried.shape)
+            difference = of_tried if tried.ndim == 2 else of_tried[..., 0] - of_tried[..., 1]
+            gain = jnp.sum(psi * difference, axis=1)
+        elif name == "mdpo":
+            log_ratio = own - behaviour
+            divergence = jnp.exp(log_ratio) * log_ratio - jnp.exp(log_ratio)
+            gain = jnp.exp(log_ratio) * psi - GAMMA ** steps[0] * divergence
+        elif psi.ndim == 2:
+            gain = jnp.sum(pi * psi, axis=1)
+        else:
+            gain = psi * own
+        total = 0.01 * jnp.sum(pi * log_pi) - jnp.sum(gain)
+        if FACTS[name].critic == "hindsight":
+            for t, n in zip(*steps, strict=True):
                 total += 0.5 * hindsight_loss(name, traj, params.critic, t, n)
-            elif not isinstance(params.critic, tuple):
-                output = traj.obs[t, n] @ params.critic
-                prediction = output[taken] if FACTS[name].critic == "Q" else output
-                total += 0.5 * 0.5 * (prediction - weighted.target[t, n]) ** 2
+        elif not isinstance(params.critic, tuple):
+            output = obs @ params.critic
+            prediction = taken(output) if FACTS[name].critic == "Q" else output
+            total += 0.5 * 0.5 * jnp.sum((prediction - np.asarray(weighted.target)[steps]) ** 2)
         return total / N
 
     grads, metrics = grad(name, traj)
@@ -521,8 +540,8 @@ def test_the_gradient_is_that_of_the_loss_written_out(name: str) -> None:
     "name", [pytest.param(x, marks=[pytest.mark.slow] * (x in BY_PARAMETER)) for x in ON_TABLES]
 )
 def test_padding_order_and_rubbish_after_the_end_do_not_matter(name: str) -> None:
-    traj = batch(name=name)
-    plain = grad(name, traj)[0]
+    traj, found = batch(name=name), gradient(name)
+    plain = found(traj)[0]
     rubbish = traj._replace(
         obs=np.where(traj.valid[..., None], traj.obs, 7.0),
         reward=np.where(traj.valid, traj.reward, 1e6),
@@ -533,7 +552,7 @@ def test_padding_order_and_rubbish_after_the_end_do_not_matter(name: str) -> Non
     order = np.array([3, 1, 4, 0, 2])
     for other in (batch(40, name=name), rubbish, jax.tree.map(lambda x: x[:, order], traj)):
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), grad(name, other)[0], plain
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), found(other)[0], plain
         )
 
 
