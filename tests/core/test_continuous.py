@@ -90,7 +90,7 @@ BANDITS = {
 
 
 @pytest.mark.parametrize("name", list(BANDITS))
-@pytest.mark.parametrize("b", [0.0, -0.8])
+@pytest.mark.parametrize("b", [pytest.param(0.0, marks=pytest.mark.slow), -0.8])
 def test_mean_and_variance_of_the_score_are_the_closed_forms(name: str, b: float) -> None:
     problem, policy, moments = BANDITS[name]
     x = estimates(problem, policy, "constant_baseline", baseline=b)
@@ -149,7 +149,9 @@ def test_scores_of_tanh_actions_need_no_correction() -> None:
     np.testing.assert_allclose(ratios[0], ratios[1], rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["reinforce", "reward_to_go", "state_value"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("reinforce", marks=pytest.mark.slow), "reward_to_go", "state_value"]
+)
 def test_the_gradient_of_a_regulator(name: str) -> None:
     gradient = np.concatenate(
         [x.ravel() for x in lqr.exact_gradient(REGULATOR, GAIN, GAIN_LOG_STD, GAMMA)]

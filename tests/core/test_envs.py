@@ -221,8 +221,15 @@ class Short(Clock):
         return obs, state, reward, (state.time >= 4) & self.ends, info
 
 
-@pytest.mark.parametrize("collect", ["episodes", "windows"])
-@pytest.mark.parametrize("by_limit", [False, True])
+@pytest.mark.parametrize(
+    ("collect", "by_limit"),
+    [
+        ("episodes", False),
+        ("windows", True),
+        pytest.param("episodes", True, marks=pytest.mark.slow),
+        pytest.param("windows", False, marks=pytest.mark.slow),
+    ],
+)
 def test_steps_are_counted_to_where_an_episode_ends_inside_a_held_action(
     collect: Any, by_limit: bool
 ) -> None:

@@ -83,7 +83,12 @@ def test_the_policy_that_acts_is_that_of_as_many_updates_ago(updates: int, mixtu
 
 
 @pytest.mark.parametrize(
-    ("collect", "mixture"), [("episodes", "none"), ("windows", "none"), ("episodes", "balance")]
+    ("collect", "mixture"),
+    [
+        pytest.param("episodes", "none", marks=pytest.mark.slow),
+        ("windows", "none"),
+        ("episodes", "balance"),
+    ],
 )
 def test_the_weights_are_one_until_the_policy_has_moved(collect: Any, mixture: Any) -> None:
     changes = {"collect": collect, "num_steps": 6, "lag_mixture": mixture}

@@ -36,8 +36,15 @@ def test_what_would_be_broadcast_in_silence_is_an_error(call: Callable) -> None:
         call()
 
 
-@pytest.mark.parametrize("collect", ["episodes", "windows"])
-@pytest.mark.parametrize("env_name", ["CartPole-v1", "Pendulum-v1"])
+@pytest.mark.parametrize(
+    ("env_name", "collect"),
+    [
+        ("CartPole-v1", "episodes"),
+        ("Pendulum-v1", "windows"),
+        pytest.param("CartPole-v1", "windows", marks=pytest.mark.slow),
+        pytest.param("Pendulum-v1", "episodes", marks=pytest.mark.slow),
+    ],
+)
 def test_a_batch_has_the_shapes_of_its_fields(env_name: str, collect: str) -> None:
     """Fields of tuples are annotated too, and no call checks them."""
     config = Config(env=env_name, estimator="gae", num_envs=2, horizon=3, num_steps=3)

@@ -111,9 +111,9 @@ SLOWEST = ("v_mpo",)
 
 def sampled_rows() -> Iterator[Any]:
     """With the fast tests one row of each way in which an estimator depends on the rollout: by its
-    own policy or another, what Ψ is compared with, the critic, and how the batch is collected; of
-    those with further rollouts, which take longest, one of each kind. The formula of every row is
-    held over every trajectory by test_unbiased.py.
+    own policy or another, which episodes it compares, the critic, and how the batch is collected;
+    of those with further rollouts, which take longest, one of each kind. The formula of every row
+    is held over every trajectory by test_unbiased.py.
     """
     kinds, collected = set(), set()
     for row in CASES:
@@ -121,7 +121,8 @@ def sampled_rows() -> Iterator[Any]:
         kind = facts.further
         usual = row.problem in (None, exact_critics, exact_hindsight)
         on = row.on_policy, row.share_start, usual, row.problem is exact_hindsight
-        how = (*on, facts.baseline, facts.critic, facts.collect[0], facts.off_policy)
+        compared = facts.baseline if facts.baseline in ("batch", "group", "branches") else "none"
+        how = (*on, compared, facts.critic, facts.collect[0])
         again = how in collected or (kind != "none" and kind in kinds) or row.name in SLOWEST
         yield pytest.param(row, marks=[pytest.mark.slow] if again else [])
         kinds.add(kind)
@@ -291,10 +292,10 @@ def test_a_planted_bug_is_far_outside(name: str, bug: Change | Reweigh) -> None:
     [
         ("undiscounted_reward_to_go", gradient),  # γᵗ dropped
         ("batch_mean", gradient),  # a baseline that contains its own episode
-        ("standardised", gradient),
+        pytest.param("standardised", gradient, marks=pytest.mark.slow),
         ("ratio_only-off_policy", gradient),  # one ratio read as importance sampling
         ("all_action", gradient),  # a critic that is wrong, trusted
-        ("vtrace-gae_lambda=0.7-off_policy", gradient),
+        pytest.param("vtrace-gae_lambda=0.7-off_policy", gradient, marks=pytest.mark.slow),
         ("reward_to_go", undiscounted),
     ],
 )

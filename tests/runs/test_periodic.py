@@ -108,7 +108,7 @@ class KilledError(Exception):
     """A process that ends between two updates."""
 
 
-@pytest.mark.parametrize("last", [1, 2, 5])
+@pytest.mark.parametrize("last", [pytest.param(1, marks=pytest.mark.slow), 2, 5])
 def test_a_run_that_is_killed_has_the_same_evaluations_and_the_same_best(
     last: int, kept: Kept, tmp_path: Path
 ) -> None:
