@@ -183,7 +183,7 @@ def test_shrinkage_is_the_loop_over_the_other_groups_of_any_size() -> None:
         others = np.delete(x, n)[np.delete(group, n) == group[n]]
         own = others.mean() if len(others) else 0.0
         expected.append((1 - share) * own + share * np.mean(means))
-    found = group_shrinkage(jnp.asarray(x), jnp.zeros(9), group)
+    found = jax.jit(lambda x: group_shrinkage(x, jnp.zeros(9), group))(x)
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
@@ -236,8 +236,9 @@ DEGENERATE = {
 @pytest.mark.parametrize("case", DEGENERATE)
 def test_shrinkage_without_a_spread_to_weigh_is_leave_one_out(case: str) -> None:
     x, group = (np.array(y) for y in DEGENERATE[case])
-    found = group_shrinkage(x, jnp.full(len(x), 1e-15), group)
-    np.testing.assert_array_equal(found, group_leave_one_out(x, group))
+    found = jax.jit(lambda x: group_shrinkage(x, jnp.full(len(x), 1e-15), group))(x)
+    expected = jax.jit(lambda x: group_leave_one_out(x, group))(x)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_one_sample_has_no_others() -> None:

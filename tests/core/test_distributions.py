@@ -362,8 +362,8 @@ def test_the_characteristic_function_is_the_mean_of_a_rotation(kind: str) -> Non
         of_pair = jnp.asarray(weight[:, None] * weight[None])[None]
         return jnp.sum(of_pair * jnp.cos(angle), (1, 2)), jnp.sum(of_pair * jnp.sin(angle), (1, 2))
 
-    expected = by_grid(u), jax.jacobian(by_grid)(u)
-    found = in_closed_form(u), jax.jacobian(in_closed_form)(u)
+    expected = jax.jit(lambda u: (by_grid(u), jax.jacobian(by_grid)(u)))(u)
+    found = jax.jit(lambda u: (in_closed_form(u), jax.jacobian(in_closed_form)(u)))(u)
     for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-10)
 

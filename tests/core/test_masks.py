@@ -124,10 +124,17 @@ def test_where_nothing_is_legal_everything_is() -> None:
 
 def expectation(mdp: TabularMDP, logits: jax.Array, grad: Callable[..., Any]) -> np.ndarray:
     """The mean over all trajectories of `grad` of one."""
-    traj, probability = tabular.enumerate_trajectories(mdp, logits)
-    assert np.isclose(probability.sum(), 1.0, rtol=1e-12)
-    alone = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], traj)
-    return np.asarray(jnp.einsum("m,m...->...", probability, jax.vmap(grad)(alone)))
+
+    @jax.jit
+    def moments(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+        traj, probability = tabular.enumerate_trajectories(mdp, logits)
+        alone = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], traj)
+        mean = jnp.einsum("m,m...->...", probability, jax.vmap(grad)(alone))
+        return probability.sum(), mean
+
+    total, mean = moments(logits)
+    assert np.isclose(total, 1.0, rtol=1e-12)
+    return np.asarray(mean)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +185,8 @@ def test_exact_references_know_the_mask() -> None:
             lambda m, x: tabular.discounted_visitation(m, x, GAMMA),
             lambda m, x: tabular.values(m, x, GAMMA)[1],
         ):
-            np.testing.assert_allclose(exact(mdp, logits), exact(small, few), atol=1e-12)
+            whole, alone = jax.jit(lambda x, y, f=exact: (f(mdp, x), f(small, y)))(logits, few)
+            np.testing.assert_allclose(whole, alone, atol=1e-12)
         for gradient in (tabular.exact_gradient, tabular.undiscounted_direction):
             whole = gradient(mdp, logits, GAMMA)
             np.testing.assert_allclose(whole[rows, legal], gradient(small, few, GAMMA), atol=1e-12)
@@ -223,11 +231,14 @@ def test_illegal_actions_are_never_taken(env: Any) -> None:
     assert made.obs_shape == (2,)
     policy = make_policy(Config(preset=None), made)
     params = policy.init(KEY)
-    of_windows = windows(made, policy, params, KEY, start(made, policy, KEY), 40)[1]
-    for traj in (
-        of_windows,
-        *(episodes(made, policy, params, KEY, act=act) for act in (pg.rollout.sample, greedy)),
-    ):
+
+    @jax.jit
+    def batches(key: jax.Array) -> list[Trajectory]:
+        of_windows = windows(made, policy, params, key, start(made, policy, key), 40)[1]
+        ways = (pg.rollout.sample, greedy)
+        return [of_windows, *(episodes(made, policy, params, key, act=act) for act in ways)]
+
+    for traj in batches(KEY):
         np.testing.assert_array_equal(traj.mask[..., 1], traj.time % 2 == 0)
         assert not (traj.action[traj.valid] > traj.mask[traj.valid][:, 1]).any()
     free = make_env(env, 16, action_mask="none")

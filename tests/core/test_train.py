@@ -76,7 +76,7 @@ def test_every_estimator_trains_on_everything_it_accepts(estimator: str, collect
         "hidden_sizes": (8,),
     }
     config = Config(estimator=estimator, collect=collect, **sizes, preset=None)
-    start = make_learner(config).init(training_keys(KEY, 0, 3)[0])
+    start = jax.jit(make_learner(config).init)(training_keys(KEY, 0, 3)[0])
     state, metrics = jax.jit(make_train(config))(KEY)
     assert {x.shape for x in metrics.values()} == {(3,)}
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))

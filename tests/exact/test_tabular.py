@@ -45,13 +45,12 @@ def test_probabilities_sum_to_one_and_the_return_is_their_mean(kind: str) -> Non
 def test_gradient_and_hessian_are_those_of_the_sum(kind: str) -> None:
     logits = jnp.asarray(LOGITS[kind])
     for tau in (0.0, 0.3):
-        gradient = jax.grad(lambda x, tau=tau: enumerated(x, tau))(logits)
+        gradient = jax.jit(jax.grad(lambda x, tau=tau: enumerated(x, tau)))(logits)
         np.testing.assert_allclose(
             tabular.exact_gradient(MDP, logits, GAMMA, tau), gradient, atol=1e-12
         )
-    np.testing.assert_allclose(
-        tabular.exact_hessian(MDP, logits, GAMMA), jax.hessian(enumerated)(logits), atol=1e-12
-    )
+    found = jax.jit(lambda x: tabular.exact_hessian(MDP, x, GAMMA))(logits)
+    np.testing.assert_allclose(found, jax.jit(jax.hessian(enumerated))(logits), atol=1e-12)
 
 
 def test_the_gradient_is_the_formula_of_the_theorem() -> None:
@@ -112,13 +111,13 @@ def test_moments_of_the_total_return_by_recursion_and_by_enumeration(kind: str) 
     logits = jnp.asarray(LOGITS[kind])
     probability, scores, traj = summands(logits)
     total = (GAMMA ** np.arange(4)[:, None] * traj.reward).sum(0)
+    gradient = tabular.exact_gradient(MDP, logits, GAMMA).ravel()
+    by_recursion = jax.jit(lambda b: tabular.total_return_moments(MDP, logits, GAMMA, b))
     for b in (0.0, 0.7):
         expected = moments(probability, scores.sum(0) * np.asarray(total - b)[:, None])
-        got = tabular.total_return_moments(MDP, logits, GAMMA, b)
+        got = by_recursion(b)
         jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-12), got, expected)
-        np.testing.assert_allclose(
-            got[0], tabular.exact_gradient(MDP, logits, GAMMA).ravel(), atol=1e-12
-        )
+        np.testing.assert_allclose(got[0], gradient, atol=1e-12)
 
 
 @both
@@ -176,13 +175,19 @@ def test_dropping_the_discount_can_climb_to_the_worst_policy() -> None:
     def logits(theta: jax.Array) -> jax.Array:
         return jnp.broadcast_to(jnp.stack([jnp.zeros(()), theta]), (3, 2))
 
+    @jax.jit
+    def derivative(theta: jax.Array, gamma: jax.Array) -> jax.Array:
+        return jax.grad(lambda x: tabular.exact_return(mdp, logits(x), gamma))(theta)
+
+    @jax.jit
+    def pull(theta: jax.Array) -> jax.Array:
+        return tabular.undiscounted_direction(mdp, logits(theta), gamma)[:, 1].sum()
+
     for theta in (-2.0, 0.0, 2.0):
         p = jax.nn.sigmoid(theta)
         for g, slope in ((gamma, -gamma), (1.0, -1.0)):
-            derivative = jax.grad(lambda x, g=g: tabular.exact_return(mdp, logits(x), g))(theta)
-            np.testing.assert_allclose(derivative, slope * p * (1 - p), atol=1e-12)
-        pull = tabular.undiscounted_direction(mdp, logits(jnp.float64(theta)), gamma)[:, 1].sum()
-        np.testing.assert_allclose(pull, (3 - 4 * gamma) * p * (1 - p), atol=1e-12)
+            np.testing.assert_allclose(derivative(theta, g), slope * p * (1 - p), atol=1e-12)
+        np.testing.assert_allclose(pull(theta), (3 - 4 * gamma) * p * (1 - p), atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -196,8 +201,9 @@ def test_dropping_the_discount_can_climb_to_the_worst_policy() -> None:
 def test_ready_made_problems_are_what_they_say(mdp: TabularMDP, best: float) -> None:
     """The greedy policy of their own Q, found by value iteration, earns what it should."""
     logits = jnp.zeros((mdp.horizon, mdp.num_states, mdp.num_actions))
+    values = jax.jit(lambda x: tabular.values(mdp, x)[0])
     for _ in range(mdp.horizon + 1):
-        logits = 1e3 * tabular.values(mdp, logits)[0]
+        logits = 1e3 * values(logits)
     assert float(tabular.exact_return(mdp, logits)) == pytest.approx(best, abs=1e-6)
 
 
