@@ -5,6 +5,7 @@ test_unbiased.
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -263,21 +264,16 @@ def cartpole(name: str, num_envs: int = 12) -> tuple[Estimator, Params, object, 
     env = envs.configured(config, num_envs)
     policy, critic = make_policy(config, env), make_critic(config, env)
     estimator = ESTIMATORS[name](policy, critic, Hyperparams(gamma=0.97))
-    params, state = estimator.init(jax.random.key(0))
-    if way == "windows":
-        begin = start(env, policy, jax.random.key(1))
-        return (
-            estimator,
-            params,
-            state,
-            windows(env, policy, params.policy, jax.random.key(2), begin, 40)[1],
-        )
-    return (
-        estimator,
-        params,
-        state,
-        episodes(env, policy, params.policy, jax.random.key(2), 60, group_size=group),
-    )
+    params, state = jax.jit(estimator.init)(jax.random.key(0))
+
+    @jax.jit
+    def collect(params: Params, key: jax.Array) -> Trajectory:
+        if way == "windows":
+            begin = start(env, policy, jax.random.key(1))
+            return windows(env, policy, params.policy, key, begin, 40)[1]
+        return episodes(env, policy, params.policy, key, 60, group_size=group)
+
+    return estimator, params, state, collect(params, jax.random.key(2))
 
 
 FAST = ("standardised", "state_value", "gpomdp")  # a coupled one, one with a critic, one of windows
@@ -354,8 +350,13 @@ def test_the_mean_over_episodes_is_the_estimate_of_the_batch(name: str) -> None:
     sample = jax.jit(lambda p, t: diagnostics.per_episode(estimator, p, state, t, batch_size=5))(
         params, traj
     )
-    batch = estimator.weigh(params, state, traj)[0]
-    whole = jax.tree.map(jnp.negative, estimator.grad(params, batch)[0].policy)
+
+    @jax.jit
+    def ascent(params: Params, traj: Trajectory) -> Any:
+        batch = estimator.weigh(params, state, traj)[0]
+        return jax.tree.map(jnp.negative, estimator.grad(params, batch)[0].policy)
+
+    whole = ascent(params, traj)
     for a, b in zip(jax.tree.leaves(sample.moments.mean), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5 * float(jnp.abs(b).max()))
 

@@ -118,12 +118,13 @@ def test_the_metrics_of_the_weights_are_those_of_numpy(collect: Any) -> None:
     state = collector.init(policy, KEY)
     traj = collector.collect(policy, before, KEY, state).traj
     learner = make_learner(made)
-    params = learner.init(KEY).params._replace(policy=now)
+    start = jax.jit(learner.init)(KEY)
+    params = start.params._replace(policy=now)
     batch = Weighted(traj, traj.reward, ())
     finite = jnp.ones(2, bool)
-    done = Update(learner.init(KEY), {}, finite, jnp.zeros(()), traj, batch)
+    done = Update(start, {}, finite, jnp.zeros(()), traj, batch)
     step = with_weights(lambda state, key: done, made, policy)
-    metrics = step(learner.init(KEY)._replace(params=params), KEY).metrics
+    metrics = step(start._replace(params=params), KEY).metrics
     _, dist = policy.apply(now, (), traj.obs, traj.first)
     log_rho = np.asarray(dist.log_prob(traj.action) - traj.log_prob)
     valid = np.asarray(traj.valid)

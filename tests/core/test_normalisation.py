@@ -104,7 +104,7 @@ def test_statistics_of_the_batch_itself_would_part_them() -> None:
     """The test above can fail."""
     config = settings(normalise_observations=True)
     learner = make_learner(config)
-    state = learner.init(KEY)
+    state = jax.jit(learner.init)(KEY)
     for i in range(2):
         state, _ = learner.step(state, jax.random.key(i))
     env = make_env(config.env, config.num_envs)
@@ -122,7 +122,7 @@ def test_statistics_of_the_batch_itself_would_part_them() -> None:
 def test_the_running_return_goes_on_in_the_next_window() -> None:
     config, gamma = settings(scale_rewards=True, num_updates=1), 0.9
     learner = make_learner(config, Hyperparams(gamma=gamma, learning_rate=0.0))
-    state = learner.init(KEY)
+    state = jax.jit(learner.init)(KEY)
     env = make_env(config.env, config.num_envs)
     policy = make_policy(config, env)
     so_far, rows = np.zeros(4), []
@@ -157,7 +157,7 @@ def test_the_scale_of_rewards_is_divided_out() -> None:
     def final(scale: float) -> Any:
         config = settings(scale_rewards=True, env_params={"reward_scale": scale})
         learner = make_learner(config, Hyperparams(learning_rate=0.01))
-        state = learner.init(KEY)
+        state = jax.jit(learner.init)(KEY)
         seen = learner.step(state, jax.random.key(0))[0]
         # the first batch has no scale yet
         state = seen._replace(params=state.params, opt_state=state.opt_state)

@@ -65,7 +65,8 @@ ROWS = 33
 def untrained(config: Config) -> Policy:
     """A policy with parameters that depend on the observation, and statistics of a few steps."""
     learner = pg.make_learner(config)
-    state, _ = jax.jit(learner.step)(learner.init(jax.random.key(0)), jax.random.key(1))
+    start = jax.jit(learner.init)(jax.random.key(0))
+    state, _ = jax.jit(learner.step)(start, jax.random.key(1))
     env = pg.envs.base.configured(config, 1)
     params = jax.tree.map(
         lambda x: x + 0.3 * jax.random.normal(jax.random.key(2), x.shape), state.params.policy
