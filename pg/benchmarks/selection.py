@@ -147,15 +147,14 @@ def _names_of_tasks(suite: str, envs: Iterable[Any]) -> list[Any]:
     Raises ValueError for an environment that is in other suites alone.
     """
     named = [_IN_BENCHMARK.get(env, env) if isinstance(env, str) else env for env in envs]
-    here = {task.name for task in SUITES[suite]}
-    for env in named:
-        if not isinstance(env, str) or env in here:
-            continue
-        others = [name for name, tasks in SUITES.items() if env in {task.name for task in tasks}]
-        if others:
-            raise ValueError(
-                f"environment {env!r} is not in suite {suite!r}: write --suite {others[0]}"
-            )
+    names = {name: {task.name for task in tasks} for name, tasks in SUITES.items()}
+    of_benchmark = {env for env in named if isinstance(env, str) and env in TASKS}
+    for env in sorted(of_benchmark - names[suite]):
+        others = [name for name in SUITES if of_benchmark <= names[name]]  # that have all of them
+        others += [name for name in SUITES if env in names[name]]
+        raise ValueError(
+            f"environment {env!r} is not in suite {suite!r}: write --suite {others[0]}"
+        )
     return named
 
 

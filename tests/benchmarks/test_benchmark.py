@@ -994,6 +994,10 @@ def test_an_environment_of_another_library_is_known_by_both_of_its_names() -> No
                 selection.select("classic", [env])
         with pytest.raises(ValueError, match=f"unknown env '{short}': did you mean '{name}'"):
             check_env(short)
+    with pytest.raises(
+        ValueError, match="'Catch-bsuite' is not in suite 'classic': write --suite all"
+    ):
+        selection.select("classic", ["CartPole-v1", "Catch-bsuite"])
     with pytest.raises(ValueError, match="two are called 'Knapsack-jumanji'"):
         selection.select("libraries", ["Knapsack-jumanji", "jumanji:Knapsack-v1"])
     for near, name in {"connect_four": "pgx:connect_four", "Hopper": "gymnasium:Hopper-v5"}.items():

@@ -150,15 +150,16 @@ def test_runs_that_have_stopped_are_said_by_their_causes(
 
 def test_causes_are_of_these_runs_alone(capsys: pytest.CaptureFixture[str]) -> None:
     """Not of an update before one that was applied, nor of the runs before."""
-    progress = Progress(4)
-    progress(1, 1.0, metrics(skipped=(1,), nonfinite=(16,)))
+    progress = Progress(5)
+    progress(1, 1.0, metrics(skipped=(1,), nonfinite=(4,)))
     progress(2, 1.0, metrics(skipped=(0,), nonfinite=(0,)))
-    progress(3, 1.0, metrics(skipped=(1,), nonfinite=(4,)))
+    progress(3, 1.0, metrics(skipped=(1,), nonfinite=(16,)))
+    progress(4, 1.0, metrics(skipped=(1,), nonfinite=(4,)))
     progress.begin_others()
-    progress(4, 1.0, metrics(skipped=(1, 0), nonfinite=(16, 0)))
+    progress(5, 1.0, metrics(skipped=(1, 0), nonfinite=(16, 0)))
     progress.close()
     said = re.findall(r"runs ([^,]*),", capsys.readouterr().out)
-    assert said == ["without a legal action", "not finite", "without a legal action"]
+    assert said == ["not finite", "without a legal action"] * 2
 
 
 def test_a_sign_of_life_while_it_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
