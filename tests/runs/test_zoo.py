@@ -1,5 +1,6 @@
 """The policies that come with the package: their names, how they are made, and what they score."""
 
+import importlib.util
 import json
 import re
 import runpy
@@ -8,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import pg
 from pg.benchmarks import learning, selection
@@ -16,7 +18,7 @@ from pg.benchmarks.suites import Bar, Row
 from pg.commands import zoo as command
 from pg.config import Config, Hyperparams
 from pg.presets import preset
-from pg.runs import zoo
+from pg.runs import folders, zoo
 
 ROOT = Path(__file__).parents[2]
 ENV = "DeepSea-bsuite"
@@ -130,17 +132,42 @@ def test_a_damaged_evaluation_is_named(tmp_path: Path) -> None:
         zoo.entries(tmp_path)
 
 
-def test_every_policy_of_the_package_acts_and_is_small() -> None:
+def test_every_policy_of_the_package_is_whole_and_small() -> None:
     entries = zoo.entries()
-    assert len(entries) >= 10
+    assert len(entries) >= 30
     for entry in entries:
         assert entry.episodes >= 1000
         assert np.isfinite(entry.mean)
         assert entry.seed == making.SEED
-        policy = pg.load_policy(entry.name)
-        assert all(np.isfinite(x).all() for x in jax.tree.leaves(policy.params))
-        size = sum(path.stat().st_size for path in (zoo.FOLDER / entry.name).iterdir())
-        assert size < making.LARGEST + 10_000
+        folder = zoo.FOLDER / entry.name
+        arrays = safetensors.numpy.load_file(folder / "params.safetensors")
+        assert arrays
+        assert all(np.isfinite(x).all() for x in arrays.values())
+        assert sum(path.stat().st_size for path in folder.iterdir()) < making.LARGEST + 10_000
+
+
+def test_every_library_has_a_policy_and_says_so_where_it_is_missing() -> None:
+    """An environment of a library that is not installed is one sentence, with what installs it."""
+    by_library = {library_of(name): name for name in zoo.names()}
+    assert {"gymnasium", "jumanji", "pgx", "playground", ""} == set(by_library)
+    for library, name in by_library.items():
+        if is_installed(library):
+            pg.load_policy(name)
+        else:
+            with pytest.raises(ValueError, match=r"pip install .*" + library):
+                pg.load_policy(name)
+
+
+def library_of(name: str) -> str:
+    """The library of a policy's environment; empty for gymnax."""
+    library, separator, _ = folders.read_stored(zoo.FOLDER / name)["config"]["env"].partition(":")
+    return library if separator else ""
+
+
+def is_installed(library: str) -> bool:
+    """True where the environments of a library can be made."""
+    package = {"": "gymnax", "playground": "mujoco_playground"}.get(library, library)
+    return importlib.util.find_spec(package) is not None
 
 
 # episodes; windows; standardised observations and a continuous action
@@ -160,6 +187,8 @@ def test_a_policy_scores_what_is_recorded(name: str) -> None:
 @pytest.mark.parametrize("name", zoo.names())
 def test_every_policy_scores_what_is_recorded(name: str) -> None:
     """By the recorded seed and episodes: equal, but for rounding that other processors do."""
+    if not is_installed(library := library_of(name)):
+        pytest.skip(f"{library} is not installed")
     entry = zoo.read_entry(name)
     found = making.evaluated(pg.load_policy(name), entry.seed, entry.episodes, greedy=entry.greedy)
     assert abs(found.mean() - entry.mean) <= 4.0 * 2**0.5 * entry.standard_error + 1e-6
