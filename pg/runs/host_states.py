@@ -6,6 +6,8 @@ cannot be, begin a new episode. So do single runs and the runs of sweeps and sea
 """
 
 import contextlib
+import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,6 +20,8 @@ from pg.envs.registry import environment_of
 from pg.runs import execution, interrupts
 from pg.runs.checkpoints import Restored
 from pg.train import make_learner, training_keys
+
+PATIENCE = 10.0  # seconds in which environments are closed without a word; of workers it is 5
 
 
 def promise(config: Config) -> str:
@@ -52,8 +56,8 @@ def about(configs: Iterable[Config]) -> dict[str, str]:
 @contextlib.contextmanager
 def closing(configs: Iterable[Config]) -> Iterator[None]:
     """At its end, also by an error or a signal, closes the environments of these settings, with
-    their worker processes. The first signal meanwhile raises Interrupted once all are closed,
-    unless another error is on its way.
+    their worker processes, and says so where that takes long. The first signal meanwhile raises
+    Interrupted once all are closed, unless another error is on its way.
     """
     try:
         yield
@@ -62,9 +66,28 @@ def closing(configs: Iterable[Config]) -> Iterator[None]:
             for config in configs:
                 env = _hosted(config)
                 if env is not None:
-                    env.close()
+                    with _said_if_slow(env.name):
+                        env.close()
     if caught.signum:
         raise interrupts.Interrupted(caught.signum)
+
+
+@contextlib.contextmanager
+def _said_if_slow(name: str) -> Iterator[None]:
+    """Warns, from another thread, where environments of this name take long to close, as one in
+    this process does that hangs.
+    """
+    sentence = (
+        f"environments of {name} are still being closed after {PATIENCE:g} s: their close "
+        "takes longer, or hangs; Ctrl-C, pressed twice, does not wait for it"
+    )
+    timer = threading.Timer(PATIENCE, warnings.warn, [sentence], {"stacklevel": 1})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def taken_up(

@@ -570,6 +570,31 @@ def test_ctrl_c_while_environments_are_closed_is_heard_afterwards() -> None:
     assert [env.is_closed for env in Logged.all] == [True]
 
 
+def test_a_close_that_takes_long_in_this_process_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(host_states, "PATIENCE", 0.05)
+    said: list[str] = []
+    heard = threading.Event()
+
+    def warn(sentence: str, **kwargs: Any) -> None:
+        said.append(sentence)
+        heard.set()
+
+    class Slow(Logged):
+        def close(self) -> None:
+            assert heard.wait(10)
+            super().close()
+
+    monkeypatch.setattr("pg.runs.host_states.warnings.warn", warn)
+    Logged.all.clear()
+    config = Config(**TINY, env=adapt(Slow, "Own", 9, workers=0))
+    with host_states.closing([config]):
+        pass
+    assert "Own are still being closed after 0.05 s" in said[0]
+    assert [env.is_closed for env in Logged.all] == [True]
+
+
 @pytest.mark.parametrize("work", ["the start of the environments", "the evaluation"])
 def test_ctrl_c_while_environments_are_at_work_is_answered_at_once(
     work: str, monkeypatch: pytest.MonkeyPatch
