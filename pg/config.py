@@ -298,7 +298,7 @@ class Config:
     """
     initial_std: float = 1.0
     """Continuous actions: standard deviation at the start, in units of half the range of an action
-    (of a tanh's argument, where that bounds the actions).
+    (1 where it has no bounds; of the argument of tanh for squashed actions). From 0.001 to 1000.
     """
     action_critic: ActionCritic = "quadratic"
     """Q of continuous actions, for estimators with such a critic (all_action, q_prop,

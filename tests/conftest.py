@@ -4,14 +4,13 @@ import gc
 import os
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import pytest
-from jax._src.interpreters import mlir
-from jax._src.lib.mlir import ir
 from jaxtyping import install_import_hook
 
 # The modules whose signatures are checked at every call: the shapes of arrays, and results.
@@ -63,20 +62,31 @@ def pytest_configure(config: pytest.Config) -> None:
         share_a_context_of_the_compiler()
 
 
-contexts: list[ir.Context] = []  # that of the module, once a program has been lowered
+contexts: list[Any] = []  # that of the module, once a program has been lowered
 
 
 def share_a_context_of_the_compiler() -> None:
     """JAX lowers each program in a new context of MLIR, whose dialects take 4 ms to load, and keeps
-    it until cycles are collected. The programs of a module share one, where JAX has that name; but
-    for those that are compiled while another is lowered, whose context is taken.
+    it until cycles are collected. The programs that the main thread lowers in a module share one,
+    where JAX has the names that this replaces; but for those that are compiled while another is
+    lowered, whose context is taken.
     """
-    if not hasattr(mlir, "make_ir_context"):
-        return
-    make = mlir.make_ir_context
+    try:
+        from jax._src.interpreters import mlir
+        from jax._src.lib.mlir import ir
 
-    def shared() -> ir.Context:
-        if is_lowering():
+        make = mlir.make_ir_context
+    except (ImportError, AttributeError):
+        return
+
+    def is_lowering() -> bool:
+        try:
+            return ir.Context.current is not None
+        except ValueError:  # this thread is in no context
+            return False
+
+    def shared() -> Any:
+        if is_lowering() or threading.current_thread() is not threading.main_thread():
             return make()
         if not contexts:
             contexts.append(make())
@@ -85,18 +95,12 @@ def share_a_context_of_the_compiler() -> None:
     mlir.make_ir_context = shared
 
 
-def is_lowering() -> bool:
-    """Tells if this thread is in a context."""
-    try:
-        return ir.Context.current is not None
-    except ValueError:  # there is none
-        return False
-
-
-def pytest_collection_finish() -> None:
-    """The collector of cycles leaves the libraries alone, among whose millions of objects it would
-    look again and again, and looks seldom: a module ends with a collection.
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """With the fast tests the collector of cycles leaves the libraries alone, among whose millions
+    of objects it would look again and again, and looks seldom: a module ends with a collection.
     """
+    if session.config.option.markexpr != "not slow":
+        return
     gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 20, 50)

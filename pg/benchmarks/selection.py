@@ -144,18 +144,25 @@ def select(
 def _names_of_tasks(suite: str, envs: Iterable[Any]) -> list[Any]:
     """The environments, those of other libraries by their names in the benchmark.
 
-    Raises ValueError for an environment that is in other suites alone.
+    Raises:
+        ValueError: an environment is in other suites alone.
     """
     named = [_IN_BENCHMARK.get(env, env) if isinstance(env, str) else env for env in envs]
     names = {name: {task.name for task in tasks} for name, tasks in SUITES.items()}
     of_benchmark = {env for env in named if isinstance(env, str) and env in TASKS}
-    for env in sorted(of_benchmark - names[suite]):
-        others = [name for name in SUITES if of_benchmark <= names[name]]  # that have all of them
-        others += [name for name in SUITES if env in names[name]]
+    lacking = sorted(of_benchmark - names[suite])
+    if not lacking:
+        return named
+    have_all = [name for name in SUITES if of_benchmark <= names[name]]
+    if have_all:
         raise ValueError(
-            f"environment {env!r} is not in suite {suite!r}: write --suite {others[0]}"
+            f"environment {lacking[0]!r} is not in suite {suite!r}: write --suite {have_all[0]}"
         )
-    return named
+    of_each = (next(name for name in SUITES if env in names[name]) for env in lacking)
+    theirs = ", ".join(f"{env!r} in {name!r}" for env, name in zip(lacking, of_each, strict=True))
+    raise ValueError(
+        f"no suite has all of these environments: {theirs}; give one command for each suite"
+    )
 
 
 def _is_own(part: Any) -> bool:

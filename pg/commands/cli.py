@@ -54,7 +54,7 @@ from pg.settings.stored_params import FIELDS as STORED
 
 # Exit codes; 74 and 75 are sysexits' EX_IOERR and EX_TEMPFAIL.
 MISTAKE = 2  # in the arguments, or a folder that cannot be used
-NOT_FINITE = 3  # a run stopped at a number that was not finite, or where no action was legal
+NOT_FINITE = 3  # a run stopped: a number was not finite, or no action was legal at a step
 CANNOT_WRITE = 74  # the disk is full, or not to be written to
 AGAIN = 75  # taken away by SIGTERM or SIGUSR1, or a job lost a process: the same again goes on
 INTERRUPTED = 130  # Ctrl-C, as shells have it

@@ -261,7 +261,9 @@ def _run(
     layout, on_devices = machine.layout(len(seeds), config.envs_at_once, like.params, before)
     layout.check(config)
     memory.check(config, env, like, len(seeds), options.eval_episodes)
+    clock.end("start")
     config, in_parts = _in_micro_batches(config, hyperparams, seeds, options, layout, like)
+    clock.end("compile")  # of the sizes that were tried
     num_runs = layout.round_up(len(seeds))
     way_of_resets = execution.way_of_resets(config, hyperparams, layout, num_runs)
     if devices.is_first():

@@ -41,6 +41,7 @@ def exact_moments(
     """Mean [P] and covariance [P, P] of one batch's estimate of ∇J, exactly.
 
     A sum over every batch. The direction is of ascent, flattened as `ravel_pytree(params.policy)`.
+    Each call compiles; for several logits, compile `moments_by_logits` once.
     Costs Mⁿ estimates for M trajectories of positive probability, and memory for the trajectories
     and for the estimates of `BATCHES_AT_ONCE` batches.
 

@@ -6,8 +6,8 @@ cannot be, begin a new episode. So do single runs and the runs of sweeps and sea
 """
 
 import contextlib
+import sys
 import threading
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -74,14 +74,14 @@ def closing(configs: Iterable[Config]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _said_if_slow(name: str) -> Iterator[None]:
-    """Warns, from another thread, where environments of this name take long to close, as one in
-    this process does that hangs.
+    """Says, in another thread, that environments of this name take long to close, as one in this
+    process does that hangs.
     """
     sentence = (
         f"environments of {name} are still being closed after {PATIENCE:g} s: their close "
         "takes longer, or hangs; Ctrl-C, pressed twice, does not wait for it"
     )
-    timer = threading.Timer(PATIENCE, warnings.warn, [sentence], {"stacklevel": 1})
+    timer = threading.Timer(PATIENCE, print, [sentence], {"file": sys.stderr, "flush": True})
     timer.daemon = True
     timer.start()
     try:

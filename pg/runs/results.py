@@ -229,7 +229,7 @@ def fault_of_runs(bits: np.ndarray) -> str:
         return "without a legal action"
     if (bits & ~_MASKS).all():
         return "not finite"
-    return "not updated"
+    return "stopped or skipped"
 
 
 def _described(bits: int, update: int) -> str:

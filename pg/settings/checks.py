@@ -116,6 +116,7 @@ def check_fit(config: Any) -> None:
     _check_sample_env(config)
     _check_pool(config)
     _check_exploration(config)
+    _check_initial_std(config)
     _check_layers(config)
     _check_views(config)
     _check_action_critic(config)
@@ -379,6 +380,12 @@ def _check_exploration(config: Any) -> None:
             f"parameter_std={config.parameter_std} is of parameters that are drawn: give "
             "exploration='parameters', or leave it out"
         )
+
+
+def _check_initial_std(config: Any) -> None:
+    """Raises ValueError for a standard deviation whose density 32 bits do not hold."""
+    if not 1e-3 <= config.initial_std <= 1e3:
+        raise ValueError(f"initial_std must be from 0.001 to 1000, got {config.initial_std}")
 
 
 def check_drawn_parameters(config: Any, what: str) -> None:

@@ -76,8 +76,8 @@ def check_env(name: str) -> None:
         return None
     if name in OF_BENCHMARK:
         raise UnknownNameError(
-            f"unknown env {name!r}: did you mean {OF_BENCHMARK[name]!r}? The benchmark alone calls "
-            "it so",
+            f"unknown env {name!r}: did you mean {OF_BENCHMARK[name]!r}? Only the benchmark uses "
+            "that name",
             name,
         )
     return check_name("env", name, (*ENVIRONMENTS, *SEQUENCES, *OF_BENCHMARK.values()))

@@ -223,7 +223,7 @@ def verdict(spec: SweepSpec, ranked: list[Ranked], again: Mapping[str, Any] | No
         return (
             f"all {total} runs diverged, each with a number that was not finite, or a step without "
             "a legal action, at some update, so that there is no best configuration: smaller "
-            "values of learning_rate may help"
+            "values of learning_rate may help, or masks that allow an action until episodes end"
         )
     best = ranked[0]
     values = {name: _number(value) for name, value in best.values.items()}

@@ -134,7 +134,7 @@ def test_runs_that_have_stopped_are_more_important_than_the_bar(
         ((16, 0), "1 of 2 runs without a legal action"),
         ((16, 16), "2 of 2 runs without a legal action"),
         ((20, 0), "1 of 2 runs not finite"),
-        ((16, 4), "2 of 2 runs not updated"),
+        ((16, 4), "2 of 2 runs stopped or skipped"),
     ],
 )
 def test_runs_that_have_stopped_are_said_by_their_causes(

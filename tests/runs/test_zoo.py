@@ -135,6 +135,8 @@ def test_a_damaged_evaluation_is_named(tmp_path: Path) -> None:
 def test_every_policy_of_the_package_is_whole_and_small() -> None:
     entries = zoo.entries()
     assert len(entries) >= 30
+    folders_there = {path.parent for path in zoo.FOLDER.glob("*/*/params.safetensors")}
+    assert folders_there == {zoo.FOLDER / entry.name for entry in entries}
     for entry in entries:
         assert entry.episodes >= 1000
         assert np.isfinite(entry.mean)
