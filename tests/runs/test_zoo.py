@@ -114,7 +114,7 @@ def test_a_folder_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("CartPole-v1/pppo", r"it has CartPole-v1/leave_one_out, "),
+        ("CartPole-v1/pppo", r"it has CartPole-v1/actor_critic, "),
         ("Cartpole-v1/ppo", r"it has .*CartPole-v1/ppo"),
         ("results/nowhere", r"no policy of that name; give the folder that pg train"),
     ],
@@ -168,7 +168,9 @@ def library_of(name: str) -> str:
 
 def is_installed(library: str) -> bool:
     """True where the environments of a library can be made."""
-    package = {"": "gymnax", "playground": "mujoco_playground"}.get(library, library)
+    package = {"": "gymnax", "gymnasium": "mujoco", "playground": "mujoco_playground"}.get(
+        library, library
+    )
     return importlib.util.find_spec(package) is not None
 
 
