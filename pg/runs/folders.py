@@ -395,8 +395,16 @@ def check_command(folder: Path, command: str) -> None:
 
 
 def read_options(folder: Path) -> dict[str, Any]:
-    """The options of the command in the run of a folder."""
-    return dict(read_json(folder / "config.json", SETUP).get("options", {}))
+    """The options of the command in the run of a folder.
+
+    Raises ValueError where the folder holds no run, or its seeds are none.
+    """
+    path = folder / "config.json"
+    options = dict(read_json(path, SETUP).get("options", {}))
+    first, number = options.get("seed", 0), options.get("seeds", 1)
+    if number < 1 or not 0 <= first <= 2**32 - number:
+        raise ValueError(f"{path} is damaged: its seeds are {number} from {first} on")
+    return options
 
 
 def read_stored(folder: Path) -> dict[str, Any]:

@@ -232,6 +232,18 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.parametrize(("name", "value"), [("seeds", 0), ("seed", -1), ("seed", 2**32)])
+def test_seeds_that_are_none_are_a_damaged_file(
+    tmp_path_factory: pytest.TempPathFactory, name: str, value: int
+) -> None:
+    here = filled(tmp_path_factory.mktemp("folder"))
+    data = json.loads((here / "config.json").read_text())
+    data["options"] = {**data.get("options", {}), name: value}
+    (here / "config.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=r"config\.json is damaged: its seeds are "):
+        folders.read_options(here)
+
+
 def places(data: Any, *path: Any) -> list[tuple[Any, ...]]:
     """The ways to every value in JSON."""
     inside = (
