@@ -189,6 +189,7 @@ def test_a_policy_scores_what_is_recorded(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.names())
+@jax.numpy_rank_promotion("allow")  # gymnax's Swimmer needs it
 def test_every_policy_scores_what_is_recorded(name: str) -> None:
     """By the recorded seed and episodes: equal, but for rounding that other processors do."""
     if not is_installed(library := library_of(name)):
