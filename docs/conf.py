@@ -29,7 +29,8 @@ extensions = [
 # MathJax and its fonts in _static: no page needs a network
 extensions += ["sphinx-mathjax-offline"]
 exclude_patterns = ["_build", "_extensions", "tools", "conf.py", "**/.ipynb_checkpoints"]
-nitpick_ignore_regex = [("py:.*", r"(?!pg\.).*")]  # what is not ours has no page here
+# what is not ours has no page here, nor has what is private
+nitpick_ignore_regex = [("py:.*", r"(?!pg\.).*"), ("py:.*", r"pg\..*\._\w+")]
 
 extlinks = {"arxiv": ("https://arxiv.org/abs/%s", "%s")}
 
