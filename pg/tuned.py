@@ -113,8 +113,9 @@ _MUJOCO: dict[str, Any] = {
     **{"num_envs": 8, "num_steps": 256, "num_updates": 488, "num_epochs": 10},
     **{"num_minibatches": 1, "minibatch_size": 64, "learning_rate": 0.0003},
 }
-# Those of RL Baselines3 Zoo's ppo.yml, annealed: many small steps, from actions that start with
-# little noise.
+# After RL Baselines3 Zoo's ppo.yml: many small steps, from actions that start with little noise.
+# Here the learning rate is annealed, the weight of the critic's loss half of theirs, the epsilon of
+# Adam 1e-8 instead of 1e-5, and other weights are drawn.
 _CHEETAH: dict[str, Any] = {
     **{"normalise_observations": True, "scale_rewards": True, "advantages": "minibatch"},
     **{"hidden_sizes": (256, 256), "activation": "relu", "initialiser": "glorot_uniform"},

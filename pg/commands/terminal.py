@@ -21,6 +21,7 @@ from tqdm.std import Bar
 
 from pg import numerals
 from pg.runs import results
+from pg.runs.waiting import said_after
 
 WIDTH = 100  # of listings, where there is no terminal
 BAR = 16  # characters of the progress bar
@@ -211,18 +212,6 @@ def in_parts(
         line.clear()
 
 
-@contextlib.contextmanager
-def _said_after(seconds: float, text: str) -> Iterator[None]:
-    """Prints a line where the work within it takes longer."""
-    timer = threading.Timer(seconds, print, [text], {"flush": True})
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
 class Progress:
     """One line on a long run: a bar on a terminal, elsewhere a line for every tenth of the work."""
 
@@ -264,7 +253,7 @@ class Progress:
         self.before.enter_context(waiting("first updates", self.line))
         if self.lines:
             first = "the first updates are in progress; a line comes for every tenth of all"
-            self.before.enter_context(_said_after(SILENCE, first))
+            self.before.enter_context(said_after(SILENCE, first))
 
     def begin_others(self) -> None:
         """Once these runs are done: the next calls are of others."""

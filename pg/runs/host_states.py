@@ -7,7 +7,6 @@ cannot be, begin a new episode. So do single runs and the runs of sweeps and sea
 
 import contextlib
 import sys
-import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ from pg.envs.adapters.base import HostError, faults_in_one_sentence
 from pg.envs.registry import environment_of
 from pg.runs import execution, interrupts
 from pg.runs.checkpoints import Restored
+from pg.runs.waiting import said_after
 from pg.train import make_learner, training_keys
 
 PATIENCE = 10.0  # seconds in which environments are closed without a word; of workers it is 5
@@ -65,29 +65,16 @@ def closing(configs: Iterable[Config]) -> Iterator[None]:
         with interrupts.deferred("closing the environments") as caught:
             for config in configs:
                 env = _hosted(config)
-                if env is not None:
-                    with _said_if_slow(env.name):
-                        env.close()
+                if env is None:
+                    continue
+                slow = (
+                    f"environments of {env.name} are still being closed after {PATIENCE:g} s: their "
+                    "close takes longer, or hangs; Ctrl-C, pressed twice, does not wait for it"
+                )
+                with said_after(PATIENCE, slow, sys.stderr):
+                    env.close()
     if caught.signum:
         raise interrupts.Interrupted(caught.signum)
-
-
-@contextlib.contextmanager
-def _said_if_slow(name: str) -> Iterator[None]:
-    """Says, in another thread, that environments of this name take long to close, as one in this
-    process does that hangs.
-    """
-    sentence = (
-        f"environments of {name} are still being closed after {PATIENCE:g} s: their close "
-        "takes longer, or hangs; Ctrl-C, pressed twice, does not wait for it"
-    )
-    timer = threading.Timer(PATIENCE, print, [sentence], {"file": sys.stderr, "flush": True})
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def taken_up(

@@ -73,14 +73,14 @@ def check_env(name: str) -> None:
     # the user's, if gymnax is loaded
     registered = getattr(sys.modules.get("gymnax"), "registered_envs", ())
     if name in registered:
-        return None
+        return
     if name in OF_BENCHMARK:
         raise UnknownNameError(
             f"unknown env {name!r}: did you mean {OF_BENCHMARK[name]!r}? Only the benchmark uses "
             "that name",
             name,
         )
-    return check_name("env", name, (*ENVIRONMENTS, *SEQUENCES, *OF_BENCHMARK.values()))
+    check_name("env", name, (*ENVIRONMENTS, *SEQUENCES, *OF_BENCHMARK.values()))
 
 
 def check_interface(env: Any) -> None:

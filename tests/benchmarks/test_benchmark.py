@@ -998,6 +998,12 @@ def test_an_environment_of_another_library_is_known_by_both_of_its_names() -> No
         ValueError, match="'Catch-bsuite' is not in suite 'classic': write --suite all"
     ):
         selection.select("classic", ["CartPole-v1", "Catch-bsuite"])
+    with pytest.raises(
+        ValueError,
+        match="no suite has all of these environments: 'Hopper-v5' in 'mujoco', "
+        "'Knapsack-jumanji' in 'libraries'; give one command for each suite",
+    ):
+        selection.select("classic", ["gymnasium:Hopper-v5", "jumanji:Knapsack-v1"])
     with pytest.raises(ValueError, match="two are called 'Knapsack-jumanji'"):
         selection.select("libraries", ["Knapsack-jumanji", "jumanji:Knapsack-v1"])
     for near, name in {"connect_four": "pgx:connect_four", "Hopper": "gymnasium:Hopper-v5"}.items():

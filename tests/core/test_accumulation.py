@@ -16,7 +16,7 @@ from pg.estimators import build_estimator
 from pg.estimators.base import Credit
 from pg.estimators.facts import FACTS
 from pg.estimators.selection import selected
-from pg.fast import row_keys
+from pg.fast import key_numbers, row_keys
 from pg.train import make_learner
 
 KEY = jax.random.key(3)
@@ -49,8 +49,7 @@ def assert_close(one: Any, other: Any, tolerance: float) -> None:
     """
 
     def check(x: Any, y: Any) -> None:
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            x, y = map(jax.random.key_data, (x, y))
+        x, y = map(key_numbers.as_numbers, (x, y))
         assert x.dtype == y.dtype
         x, y = np.asarray(x, float), np.asarray(y, float)
         largest = np.max(np.abs(x), initial=0.0, where=np.isfinite(x))

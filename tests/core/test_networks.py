@@ -186,6 +186,12 @@ def test_the_log_std_may_depend_on_the_state(law: Any) -> None:
     assert all(float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(slope))
 
 
+@pytest.mark.parametrize("std", [1e-300, 1e-4, 2e3])
+def test_a_std_that_32_bits_do_not_hold_is_refused(std: float) -> None:
+    with pytest.raises(ValueError, match=f"initial_std must be from 0.001 to 1000, got {std}"):
+        Config(initial_std=std, preset=None)
+
+
 @pytest.mark.parametrize("law", ["gaussian", "squashed", "censored"])
 @pytest.mark.parametrize("depends", [False, True])
 def test_the_std_starts_where_it_is_set(law: Any, depends: bool) -> None:

@@ -17,7 +17,7 @@ from pg.config import Config
 from pg.envs import configured, make_env, spaces
 from pg.evaluate import evaluate
 from pg.exact import tabular
-from pg.fast import devices, resets, scans
+from pg.fast import devices, key_numbers, resets, scans
 from pg.further import FurtherRollouts
 from pg.networks import Network, make_policy, unroll
 from pg.rollout import (
@@ -269,10 +269,7 @@ def test_a_training_is_the_same_whichever_way_its_windows_reset(
     assert rollout.way_of_resets(configured(config, 4), 9) == "where ended"
     where_ended = jax.jit(make_train(config))(KEY)
     assert ahead[1]["episodes"].min() > 0
-    for a, b in zip(jax.tree.leaves(ahead), jax.tree.leaves(where_ended), strict=True):
-        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
-            a, b = jax.random.key_data(a), jax.random.key_data(b)
-        np.testing.assert_array_equal(a, b)
+    jax.tree.map(np.testing.assert_array_equal, *map(key_numbers.as_numbers, (ahead, where_ended)))
 
 
 @pytest.mark.parametrize(("num_envs", "ended"), [(5, 5), (64, 64), (64, 3), (33, 1), (4, 0)])

@@ -66,6 +66,7 @@ ORDER = (
         "runs.files",
         "runs.encoding",
         "runs.interrupts",
+        "runs.waiting",
         "runs.memory",
         "runs.migrations",
         "runs.definitions",

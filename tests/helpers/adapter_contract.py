@@ -16,7 +16,7 @@ from pg.config import Config
 from pg.envs import Discrete, ProductSpace, adapters, make_env
 from pg.envs.actions import random_action as random_action_of
 from pg.envs.observations import Masked
-from pg.fast import row_keys
+from pg.fast import key_numbers, row_keys
 from pg.train import make_train
 
 
@@ -186,7 +186,7 @@ class Contract:
         """A state without a key that JAX types, which no checkpoint holds."""
         state, _ = jax.eval_shape(self.env.reset, jax.random.key(0))
         for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-            is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            is_key = key_numbers.is_key(leaf)
             assert not is_key, f"{self.entry.env}: {jax.tree_util.keystr(path)} is a typed key"
 
     def it_is_trained(self, collect: str) -> None:
