@@ -68,8 +68,9 @@ def closing(configs: Iterable[Config]) -> Iterator[None]:
                 if env is None:
                     continue
                 slow = (
-                    f"environments of {env.name} are still being closed after {PATIENCE:g} s: their "
-                    "close takes longer, or hangs; Ctrl-C, pressed twice, does not wait for it"
+                    f"environments of {env.name} are still being closed after {PATIENCE:g} s: "
+                    "their close takes longer, or hangs; Ctrl-C, pressed twice, does not wait "
+                    "for it"
                 )
                 with said_after(PATIENCE, slow, sys.stderr):
                     env.close()
