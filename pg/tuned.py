@@ -56,95 +56,152 @@ _BOOTSTRAPPED = tuple(
 )
 _FAST: dict[str, Any] = {"num_steps": 8, "learning_rate": 0.001}  # many short windows
 _MILLION: dict[str, Any] = {  # steps
-    **{
-        "num_envs": 32,
-        "num_steps": 64,
-        "num_updates": 488,
-        "num_epochs": 4,
-        "advantages": "minibatch",
-    },
+    "num_envs": 32,
+    "num_steps": 64,
+    "num_updates": 488,
+    "num_epochs": 4,
+    "advantages": "minibatch",
 }
 _BANDIT: dict[str, Any] = {  # a window is an episode
-    **{
-        "hidden_sizes": (32,),
-        "num_envs": 32,
-        "num_steps": 100,
-        "num_updates": 250,
-        "num_epochs": 4,
-        "gamma": 1.0,
-    },
-    **{"advantages": "minibatch", "entropy_coef": 0.01, "learning_rate": 0.002},
+    "hidden_sizes": (32,),
+    "num_envs": 32,
+    "num_steps": 100,
+    "num_updates": 250,
+    "num_epochs": 4,
+    "gamma": 1.0,
+    "advantages": "minibatch",
+    "entropy_coef": 0.01,
+    "learning_rate": 0.002,
 }
 _PENDULUM: dict[str, Any] = {
-    **{
-        "normalise_observations": True,
-        "scale_rewards": True,
-        "advantages": "minibatch",
-        "gamma": 0.95,
-    },
-    **{"num_envs": 16, "num_steps": 128, "num_updates": 488},
+    "normalise_observations": True,
+    "scale_rewards": True,
+    "advantages": "minibatch",
+    "gamma": 0.95,
+    "num_envs": 16,
+    "num_steps": 128,
+    "num_updates": 488,
 }
 _PENDULUM_SHORT: dict[str, Any] = {**_PENDULUM, "num_envs": 8, "num_updates": 292}
 _EIGHT_EPISODES: dict[str, Any] = {"num_envs": 8, "schedule": "linear"}
 _ROBOT: dict[str, Any] = {  # a window is an episode
-    **{"hidden_sizes": (64,), "rnn_size": 64, "action_distribution": "squashed"},
-    **{"normalise_observations": True, "advantages": "minibatch", "schedule": "linear"},
-    **{"num_envs": 64, "num_steps": 100, "num_updates": 468, "num_epochs": 4, "num_minibatches": 4},
-    **{"learning_rate": 0.0015, "entropy_coef": 0.003},
+    "hidden_sizes": (64,),
+    "rnn_size": 64,
+    "action_distribution": "squashed",
+    "normalise_observations": True,
+    "advantages": "minibatch",
+    "schedule": "linear",
+    "num_envs": 64,
+    "num_steps": 100,
+    "num_updates": 468,
+    "num_epochs": 4,
+    "num_minibatches": 4,
+    "learning_rate": 0.0015,
+    "entropy_coef": 0.003,
 }
 # The bonus keeps actions diverse: two starts and no noise, and a policy that settles sees the same
 # games for good.
 _MINATAR: dict[str, Any] = {
-    **{"hidden_sizes": (128,), "activation": "relu", "learning_rate": 0.003},
-    **{
-        "num_envs": 64,
-        "num_steps": 128,
-        "num_updates": 1220,
-        "num_epochs": 2,
-        "num_minibatches": 8,
-    },
-    **{"entropy_coef": 0.1, "entropy_schedule": "linear"},
+    "hidden_sizes": (128,),
+    "activation": "relu",
+    "learning_rate": 0.003,
+    "num_envs": 64,
+    "num_steps": 128,
+    "num_updates": 1220,
+    "num_epochs": 2,
+    "num_minibatches": 8,
+    "entropy_coef": 0.1,
+    "entropy_schedule": "linear",
 }
 
 # After cleanrl's ppo_continuous_action.py, from 8 environments instead of one, and without its
 # clipping of V, of observations and of rewards.
 _MUJOCO: dict[str, Any] = {
-    **{"normalise_observations": True, "scale_rewards": True, "advantages": "minibatch"},
-    **{"num_envs": 8, "num_steps": 256, "num_updates": 488, "num_epochs": 10},
-    **{"num_minibatches": 1, "minibatch_size": 64, "learning_rate": 0.0003},
+    "normalise_observations": True,
+    "scale_rewards": True,
+    "advantages": "minibatch",
+    "num_envs": 8,
+    "num_steps": 256,
+    "num_updates": 488,
+    "num_epochs": 10,
+    "num_minibatches": 1,
+    "minibatch_size": 64,
+    "learning_rate": 0.0003,
 }
 # After RL Baselines3 Zoo's ppo.yml: many small steps, from actions that start with little noise.
 # Here the learning rate is annealed, the weight of the critic's loss half of theirs, the epsilon of
 # Adam 1e-8 instead of 1e-5, and other weights are drawn.
 _CHEETAH: dict[str, Any] = {
-    **{"normalise_observations": True, "scale_rewards": True, "advantages": "minibatch"},
-    **{"hidden_sizes": (256, 256), "activation": "relu", "initialiser": "glorot_uniform"},
-    **{"initial_std": 0.135, "num_envs": 1, "num_steps": 512, "num_updates": 1953},
-    **{"num_epochs": 20, "num_minibatches": 1, "minibatch_size": 64, "learning_rate": 2.06e-5},
-    **{"gamma": 0.98, "gae_lambda": 0.92, "epsilon": 0.1, "entropy_coef": 0.0004},
-    **{"value_coef": 0.58, "max_grad_norm": 0.8},
+    "normalise_observations": True,
+    "scale_rewards": True,
+    "advantages": "minibatch",
+    "hidden_sizes": (256, 256),
+    "activation": "relu",
+    "initialiser": "glorot_uniform",
+    "initial_std": 0.135,
+    "num_envs": 1,
+    "num_steps": 512,
+    "num_updates": 1953,
+    "num_epochs": 20,
+    "num_minibatches": 1,
+    "minibatch_size": 64,
+    "learning_rate": 2.06e-5,
+    "gamma": 0.98,
+    "gae_lambda": 0.92,
+    "epsilon": 0.1,
+    "entropy_coef": 0.0004,
+    "value_coef": 0.58,
+    "max_grad_norm": 0.8,
 }
 
 # Environments of other libraries.
 _CONNECT_FOUR: dict[str, Any] = {
-    **{"hidden_sizes": (128, 128), "num_envs": 64, "num_steps": 32, "num_updates": 146},
-    **{"num_epochs": 4, "num_minibatches": 4, "advantages": "minibatch"},
-    **{"learning_rate": 0.001, "entropy_coef": 0.01},
+    "hidden_sizes": (128, 128),
+    "num_envs": 64,
+    "num_steps": 32,
+    "num_updates": 146,
+    "num_epochs": 4,
+    "num_minibatches": 4,
+    "advantages": "minibatch",
+    "learning_rate": 0.001,
+    "entropy_coef": 0.01,
 }
 _KNAPSACK: dict[str, Any] = {
-    **{"hidden_sizes": (128, 128), "num_envs": 32, "num_steps": 64, "num_updates": 146},
-    **{"num_epochs": 4, "advantages": "minibatch", "learning_rate": 0.001, "gamma": 1.0},
+    "hidden_sizes": (128, 128),
+    "num_envs": 32,
+    "num_steps": 64,
+    "num_updates": 146,
+    "num_epochs": 4,
+    "advantages": "minibatch",
+    "learning_rate": 0.001,
+    "gamma": 1.0,
 }
 _SWINGUP: dict[str, Any] = {
-    **{"normalise_observations": True, "scale_rewards": True, "advantages": "minibatch"},
-    **{"num_envs": 64, "num_steps": 64, "num_updates": 244, "num_epochs": 8, "num_minibatches": 4},
-    **{"action_distribution": "squashed", "learning_rate": 0.001, "entropy_coef": 0.01},
+    "normalise_observations": True,
+    "scale_rewards": True,
+    "advantages": "minibatch",
+    "num_envs": 64,
+    "num_steps": 64,
+    "num_updates": 244,
+    "num_epochs": 8,
+    "num_minibatches": 4,
+    "action_distribution": "squashed",
+    "learning_rate": 0.001,
+    "entropy_coef": 0.01,
     "schedule": "linear",
 }
 _CRAFTAX: dict[str, Any] = {  # after Craftax's own ppo.py, from 64 environments instead of 1024
-    **{"hidden_sizes": (256, 256), "num_envs": 64, "num_steps": 64, "num_updates": 244},
-    **{"num_epochs": 4, "num_minibatches": 8, "advantages": "minibatch", "gae_lambda": 0.8},
-    **{"learning_rate": 0.0003, "entropy_coef": 0.01, "schedule": "linear"},
+    "hidden_sizes": (256, 256),
+    "num_envs": 64,
+    "num_steps": 64,
+    "num_updates": 244,
+    "num_epochs": 4,
+    "num_minibatches": 8,
+    "advantages": "minibatch",
+    "gae_lambda": 0.8,
+    "learning_rate": 0.0003,
+    "entropy_coef": 0.01,
+    "schedule": "linear",
 }
 
 TUNED: dict[str, dict[str, dict[str, Any]]] = {
@@ -164,19 +221,17 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     },
     "CartPole-v1-positions": {  # after rl-baselines3-zoo's PPO-LSTM
         "recurrent_ppo": {
-            **{
-                "num_envs": 16,
-                "num_updates": 480,
-                "num_epochs": 8,
-                "num_minibatches": 2,
-                "hidden_sizes": (64,),
-            },
-            **{
-                "normalise_observations": True,
-                "advantages": "minibatch",
-                "epsilon_schedule": "linear",
-            },
-            **{"gamma": 0.98, "gae_lambda": 0.8, "learning_rate": 0.002},
+            "num_envs": 16,
+            "num_updates": 480,
+            "num_epochs": 8,
+            "num_minibatches": 2,
+            "hidden_sizes": (64,),
+            "normalise_observations": True,
+            "advantages": "minibatch",
+            "epsilon_schedule": "linear",
+            "gamma": 0.98,
+            "gae_lambda": 0.8,
+            "learning_rate": 0.002,
         },
         "ppo": {"num_updates": 976},
     },
@@ -217,9 +272,17 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     },
     "Acrobot-v1-300k": {
         "ppo": {
-            **{"normalise_observations": True, "advantages": "minibatch", "schedule": "linear"},
-            **{"num_envs": 8, "num_steps": 128, "num_updates": 292, "num_epochs": 10},
-            **{"num_minibatches": 1, "minibatch_size": 64, "learning_rate": 0.0006, "gamma": 0.995},
+            "normalise_observations": True,
+            "advantages": "minibatch",
+            "schedule": "linear",
+            "num_envs": 8,
+            "num_steps": 128,
+            "num_updates": 292,
+            "num_epochs": 10,
+            "num_minibatches": 1,
+            "minibatch_size": 64,
+            "learning_rate": 0.0006,
+            "gamma": 0.995,
         },
     },
     "Pendulum-v1-300k": dict.fromkeys(("ppo", "state_std_ppo"), _PENDULUM_SHORT),
@@ -227,15 +290,23 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     # independent ones cancel.
     "MountainCar-v0": {
         "ppo": {
-            **{"normalise_observations": True, "action_repeat": 8, "entropy_coef": 0.01},
-            **{"num_envs": 16, "num_steps": 64, "num_updates": 122, "num_epochs": 8},
+            "normalise_observations": True,
+            "action_repeat": 8,
+            "entropy_coef": 0.01,
+            "num_envs": 16,
+            "num_steps": 64,
+            "num_updates": 122,
+            "num_epochs": 8,
         },
     },
     "Pendulum-v1": {"ppo": _PENDULUM, "state_std_ppo": _PENDULUM},
     "MountainCarContinuous-v0": {
         "ppo": {
-            **{"normalise_observations": True, "scale_rewards": True, "action_repeat": 8},
-            **{"num_steps": 125, "num_updates": 62},
+            "normalise_observations": True,
+            "scale_rewards": True,
+            "action_repeat": 8,
+            "num_steps": 125,
+            "num_updates": 62,
         },
     },
     "Catch-bsuite": {
@@ -247,7 +318,10 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "DeepSea-bsuite": {
         "ppo": {"entropy_coef": 0.01},
         "actor_critic": {
-            **{"num_steps": 8, "num_updates": 2343, "entropy_coef": 0.01, "gamma": 1.0},
+            "num_steps": 8,
+            "num_updates": 2343,
+            "entropy_coef": 0.01,
+            "gamma": 1.0,
             "schedule": "constant",
         },
     },
@@ -261,27 +335,25 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     },
     "MemoryChain-bsuite": {
         "recurrent_ppo": {
-            **{
-                "rnn_size": 32,
-                "hidden_sizes": (32,),
-                "num_envs": 16,
-                "num_updates": 150,
-                "num_epochs": 4,
-            },
+            "rnn_size": 32,
+            "hidden_sizes": (32,),
+            "num_envs": 16,
+            "num_updates": 150,
+            "num_epochs": 4,
         },
     },
     "BernoulliBandit-misc": {"recurrent_ppo": {**_BANDIT, "rnn_size": 32}, "ppo": _BANDIT},
     "SimpleBandit-bsuite": {"leave_one_out": {"num_updates": 2000}, "ppo": {"num_updates": 195}},
     "FrozenLake-misc": {  # a table of logits: one linear layer on one-hot states
         "ppo": {
-            **{
-                "hidden_sizes": (),
-                "num_envs": 16,
-                "num_steps": 128,
-                "num_updates": 240,
-                "num_epochs": 4,
-            },
-            **{"learning_rate": 0.1, "entropy_coef": 0.003, "gamma": 0.995},
+            "hidden_sizes": (),
+            "num_envs": 16,
+            "num_steps": 128,
+            "num_updates": 240,
+            "num_epochs": 4,
+            "learning_rate": 0.1,
+            "entropy_coef": 0.003,
+            "gamma": 0.995,
         },
     },
     "PointRobot-misc": {
@@ -296,13 +368,11 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     # dense layers on its 30 x 40 pixels take a seventh of the convolution's multiplications
     "Pong-misc": {
         "ppo": {
-            **{
-                "network": "mlp",
-                "num_envs": 16,
-                "num_updates": 290,
-                "num_epochs": 4,
-                "entropy_coef": 0.01,
-            },
+            "network": "mlp",
+            "num_envs": 16,
+            "num_updates": 290,
+            "num_epochs": 4,
+            "entropy_coef": 0.01,
             "advantages": "minibatch",
         },
     },
