@@ -28,10 +28,14 @@ from device import driver, report
 NEEDED = {
     **{name: name for name in ("jax", "flax", "optax", "chex", "gymnax", "numpy", "scipy")},
     **{name: name for name in ("jaxtyping", "matplotlib", "psutil", "safetensors", "tqdm", "tyro")},
-    **{"lazy_loader": "lazy-loader", "pyarrow": "pyarrow", "six": "six"},
+    "lazy_loader": "lazy-loader",
+    "pyarrow": "pyarrow",
+    "six": "six",
     # which tyro and gymnax import
-    **{"docstring_parser": "docstring-parser", "typeguard": "typeguard"},
-    **{"gymnasium": "gymnasium", "farama_notifications": "farama-notifications"},
+    "docstring_parser": "docstring-parser",
+    "typeguard": "typeguard",
+    "gymnasium": "gymnasium",
+    "farama_notifications": "farama-notifications",
 }
 
 

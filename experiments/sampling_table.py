@@ -87,7 +87,7 @@ def distances(problem: Any, snapshot: Any, estimator: str, sampling: Any, given:
     found = []
     for size in given.num_episodes:
         estimates = gradients.estimate_gradients(
-            *(problem, snapshot, f"{estimator}:sampling={sampling}", given.seed), num_episodes=size
+            problem, snapshot, f"{estimator}:sampling={sampling}", given.seed, num_episodes=size
         ).gradients
         found.append(((estimates - estimates.mean(axis=0)) ** 2).sum(axis=1))
     return found

@@ -15,9 +15,23 @@ from jaxtyping import install_import_hook
 
 # The modules whose signatures are checked at every call: the shapes of arrays, and results.
 TYPED = (
-    *("pg.distributions", "pg.networks", "pg.layers", "pg.images", "pg.rollout", "pg.returns"),
-    *("pg.baselines", "pg.surrogates", "pg.rounding", "pg.normalisation", "pg.estimators"),
-    *("pg.exact", "pg.diagnostics", "pg.optimizers", "pg.nonfinite", "pg.train", "pg.evaluate"),
+    "pg.distributions",
+    "pg.networks",
+    "pg.layers",
+    "pg.images",
+    "pg.rollout",
+    "pg.returns",
+    "pg.baselines",
+    "pg.surrogates",
+    "pg.rounding",
+    "pg.normalisation",
+    "pg.estimators",
+    "pg.exact",
+    "pg.diagnostics",
+    "pg.optimizers",
+    "pg.nonfinite",
+    "pg.train",
+    "pg.evaluate",
 )
 if __debug__:  # under `python -O` nothing would be checked
     install_import_hook(TYPED, "signatures.checked")

@@ -23,8 +23,19 @@ Train = Callable[[Any], Any]  # key -> the trained parameters
 
 # packages whose versions are told, where they are installed
 PACKAGES = (
-    *("jax", "jaxlib", "numpy", "flax", "optax", "distrax", "equinox", "gymnax", "gymnasium"),
-    *("rejax", "jaxnasium", "stable-baselines3", "torch"),
+    "jax",
+    "jaxlib",
+    "numpy",
+    "flax",
+    "optax",
+    "distrax",
+    "equinox",
+    "gymnax",
+    "gymnasium",
+    "rejax",
+    "jaxnasium",
+    "stable-baselines3",
+    "torch",
 )
 
 

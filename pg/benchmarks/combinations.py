@@ -25,14 +25,23 @@ from pg.inputs import check_name
 from pg.settings.choices import CHOICES
 
 FIELDS = (
-    *("critic_observe", "action_critic", "sampling", "sample_env"),
-    *("num_branches", "branch_every", "num_episodes"),
+    "critic_observe",
+    "action_critic",
+    "sampling",
+    "sample_env",
+    "num_branches",
+    "branch_every",
+    "num_episodes",
 )
 CRITIC_VIEWS = ("policy", WITH_TIME)  # values of critic_observe, the default first
 FORM = "ESTIMATOR:FIELD=VALUE+..."
 BASES = (
-    *("state_value", "trajectory_control_variate", "pooled_trajectory_control_variate"),
-    *("lookahead_control_variate", "gradient_control_variate", "vine_all_action"),
+    "state_value",
+    "trajectory_control_variate",
+    "pooled_trajectory_control_variate",
+    "lookahead_control_variate",
+    "gradient_control_variate",
+    "vine_all_action",
 )
 """Unbiased estimators of which a search tries combinations: a baseline, control variates of the
 later actions, of the dynamics and of the whole gradient, and branches.

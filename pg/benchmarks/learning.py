@@ -34,14 +34,20 @@ SUMMARY: dict[str, Any] = {
     "failed_seeds": [int],
     "per_seed": [
         {
-            **{"seed": int, "env_steps": int, "mean": folders.NUMBER},
+            "seed": int,
+            "env_steps": int,
+            "mean": folders.NUMBER,
             "greedy": {"mean": folders.NUMBER},
         }
     ],
 }
 # The expected shape of the file that a cell was before it was a folder.
 FORMER_CELL: dict[str, Any] = {
-    **{"env": str, "label": str, "seeds": [int], "episodes": int, "env_steps": [int]},
+    "env": str,
+    "label": str,
+    "seeds": [int],
+    "episodes": int,
+    "env_steps": [int],
     **folders.SETTINGS,
     **{name: [folders.NUMBER] for name in ("greedy", "sampled")},
 }
@@ -49,7 +55,8 @@ FORMER_CELL: dict[str, Any] = {
 VERSIONED = ("jax", "jaxlib", "numpy")
 VERSIONS: dict[str, Any] = {
     **{name: Optional(str) for name in ("pg", *VERSIONED)},
-    **{"git_commit": Optional((str, None)), "git_dirty": Optional((bool, None))},
+    "git_commit": Optional((str, None)),
+    "git_dirty": Optional((bool, None)),
 }
 _COMMIT = 10  # digits of a commit in a table
 _FILES = r"(config|versions|summary)\.json|metrics\.parquet|params\.safetensors"

@@ -13,8 +13,13 @@ from pg.estimators.facts import FACTS
 # Names of the leaderboard's problems, on which gradients are measured (a test holds this equal to
 # pg.benchmarks.leaderboard.PROBLEMS, which needs jax).
 GRADIENT_PROBLEMS = (
-    *("gridworld", "garnet", "Catch-bsuite", "CartPole-v1"),
-    *("Acrobot-v1", "Pendulum-v1", "Breakout-MinAtar"),
+    "gridworld",
+    "garnet",
+    "Catch-bsuite",
+    "CartPole-v1",
+    "Acrobot-v1",
+    "Pendulum-v1",
+    "Breakout-MinAtar",
 )
 
 Actions = Literal["greedy", "sampled"]

@@ -20,8 +20,17 @@ from pg.runs.zoo import Entry
 
 # Rows that are kept; of the many estimators that learn Catch as well as another a few will do.
 LABELS = (
-    *("reinforce", "leave_one_out", "time_baseline", "standardised", "state_value"),
-    *("actor_critic", "ppo", "natural", "trpo", "recurrent_ppo", "state_std_ppo"),
+    "reinforce",
+    "leave_one_out",
+    "time_baseline",
+    "standardised",
+    "state_value",
+    "actor_critic",
+    "ppo",
+    "natural",
+    "trpo",
+    "recurrent_ppo",
+    "state_std_ppo",
 )
 LARGEST = 300_000  # bytes of the parameters of a policy
 EPISODES = 1000

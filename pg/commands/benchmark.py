@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         if not options.from_ and lines:
             tables.write_rows(options.out / "results.csv", learning.Result, lines)
             files = report.draw(lines, options.out) if finished else []
-            print(*[options.out / "results.csv", *files], sep="\n")
+            print(options.out / "results.csv", *files, sep="\n")
     except ValueError as error:
         cli.fail(error)
     except OSError as error:

@@ -65,8 +65,15 @@ _traceback: contextvars.ContextVar[bool] = contextvars.ContextVar("traceback", d
 
 # Options that a run goes on with.
 RESUMED = (
-    *("seed", "seeds", "eval_episodes", "greedy"),
-    *("eval_every", "eval_minutes", "stop_at_return", "film", "log"),
+    "seed",
+    "seeds",
+    "eval_episodes",
+    "greedy",
+    "eval_every",
+    "eval_minutes",
+    "stop_at_return",
+    "film",
+    "log",
 )
 
 # Flags of before, with those of today.

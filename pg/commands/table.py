@@ -32,9 +32,17 @@ SLIM_MARKS = ("<!-- slim table -->", "<!-- end of slim table -->")
 # mean of the others, of a group, V) to a bootstrapped critic and clipping, then what has less
 # variance, and another policy's data.
 SELECTED = (
-    *("reinforce", "reward_to_go", "leave_one_out", "grpo", "state_value"),
-    *("actor_critic", "gae", "ppo"),
-    *("optimal_baseline", "all_action", "trajectory_control_variate"),
+    "reinforce",
+    "reward_to_go",
+    "leave_one_out",
+    "grpo",
+    "state_value",
+    "actor_critic",
+    "gae",
+    "ppo",
+    "optimal_baseline",
+    "all_action",
+    "trajectory_control_variate",
     "per_decision_importance",
 )
 

@@ -21,8 +21,16 @@ Further = Literal["none", "greedy", "successors", "lookahead", "branches", "star
 Actions = Literal["discrete", "continuous"]
 _ALL_GRADIENTS = "memory for N gradients"
 OWN_HYPERPARAMS = (
-    *("gae_lambda", "n_step", "beta", "baseline", "baseline_decay"),
-    *("epsilon", "epsilon_high", "ratio_bound", "gate_rising", "gate_falling"),
+    "gae_lambda",
+    "n_step",
+    "beta",
+    "baseline",
+    "baseline_decay",
+    "epsilon",
+    "epsilon_high",
+    "ratio_bound",
+    "gate_rising",
+    "gate_falling",
 )
 """The hyperparameters that an estimator may have a value of its own of."""
 Baseline = Literal["none", "constant", "past", "batch", "group", "greedy", "critic", "branches"]

@@ -29,8 +29,14 @@ BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 COLOURS = (BLUE, ORANGE, GREEN, PINK, "#E69F00", "#56B4E9", "#000000")
 # The last four: long dashes, a dash and two dots, dots far apart, a long dash and a short one.
 STYLES: tuple[Any, ...] = (
-    *("-", "--", ":", "-."),
-    *((0, (8, 2)), (0, (4, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2, 3, 2))),
+    "-",
+    "--",
+    ":",
+    "-.",
+    (0, (8, 2)),
+    (0, (4, 1, 1, 1, 1, 1)),
+    (0, (1, 3)),
+    (0, (8, 2, 3, 2)),
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 LEVEL = {"color": "0.45", "linestyle": (0, (6, 3)), "linewidth": 0.8}

@@ -20,8 +20,13 @@ from pg.runs.migrations import COLUMNS, migrated
 # The expected shape of sweep.json, as of `inputs.misfit`.
 SWEEP: dict[str, Any] = {
     **folders.SETTINGS,
-    **{"table": {...: list}, "episodes": int, "greedy": bool, "exact": bool},
-    **{"first_seed": int, "num_seeds": int, "presets": Optional({...: list})},
+    "table": {...: list},
+    "episodes": int,
+    "greedy": bool,
+    "exact": bool,
+    "first_seed": int,
+    "num_seeds": int,
+    "presets": Optional({...: list}),
 }
 
 

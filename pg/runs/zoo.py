@@ -24,8 +24,11 @@ EVALUATION = "evaluation.json"
 # The expected shape of evaluation.json, as of `inputs.misfit`.
 SHAPE: dict[str, Any] = {
     "evaluation": {
-        **{"mean": float, "standard_error": float},
-        **{"episodes": int, "seed": int, "greedy": bool},
+        "mean": float,
+        "standard_error": float,
+        "episodes": int,
+        "seed": int,
+        "greedy": bool,
     },
     "training": {"seed": int, "env_steps": int, "versions": dict},
 }

@@ -9,31 +9,48 @@ from pg.settings.own_imports import name_in_folder
 # gymnax's own names (a test holds this tuple equal to its registry), so that a typing error needs
 # no import.
 ENVIRONMENTS = (
-    *("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
-    *(
-        "Asterix-MinAtar",
-        "Breakout-MinAtar",
-        "Freeway-MinAtar",
-        "Seaquest-MinAtar",
-        "SpaceInvaders-MinAtar",
-    ),
-    *("Catch-bsuite", "DeepSea-bsuite", "MemoryChain-bsuite", "UmbrellaChain-bsuite"),
-    *("DiscountingChain-bsuite", "MNISTBandit-bsuite", "SimpleBandit-bsuite"),
-    *(
-        "FourRooms-misc",
-        "MetaMaze-misc",
-        "PointRobot-misc",
-        "BernoulliBandit-misc",
-        "GaussianBandit-misc",
-    ),
-    *("Reacher-misc", "Swimmer-misc", "Pong-misc", "FrozenLake-misc"),
+    "CartPole-v1",
+    "Pendulum-v1",
+    "Acrobot-v1",
+    "MountainCar-v0",
+    "MountainCarContinuous-v0",
+    "Asterix-MinAtar",
+    "Breakout-MinAtar",
+    "Freeway-MinAtar",
+    "Seaquest-MinAtar",
+    "SpaceInvaders-MinAtar",
+    "Catch-bsuite",
+    "DeepSea-bsuite",
+    "MemoryChain-bsuite",
+    "UmbrellaChain-bsuite",
+    "DiscountingChain-bsuite",
+    "MNISTBandit-bsuite",
+    "SimpleBandit-bsuite",
+    "FourRooms-misc",
+    "MetaMaze-misc",
+    "PointRobot-misc",
+    "BernoulliBandit-misc",
+    "GaussianBandit-misc",
+    "Reacher-misc",
+    "Swimmer-misc",
+    "Pong-misc",
+    "FrozenLake-misc",
 )
 
 # Libraries whose environments are named "library:environment" (a test holds this equal to
 # pg.envs.adapters').
 LIBRARIES = (
-    *("brax", "craftax", "envpool", "gymnasium", "jumanji", "kinetix", "navix", "pgx"),
-    *("playground", "popgym_arcade", "xminigrid"),
+    "brax",
+    "craftax",
+    "envpool",
+    "gymnasium",
+    "jumanji",
+    "kinetix",
+    "navix",
+    "pgx",
+    "playground",
+    "popgym_arcade",
+    "xminigrid",
 )
 
 # Tasks of sequences, of pg.envs.sequence_tasks (a test holds this equal to its table).

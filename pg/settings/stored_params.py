@@ -27,8 +27,18 @@ FIELDS = ("init_from", "reference")
 OF_OBSERVATIONS = ("observe", "scale_observations", "normalise_observations")
 OF_RNN = ("rnn_size", "rnn_window", "rnn_heads")
 OF_POLICY = (
-    *("network", "hidden_sizes", "conv", "image_layout", "activation", "layer_norm", "residual"),
-    *("rnn", *OF_RNN, "action_distribution", "state_dependent_std", "exploration"),
+    "network",
+    "hidden_sizes",
+    "conv",
+    "image_layout",
+    "activation",
+    "layer_norm",
+    "residual",
+    "rnn",
+    *OF_RNN,
+    "action_distribution",
+    "state_dependent_std",
+    "exploration",
     *OF_OBSERVATIONS,
 )
 """The fields of Config on which the function depends that parameters of a policy stand for."""

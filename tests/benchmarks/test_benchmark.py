@@ -193,9 +193,15 @@ def test_a_cell_of_before_counts_as_finished_and_is_reported(
     row.mkdir()
     config, hyperparams = tiny("DeepSea-bsuite", "ppo")
     data = {
-        **{"env": "DeepSea-bsuite", "label": "ppo", "seeds": [0, 1], "episodes": 3},
-        **{"config": config.to_json(), "hyperparams": hyperparams.scalars()},
-        **{"greedy": [0.5, None], "sampled": [0.25, 0.75], "env_steps": [192, 192]},
+        "env": "DeepSea-bsuite",
+        "label": "ppo",
+        "seeds": [0, 1],
+        "episodes": 3,
+        "config": config.to_json(),
+        "hyperparams": hyperparams.scalars(),
+        "greedy": [0.5, None],
+        "sampled": [0.25, 0.75],
+        "env_steps": [192, 192],
     }
     folders.write_json(row / "seeds-0-1.json", data)
     assert learning.plan(ROWS, tiny_row, tmp_path, seeds=2, episodes=3) == ([], 2)
@@ -367,11 +373,19 @@ def test_the_report() -> None:
         by_name["CartPole-v1", label] for label in ("natural", "ppo", "reinforce")
     )
     assert natural[2:8] == [
-        *("600,019", "20", "500.0 [500.0, 500.0]", "499.0 ± 0.0", "20/20"),
+        "600,019",
+        "20",
+        "500.0 [500.0, 500.0]",
+        "499.0 ± 0.0",
+        "20/20",
         "19/20 ≥ 475, 500k steps: ✗ (more steps)",
     ]
     assert ppo[2:8] == [
-        *("100,019", "20", "480.0 [440.0, 500.0]", "479.0 ± 20.0", "19/20"),
+        "100,019",
+        "20",
+        "480.0 [440.0, 500.0]",
+        "479.0 ± 20.0",
+        "19/20",
         "19/20 ≥ 475, 150k steps: ✓",
     ]
     assert plain[6:8] == ["13/20", "14/20 ≥ 475, 1M steps: ✗"]
@@ -381,7 +395,10 @@ def test_the_report() -> None:
     assert by_name["Acrobot-v1", "ppo"][6:8] == ["14/20", "mean ≥ −80, 500k steps: ✓"]
     # On fewer seeds than a bar is set for nothing is decided.
     assert by_name["Pendulum-v1", "ppo"][3:8] == [
-        *("1", "−150.0 (no interval)", "−151.0 ± —", "1/1"),
+        "1",
+        "−150.0 (no interval)",
+        "−151.0 ± —",
+        "1/1",
         "mean ≥ −180, 1M steps: open (of 20 seeds)",
     ]
     # The published policies of MinAtar were sampled, and so is what is held to them.
@@ -1036,7 +1053,10 @@ def test_the_suites_are_of_environments_and_labels_that_exist() -> None:
                 assert steps <= row.steps, (task.name, row.label)
     assert TASKS["UmbrellaChain-bsuite"].episodes * 20 >= 3600
     assert [task.name for task in TASKS.values() if not task.normalisable] == [
-        *("SimpleBandit-bsuite", "Reacher-misc", "Swimmer-misc", "Seaquest-MinAtar"),
+        "SimpleBandit-bsuite",
+        "Reacher-misc",
+        "Swimmer-misc",
+        "Seaquest-MinAtar",
         "Knapsack-jumanji",
     ]
     assert len(selection.select("all")) == sum(len(task.rows) for task in SUITES["all"])

@@ -149,15 +149,22 @@ def test_the_gap_is_in_shares_of_state_value() -> None:
     rows = [
         quality(name, steps, 1)
         for name, steps in (
-            *(("state_value", 1000.0), ("leave_one_out", 500.0), ("reinforce", 2000.0)),
-            *((combination, 250.0), ("gae", 100.0), ("actor_critic", float("inf"))),
+            ("state_value", 1000.0),
+            ("leave_one_out", 500.0),
+            ("reinforce", 2000.0),
+            (combination, 250.0),
+            ("gae", 100.0),
+            ("actor_critic", float("inf")),
         )
     ]
     table = leaderboard.gap_table(rows, {"garnet": combination}, "middle")
     cells = [cell.strip() for cell in table.splitlines()[-1].strip("|").split("|")]
     assert cells == [
-        *("garnet", "1k", "`leave_one_out` 500 (0.5)"),
-        *(f"`{combination}` 250 (0.25)", "`gae` 100 (0.1)"),
+        "garnet",
+        "1k",
+        "`leave_one_out` 500 (0.5)",
+        f"`{combination}` 250 (0.25)",
+        "`gae` 100 (0.1)",
     ]
     # beside the others where it was asked for by name, and then it may be the cheapest
     assert leaderboard.report(rows, {"garnet": combination}).count(combination) == 1
@@ -173,8 +180,11 @@ def test_a_critic_that_sees_the_time_is_compared_with_one_that_does_not() -> Non
     rows = [
         quality(name, 1.0, 1, snapshot)._replace(variance=Estimate(x, x, x))
         for name, snapshot, x in (
-            *(("state_value", "start", 10.0), (timed, "start", 1.0), ("gae", "start", 5.0)),
-            *(("state_value", "middle", 4.0), (timed, "end", 3.0)),
+            ("state_value", "start", 10.0),
+            (timed, "start", 1.0),
+            ("gae", "start", 5.0),
+            ("state_value", "middle", 4.0),
+            (timed, "end", 3.0),
         )
     ]
     assert [line.strip("| ") for line in time_table(rows).splitlines()[2:]] == [

@@ -124,22 +124,20 @@ def test_without_a_reference_nothing_is_said_of_cosines() -> None:
 
 def test_what_is_parallel_to_the_gradient() -> None:
     assert [name for name in leaderboard.COMPARED if not FACTS[name].parallel] == [
-        *(
-            "undiscounted_reward_to_go",
-            "standardised",
-            "grpo",
-            "all_action",
-            "svg0",
-            "deterministic_policy_gradient",
-            "hindsight_credit",
-            "counterfactual_contributions",
-            "actor_critic",
-            "gae",
-            "vtrace",
-            "reward_weighted_regression",
-            "advantage_weighted_regression",
-            "v_mpo",
-        )
+        "undiscounted_reward_to_go",
+        "standardised",
+        "grpo",
+        "all_action",
+        "svg0",
+        "deterministic_policy_gradient",
+        "hindsight_credit",
+        "counterfactual_contributions",
+        "actor_critic",
+        "gae",
+        "vtrace",
+        "reward_weighted_regression",
+        "advantage_weighted_regression",
+        "v_mpo",
     ]
 
 

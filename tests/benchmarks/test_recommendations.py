@@ -71,7 +71,8 @@ def test_what_is_not_known_to_get_there_decides_nothing() -> None:
     lucky = lucky._replace(steps_for_0_9=Estimate(1.0, 1.0, math.inf))
     measured = [
         *rows({"leave_one_out": [1.0, 2.0, 2.0], "reinforce": [3.0, 3.0, 3.0]}),
-        *(lucky, lucky._replace(estimator="leave_one_out", snapshot="end")),
+        lucky,
+        lucky._replace(estimator="leave_one_out", snapshot="end"),
         quality("reward_to_go", 0.5, "garnet", "start"),
     ]
     every = ["garnet", "CartPole-v1"]
@@ -87,6 +88,8 @@ def test_the_table_has_a_column_for_each_group() -> None:
     table = leaderboard.recommendations_table(measured)
     cells = [cell.strip() for cell in table.splitlines()[2].strip("|").split("|")]
     assert cells == [
-        *("unbiased, no critic", "`leave_one_out` (1.5)"),
-        *("`reinforce` (1)", "`leave_one_out` (1)"),
+        "unbiased, no critic",
+        "`leave_one_out` (1.5)",
+        "`reinforce` (1)",
+        "`leave_one_out` (1)",
     ]

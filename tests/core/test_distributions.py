@@ -411,7 +411,16 @@ def test_mean_and_variance_of_an_action_are_those_of_its_density(mean: float) ->
     ]
 
     def expected(f: Callable[[float], float]) -> float:
-        cuts = [mean - 12 * std, *sorted(np.clip([low, high], *(mean - 12 * std, mean + 12 * std)))]
+        cuts = [
+            mean - 12 * std,
+            *sorted(
+                np.clip(
+                    [low, high],
+                    mean - 12 * std,
+                    mean + 12 * std,
+                )
+            ),
+        ]
         pieces = zip(cuts, [*cuts[1:], mean + 12 * std], strict=True)
         density = stats.norm(mean, std).pdf
         return sum(

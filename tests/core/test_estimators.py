@@ -699,9 +699,17 @@ def test_entropy_in_the_reward_is_a_reward(name: str) -> None:
 
 
 BY_RATIO = (
-    *("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace"),
-    *("ppo", "grpo", "doubly_robust"),
-    *("reward_weighted_regression", "advantage_weighted_regression", "v_mpo", "mdpo"),
+    "trajectory_importance",
+    "per_decision_importance",
+    "ratio_only",
+    "vtrace",
+    "ppo",
+    "grpo",
+    "doubly_robust",
+    "reward_weighted_regression",
+    "advantage_weighted_regression",
+    "v_mpo",
+    "mdpo",
 )
 
 

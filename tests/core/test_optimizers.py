@@ -126,12 +126,10 @@ def test_the_natural_gradient_of_a_tabular_softmax_is_the_advantage() -> None:
 @pytest.mark.parametrize(
     ("name", "estimator"),
     [
-        *(
-            ("natural", "state_value"),
-            ("lion", "gae"),
-            ("trpo", "leave_one_out"),
-            ("storm", "reward_to_go"),
-        ),
+        ("natural", "state_value"),
+        ("lion", "gae"),
+        ("trpo", "leave_one_out"),
+        ("storm", "reward_to_go"),
         pytest.param("natural", "reinforce", marks=pytest.mark.slow),
         pytest.param("natural", "all_action", marks=pytest.mark.slow),
         pytest.param("trpo", "gae", marks=pytest.mark.slow),

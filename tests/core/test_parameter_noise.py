@@ -354,10 +354,22 @@ def test_settings_that_parameters_are_not_drawn_for(fields: dict[str, Any], mess
 
 
 BY_RETURNS = {
-    *("reinforce", "reward_to_go", "undiscounted_reward_to_go", "constant_baseline"),
-    *("batch_mean", "standardised", "leave_one_out", "time_baseline", "shrunk_time_baseline"),
-    *("optimal_baseline", "optimal_time_baseline", "moving_average", "state_value"),
-    *("centred_state_value", "entropy_reward", "group_leave_one_out"),
+    "reinforce",
+    "reward_to_go",
+    "undiscounted_reward_to_go",
+    "constant_baseline",
+    "batch_mean",
+    "standardised",
+    "leave_one_out",
+    "time_baseline",
+    "shrunk_time_baseline",
+    "optimal_baseline",
+    "optimal_time_baseline",
+    "moving_average",
+    "state_value",
+    "centred_state_value",
+    "entropy_reward",
+    "group_leave_one_out",
 }
 
 

@@ -148,7 +148,10 @@ def test_the_second_step_is_handed_out_in_the_order_of_the_states() -> None:
     env, policy = envs.make_env(mdp, 8), tabular_policy(4, 2)
     for seed in range(5):
         traj = pg.episodes(
-            *(env, policy, jnp.zeros((4, 2)), jax.random.key(seed)),
+            env,
+            policy,
+            jnp.zeros((4, 2)),
+            jax.random.key(seed),
             sampling="array",
             sample_env=True,
         )

@@ -308,7 +308,10 @@ def test_means_stay_where_the_noise_of_the_environment_is_spread(name: Any) -> N
     env, policy = envs.make_env(problem.mdp, 80_000), tabular_policy(S, A)
     traj = jax.jit(
         lambda key: rollout.episodes(
-            *(env, policy, logits, key),
+            env,
+            policy,
+            logits,
+            key,
             sampling=name,
             sample_env=True,
             num_episodes=num_episodes,

@@ -225,12 +225,17 @@ def test_the_clipped_share_is_of_the_steps_that_count(ratio: Any, clip: Any) -> 
 @pytest.mark.parametrize(
     ("ratio", "over"),
     [
-        *(("token", "group"), ("token", "batch"), ("per_decision", "batch")),
+        ("token", "group"),
+        ("token", "batch"),
+        ("per_decision", "batch"),
         *(
             pytest.param(*x, marks=pytest.mark.slow)
             for x in (
-                *(("sequence", "group"), ("sequence", "batch"), ("per_decision", "group")),
-                *(("sequence_mean", "group"), ("sequence_mean", "batch")),
+                ("sequence", "group"),
+                ("sequence", "batch"),
+                ("per_decision", "group"),
+                ("sequence_mean", "group"),
+                ("sequence_mean", "batch"),
             )
         ),
     ],

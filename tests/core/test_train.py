@@ -50,9 +50,12 @@ def assert_equal(a: Any, b: Any) -> None:
 
 # Of those that are alike one, whose program has the most in it.
 FAST_WAYS = {
-    *(("pooled_trajectory_control_variate", "episodes"), ("hindsight_credit", "episodes")),
-    *(("deterministic_policy_gradient", "episodes"), ("lookahead_control_variate", "episodes")),
-    *(("ppo", "windows"), ("gpomdp", "windows")),
+    ("pooled_trajectory_control_variate", "episodes"),
+    ("hindsight_credit", "episodes"),
+    ("deterministic_policy_gradient", "episodes"),
+    ("lookahead_control_variate", "episodes"),
+    ("ppo", "windows"),
+    ("gpomdp", "windows"),
 }
 
 

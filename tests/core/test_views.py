@@ -480,9 +480,22 @@ def test_what_is_exported_takes_what_the_policy_sees(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_goes_on_is_evaluated_and_is_swept(tmp_path: Path) -> None:
     flags = (
-        *("--estimator", "ppo", "--num-envs", "8", "--num-steps", "8", "--schedule", "constant"),
-        *("--normalise-observations", "--observe", "0", "2", "--eval-episodes", "3"),
-        *("--out", str(tmp_path)),
+        "--estimator",
+        "ppo",
+        "--num-envs",
+        "8",
+        "--num-steps",
+        "8",
+        "--schedule",
+        "constant",
+        "--normalise-observations",
+        "--observe",
+        "0",
+        "2",
+        "--eval-episodes",
+        "3",
+        "--out",
+        str(tmp_path),
     )
     asymmetric = (*flags, "--critic-observe", "all")
     for name, updates in (("whole", "4"), ("part", "2")):
@@ -496,8 +509,16 @@ def test_a_run_goes_on_is_evaluated_and_is_swept(tmp_path: Path) -> None:
     done = run("render.py", str(whole), "--steps", "3")
     assert done.returncode == 0, done.stderr
     done = run(
-        *("sweep.py", *flags, "--num-updates", "2", "--seeds", "2", "--fresh-seeds", "0"),
-        *("--over", "critic_observe=all,policy"),
+        "sweep.py",
+        *flags,
+        "--num-updates",
+        "2",
+        "--seeds",
+        "2",
+        "--fresh-seeds",
+        "0",
+        "--over",
+        "critic_observe=all,policy",
     )
     assert done.returncode == 0, done.stderr
     assert {str(x) for x in pg.load(tmp_path)["critic_observe"].to_pylist()} == {"all", "policy"}

@@ -98,7 +98,11 @@ def by_outcomes(name: str, common: bool, num_branches: int) -> tuple[np.ndarray,
         episode: Any, action: jax.Array, reward: jax.Array, constant: jax.Array
     ) -> jax.Array:
         found = Branches(
-            *(action, reward, jnp.zeros_like(reward), constant, jnp.ones(H)),
+            action,
+            reward,
+            jnp.zeros_like(reward),
+            constant,
+            jnp.ones(H),
             jnp.zeros(H, int),
         )
         batch = jax.tree.map(lambda x: x[:, None], episode._replace(branches=found))

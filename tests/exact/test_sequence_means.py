@@ -141,7 +141,13 @@ RATIOS = [
     Switches(**PLAIN, ratio=ratio, clip=clip)
     for ratio in ("token", "sequence", "sequence_mean")
     for clip in (
-        *("none", "symmetric", "asymmetric", "dual", "weight", "truncated", "masked"),
+        "none",
+        "symmetric",
+        "asymmetric",
+        "dual",
+        "weight",
+        "truncated",
+        "masked",
         "soft_gate",
     )
 ]

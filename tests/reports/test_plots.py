@@ -222,7 +222,10 @@ def test_the_mean_of_a_learning_curve_is_that_of_the_reports(
 
 
 SLOW = (
-    *("bars of twenty", "curves of twenty", "curves, axes of their own", "learning_curves"),
+    "bars of twenty",
+    "curves of twenty",
+    "curves, axes of their own",
+    "learning_curves",
     "comparison on twelve",
 )
 
@@ -382,11 +385,21 @@ AWKWARD: dict[str, Callable[[Path], None]] = {
 
 # The slowest to draw, and those of which another has the same difficulty.
 SLOW_FIGURES = (
-    *("lying, twenty problems", "gradients over a million steps", "settings over ten decades"),
-    *("a plane with holes", "gradients of one update", "settings of long names"),
-    *("batches within a decade", "lying, over ten decades", "batches over ten decades"),
-    *("a plane of decades", "gradients that are never clear", "batches within a tenth"),
-    *("a plane of many values", "a plane of equal returns", "a plane of long names"),
+    "lying, twenty problems",
+    "gradients over a million steps",
+    "settings over ten decades",
+    "a plane with holes",
+    "gradients of one update",
+    "settings of long names",
+    "batches within a decade",
+    "lying, over ten decades",
+    "batches over ten decades",
+    "a plane of decades",
+    "gradients that are never clear",
+    "batches within a tenth",
+    "a plane of many values",
+    "a plane of equal returns",
+    "a plane of long names",
 )
 
 

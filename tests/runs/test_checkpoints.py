@@ -273,13 +273,14 @@ def test_another_type_is_refused(one: Path) -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        *(
-            {"jax": "0.0.1"},
-            {"instructions": "none"},
-            {"xla_flags": "--xla_x"},
-            {"device": "abacus"},
-        ),
-        *({"num_devices": 64}, {"num_processes": 9}, {"shard": "envs"}, {"num_cores": 999}),
+        {"jax": "0.0.1"},
+        {"instructions": "none"},
+        {"xla_flags": "--xla_x"},
+        {"device": "abacus"},
+        {"num_devices": 64},
+        {"num_processes": 9},
+        {"shard": "envs"},
+        {"num_cores": 999},
     ],
 )
 def test_other_software_or_another_device_is_said(one: Path, changed: dict[str, str]) -> None:
@@ -291,17 +292,14 @@ def test_other_software_or_another_device_is_said(one: Path, changed: dict[str, 
 
 
 SETTINGS = {
-    **{
-        "jax_default_prng_impl": "rbg",
-        "jax_random_seed_offset": 5,
-        "jax_high_dynamic_range_gumbel": True,
-    },
-    **{"jax_default_matmul_precision": "highest", "jax_numpy_dtype_promotion": "strict"},
-    **{
-        "jax_disable_most_optimizations": None,
-        "jax_optimization_level": "O1",
-        "jax_use_shardy_partitioner": None,
-    },
+    "jax_default_prng_impl": "rbg",
+    "jax_random_seed_offset": 5,
+    "jax_high_dynamic_range_gumbel": True,
+    "jax_default_matmul_precision": "highest",
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_disable_most_optimizations": None,
+    "jax_optimization_level": "O1",
+    "jax_use_shardy_partitioner": None,
 }
 
 

@@ -74,8 +74,16 @@ def test_a_run_of_own_parts_is_found_again_and_records_them(whole: Path, own: Pa
 @pytest.mark.acceptance("P1")
 def test_killed_and_resumed_it_has_the_same_bits(whole: Path, own: Path, tmp_path: Path) -> None:
     command = [
-        *(sys.executable, str(EXPERIMENTS / "train.py"), *parts(own), *SMALL),
-        *("--out", str(tmp_path), "--name", "killed", "--checkpoint-updates", "1"),
+        sys.executable,
+        str(EXPERIMENTS / "train.py"),
+        *parts(own),
+        *SMALL,
+        "--out",
+        str(tmp_path),
+        "--name",
+        "killed",
+        "--checkpoint-updates",
+        "1",
     ]
     folder = tmp_path / "CartPole-v1" / "clipped" / "killed"
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -205,9 +213,18 @@ def test_a_run_of_before_imports_were_recorded_is_resumed(
 @pytest.mark.slow
 def test_a_sweep_varies_own_estimators(own: Path, tmp_path: Path) -> None:
     done = run(
-        *("sweep.py", "--policy", f"{own}:linear", *SMALL, "--out", str(tmp_path)),
-        *("--over", f"estimator=leave_one_out,{own}:clipped"),
-        *("--seeds", "2", "--fresh-seeds", "0"),
+        "sweep.py",
+        "--policy",
+        f"{own}:linear",
+        *SMALL,
+        "--out",
+        str(tmp_path),
+        "--over",
+        f"estimator=leave_one_out,{own}:clipped",
+        "--seeds",
+        "2",
+        "--fresh-seeds",
+        "0",
     )
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "CartPole-v1" / "reinforce").iterdir()

@@ -573,11 +573,9 @@ def test_what_is_kept_of_a_run(tmp_path: Path) -> None:
 def test_settings_that_diverged_come_last() -> None:
     three = spec(table={"gamma": [0.1, 0.2, 0.3]})
     rows = {
-        **{
-            "run": np.arange(9),
-            "configuration": np.repeat(np.arange(3), 3),
-            "env_steps": np.full(9, 10),
-        },
+        "run": np.arange(9),
+        "configuration": np.repeat(np.arange(3), 3),
+        "env_steps": np.full(9, 10),
         "mean": np.array([1.0, 2.0, 3.0, 99.0, 99.0, 99.0, 5.0, 6.0, 7.0]),
         "finite": np.array([True] * 5 + [False] + [True] * 3),
     }
@@ -592,8 +590,11 @@ def test_a_run_that_skipped_an_update_has_not_diverged() -> None:
     """As in the summary of a run: what counts is that the last update was applied."""
     one = spec(table={"gamma": [0.1]}, seeds=range(2))
     rows = {
-        **{"run": np.arange(2), "configuration": np.zeros(2, int), "env_steps": np.full(2, 10)},
-        **{"mean": np.array([1.0, 3.0]), "finite": np.array([False, True])},
+        "run": np.arange(2),
+        "configuration": np.zeros(2, int),
+        "env_steps": np.full(2, 10),
+        "mean": np.array([1.0, 3.0]),
+        "finite": np.array([False, True]),
         "failed": np.array([False, False]),
     }
     (ranked,) = report.rank(one, rows)
@@ -604,11 +605,9 @@ def test_a_setting_with_one_finite_seed_has_no_interval() -> None:
     """One setting has two seeds that stayed finite, one has one, and one has none."""
     three = spec(table={"gamma": [0.1, 0.2, 0.3]}, seeds=range(2))
     rows = {
-        **{
-            "run": np.arange(6),
-            "configuration": np.repeat(np.arange(3), 2),
-            "env_steps": np.full(6, 10),
-        },
+        "run": np.arange(6),
+        "configuration": np.repeat(np.arange(3), 2),
+        "env_steps": np.full(6, 10),
         "mean": np.array([1.0, 3.0, 5.0, 99.0, 7.0, 8.0]),
         "finite": np.array([True, True, True, False, False, False]),
     }

@@ -6,8 +6,18 @@ from typing import NamedTuple
 # Instructions that launch nothing: they name, take apart or put together buffers, or lead into
 # another computation.
 NO_KERNEL = {
-    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"),
-    *("while", "conditional", "call", "opt-barrier", "partition-id", "replica-id"),
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "after-all",
+    "while",
+    "conditional",
+    "call",
+    "opt-barrier",
+    "partition-id",
+    "replica-id",
 }
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.-]+ = (?:\(.*?\)|\S+) ([\w-]+)\(")

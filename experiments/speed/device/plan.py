@@ -15,8 +15,13 @@ PRECISIONS = ("bfloat16", "tensorfloat32", "float32")
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 # Labels in tests/helpers/proofs.py.
 PROOFS = (
-    *("reinforce", "reward_to_go", "state_value", "all_action", "leave_one_out"),
-    *("gae-gae_lambda=0.5-limit_ends", "ppo-gae_lambda=0.5"),
+    "reinforce",
+    "reward_to_go",
+    "state_value",
+    "all_action",
+    "leave_one_out",
+    "gae-gae_lambda=0.5-limit_ends",
+    "ppo-gae_lambda=0.5",
 )
 
 

@@ -40,7 +40,9 @@ def setting(task: str, estimator: str, num_envs: int, num_steps: int, **changes:
     if estimator == "ppo":
         passes = {"num_epochs": EPOCHS, "num_minibatches": MINIBATCHES}
     common: dict[str, Any] = {
-        **{"estimator": estimator, "num_envs": num_envs, "preset": None},
+        "estimator": estimator,
+        "num_envs": num_envs,
+        "preset": None,
         **passes,
         **changes,
     }

@@ -158,10 +158,10 @@ def measure(
         _record_versions(out)
     start, measured = time.monotonic(), 0
     for problem in entered.problems.values():
-        if not any(problem.name == other for other, _, _ in missing):
+        wanted = {snapshot for name, _, snapshot in missing if name == problem.name}
+        if not wanted:
             continue
         print(f"{problem.name}: training its policy, fitting critics ...", flush=True)
-        wanted = {snapshot for name, _, snapshot in missing if name == problem.name}
         taken = [x for x in stored_snapshots(problem, out) if x.name in wanted]
         references = {}
         for snapshot in taken:
@@ -176,10 +176,8 @@ def measure(
                 estimates = estimate_gradients(
                     problem, snapshot, estimator, seed, num_episodes=num_episodes, share=share
                 )
-                quality, curve = assess(
-                    *(problem.name, snapshot.name, estimator, seed),
-                    *(estimates, references[snapshot.name]),
-                )
+                where = (problem.name, snapshot.name, estimator, seed)
+                quality, curve = assess(*where, estimates, references[snapshot.name])
             except ValueError as error:
                 print(f"{place}: not measured, as {error}", flush=True)
                 continue

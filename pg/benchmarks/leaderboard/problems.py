@@ -41,13 +41,23 @@ SNAPSHOTS = {"start": 0.0, "middle": 0.5, "end": 1.0}  # share of the training t
 GAMMA = 0.99
 # Fields of Config that say how a batch of complete episodes is collected.
 COLLECTION_FIELDS = (
-    *("group_size", "sampling", "sample_env"),
-    *("num_branches", "branch_every", "critic_observe"),
+    "group_size",
+    "sampling",
+    "sample_env",
+    "num_branches",
+    "branch_every",
+    "critic_observe",
 )
 # Fields of Config that say how a policy is trained, and not what it is.
 TRAINING_FIELDS = (
-    *("estimator", "collect", "num_envs", "num_updates", "num_steps"),
-    *("num_epochs", "num_minibatches", "minibatch_size"),
+    "estimator",
+    "collect",
+    "num_envs",
+    "num_updates",
+    "num_steps",
+    "num_epochs",
+    "num_minibatches",
+    "minibatch_size",
     *COLLECTION_FIELDS,
 )
 
@@ -137,7 +147,14 @@ _SPARSE = MappingProxyType({"num_branches": 1, "branch_every": 16})
 _LISTED = (
     *(
         Problem(
-            *(name, mdp, "leave_one_out", _TABULAR, 512, 512, 200, 512),
+            name,
+            mdp,
+            "leave_one_out",
+            _TABULAR,
+            512,
+            512,
+            200,
+            512,
             critic_widths=_CRITIC_WIDTHS,
         )
         for name, mdp in _MDPS.items()
@@ -154,7 +171,14 @@ _LISTED = (
         )
     ),
     Problem(
-        *("Breakout-MinAtar", "Breakout-MinAtar", "ppo", {"num_updates": 60}, 64, 8, 30, 32),
+        "Breakout-MinAtar",
+        "Breakout-MinAtar",
+        "ppo",
+        {"num_updates": 60},
+        64,
+        8,
+        30,
+        32,
         branching=_SPARSE,
     ),
 )

@@ -17,7 +17,11 @@ Cost = Callable[[Quality], float]
 GROUPS: dict[str, tuple[str, ...]] = {
     "random transitions": ("gridworld", "garnet"),
     "a random start alone": (
-        *("Catch-bsuite", "CartPole-v1", "Acrobot-v1", "Pendulum-v1", "Breakout-MinAtar"),
+        "Catch-bsuite",
+        "CartPole-v1",
+        "Acrobot-v1",
+        "Pendulum-v1",
+        "Breakout-MinAtar",
     ),
 }
 

@@ -21,8 +21,10 @@ from pg.inputs import check_name
 __all__ = ["adapt", "make"]
 
 _NAMES = (
-    *("Craftax-Symbolic-v1", "Craftax-Pixels-v1"),
-    *("Craftax-Classic-Symbolic-v1", "Craftax-Classic-Pixels-v1"),
+    "Craftax-Symbolic-v1",
+    "Craftax-Pixels-v1",
+    "Craftax-Classic-Symbolic-v1",
+    "Craftax-Classic-Pixels-v1",
 )
 
 
