@@ -12,7 +12,7 @@ from pg.estimators.names import check_estimator
 from pg.inputs import check_name
 from pg.settings import own_files
 from pg.settings.construction import AUTO
-from pg.tuned import VARIANTS, defaults
+from pg.tuned import defaults
 
 
 def preset(
@@ -21,8 +21,9 @@ def preset(
     """The settings for an estimator on an environment.
 
     Args:
-        estimator: its name, as of `estimators.names`, or that of a variant (`tuned.VARIANTS`); or
-            one's own, as of `Config`, with the settings that its facts state.
+        estimator: its name, as of `estimators.names`, or that of a variant, as of
+            `estimators.variants`; or one's own, as of `Config`, with the settings that its facts
+            state.
         task: environment whose tuned settings are taken; default: that of the settings.
         changes: fields of Config or Hyperparams by name. `total_steps=N` stands for the
             `num_updates` that take so many environment steps (`Config.lasting`).
@@ -33,8 +34,8 @@ def preset(
     if own_files.is_reference(estimator):
         estimator = own_files.load(estimator)
     is_own = callable(estimator)
-    if not is_own and estimator not in VARIANTS:
-        check_estimator("estimator", estimator, *VARIANTS)
+    if not is_own:
+        check_estimator("estimator", estimator, variants=True)
     env = changes.get("env")
     named = env is None or isinstance(env, str)
     base = defaults(estimator, task if task and named else env, changes.get("minibatch_size"))

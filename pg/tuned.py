@@ -10,30 +10,7 @@ from typing import Any
 
 from pg.estimators.facts import FACTS
 from pg.estimators.names import canonical, facts_of, is_known
-
-# Labels that are no estimators: what they change.
-VARIANTS: dict[str, dict[str, Any]] = {
-    "natural": {
-        "estimator": "time_baseline",
-        "optimizer": "natural",
-        "learning_rate": 0.05,
-        "damping": 0.4,
-    },
-    "trpo": {"estimator": "time_baseline", "optimizer": "trpo"},
-    "recurrent_ppo": {"estimator": "ppo", "rnn": "gru"},
-    # symmetric sampling with a moving average (Sehnke et al. 2010, section 3.3), of a linear policy
-    "pgpe": {
-        "estimator": "moving_average",
-        "exploration": "parameters",
-        "sampling": "antithetic",
-        "hidden_sizes": (),
-        "num_envs": 20,
-        "num_updates": 100,
-        "learning_rate": 0.05,
-    },
-    "state_std_ppo": {"estimator": "ppo", "state_dependent_std": True},
-    "unmasked_ppo": {"estimator": "ppo", "action_mask": "none"},
-}
+from pg.estimators.variants import VARIANTS
 
 _CATCH: dict[str, Any] = {"num_envs": 20, "num_updates": 550, "learning_rate": 0.004}
 _CATCH_WINDOWS: dict[str, Any] = {"entropy_coef": 0.01, "num_updates": 390}

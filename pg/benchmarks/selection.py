@@ -14,12 +14,13 @@ from pg.benchmarks.suites import SUITES, TASKS, Row, Task
 from pg.config import Config, Hyperparams, part_name
 from pg.estimators import names as estimators
 from pg.estimators.facts import FACTS, listed_name
+from pg.estimators.variants import VARIANTS
 from pg.inputs import check_name
 from pg.presets import preset
 from pg.settings import own_files
 from pg.settings.environments import OF_BENCHMARK
 from pg.settings.parts import check_choices, check_part
-from pg.tuned import TUNED, VARIANTS
+from pg.tuned import TUNED
 
 __all__ = ["every_row", "select", "settings", "untuned_settings"]
 

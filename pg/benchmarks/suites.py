@@ -1,7 +1,7 @@
 """The benchmark as a literal table: the rows of each environment, and the bar of each row.
 
 A row is an environment and a label; the settings of both are looked up elsewhere. A label is an
-estimator's name, or that of a variant with other settings (`tuned.VARIANTS`).
+estimator's name, or that of a variant with other settings (`estimators.variants`).
 """
 
 from collections.abc import Mapping, Sequence

@@ -44,6 +44,7 @@ from pg.config import (
     part_name,
 )
 from pg.estimators.names import check_estimator, facts_of
+from pg.estimators.variants import VARIANTS
 from pg.inputs import nearest
 from pg.presets import preset
 from pg.runs import encoding, folders, migrations, sources
@@ -118,7 +119,8 @@ def parse_given(
 
     Defaults are the preset of the estimator and the environment that are named, or, with --resume
     RUN or --config RUN, the settings of that run. The entries of another file of settings count as
-    flags in front of the others. Exits with code 2 and one sentence on a mistake.
+    flags in front of the others, and the settings of a variant that is named as given. Exits with
+    code 2 and one sentence on a mistake.
     """
     _prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -127,6 +129,7 @@ def parse_given(
     # a script's flag goes before a setting of its name
     own = {field.name for field in dataclasses.fields(options)}
     defaults, of_machine = options(), Machine()
+    variant = None
     try:
         if "resume" in own and (run := _named(argv, "resume")):
             config, hyperparams = _stored(Path(run), argv)
@@ -140,8 +143,12 @@ def parse_given(
                 of_machine = Machine.of_resumed(file.options)
         else:
             config, hyperparams = _preset(argv)
+            variant = _named(argv, "estimator")
     except ValueError as error:
         fail(error)
+    of_variant = VARIANTS.get(variant or "", {})
+    if of_variant:  # its settings are those of the preset; the last value of a flag counts
+        argv += ["--estimator", of_variant["estimator"]]
     known = {
         **flags.flags_of(Config, config, own),
         **flags.flags_of(Hyperparams, hyperparams, own),
@@ -175,8 +182,9 @@ def parse_given(
             del values["num_updates"]  # which follows from it
         _print_settings(values, usual)
     of_run = file is not None and file.run is not None
-    given = frozenset(name_of(word).removeprefix("no_") for word in argv if is_flag(word))
-    return config, hyperparams, chosen, machine, None if of_run else given
+    named = {name_of(word).removeprefix("no_") for word in argv if is_flag(word)}
+    given = None if of_run else frozenset(named | of_variant.keys())
+    return config, hyperparams, chosen, machine, given
 
 
 def resumed(stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -388,7 +396,7 @@ def _preset(argv: list[str]) -> tuple[Config, Hyperparams]:
 
 def _check_estimator(name: str) -> None:
     """Raises ValueError, with the nearest valid names, unless there is such an estimator."""
-    check_estimator("estimator", name, own_files.FORM)
+    check_estimator("estimator", name, own_files.FORM, variants=True)
 
 
 def _choose_devices_for_files(argv: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ from pg.config import (
 )
 from pg.estimators.candidates import SELECTED
 from pg.estimators.names import NAMES, SEQUENCE, SWITCHES
+from pg.estimators.variants import VARIANTS
 from pg.runs import sources
 from pg.settings import own_files
 from pg.settings.choices import CHOICES
@@ -439,6 +440,7 @@ _CHOICES = {
     ("Config", "estimator"): f"{', '.join(NAMES)}; or with switches, as "
     f"dapo:kl=k2+kl_place=loss or {SEQUENCE}:baseline=mean, of {SWITCHES}; or chosen while "
     f"training, as {SELECTED}:leave_one_out+state_value or {SELECTED}:gae:0.9+0.95+1.0; or "
-    "Q-Prop with a factor, as q_prop:eta=adaptive, conservative or aggressive",
+    "Q-Prop with a factor, as q_prop:eta=adaptive, conservative or aggressive; or an estimator and "
+    f"further settings by one name: {', '.join(VARIANTS)}",
     ("Config", "optimizer"): ", ".join(CHOICES["optimizer"]),
 }

@@ -26,6 +26,7 @@ from pg.estimators.facts import FACTS, UNSTATED, Facts, listed_name
 from pg.estimators.q_prop_switches import Q_PROP, is_q_prop, q_prop_of
 from pg.estimators.switches import PRESETS, PUBLISHED, Switches, preset_name
 from pg.estimators.switches import facts_of as facts_of_switches
+from pg.estimators.variants import VARIANTS, described
 from pg.inputs import check_name, shown
 
 SEQUENCE = "sequence"
@@ -44,26 +45,31 @@ NAMES = (*FACTS, *(name for name in PRESETS if name not in FACTS), SEQUENCE)
 """The estimators that have a name without switches."""
 
 
-def check_estimator(field: str, text: Any, *others: str) -> None:
+def check_estimator(field: str, text: Any, *others: str, variants: bool = False) -> None:
     """Raises ValueError, with the nearest valid names, unless a text is the name of an estimator.
 
     Args:
         field: what the name is given as.
         text: the name.
         others: what else could have been given, for the message.
+        variants: True where the name may be that of a variant.
     """
-    if text == "pgpe":
+    is_variant = isinstance(text, str) and text in VARIANTS
+    if is_variant and not variants:
         raise ValueError(
-            f"{field}: PGPE is an estimator of complete episodes, as moving_average, with "
-            "exploration='parameters': give both"
+            f"{field}: {text!r} stands for {described(text)}, which pg.preset({text!r}) and pg "
+            f"train --estimator {text} set; name the estimator alone here"
         )
+    if is_variant:
+        return
     if is_selection(text):
         facts_of_selection_by_name(text)
     elif is_q_prop(text):
         q_prop_of(text)
     elif not isinstance(text, str) or ":" not in text:
         # those of a form have a colon, and are no names
-        check_name(field, text, [*NAMES, FORM, SELECTED_FORM, *others])
+        known = [*NAMES, *(VARIANTS if variants else ()), FORM, SELECTED_FORM, *others]
+        check_name(field, text, known, "pg train --help lists them")
     else:
         switches_of(text)
 

@@ -32,7 +32,6 @@ from pg.settings.convolutions import checked_texts
 from pg.settings.environments import check_env, check_interface
 from pg.settings.parts import check_part, part_name
 from pg.settings.stored_params import check_stored_params
-from pg.tuned import VARIANTS
 
 MOST_LAYERS = 100  # without shortcuts between them, far fewer can still be trained
 MOST_WEIGHTS = 10**9  # of one network; with Adam 16 GB
@@ -104,8 +103,8 @@ def _positive(name: str, value: Any) -> float:
 
 def _check_preset(name: Any) -> None:
     """Raises ValueError unless there are settings of this name."""
-    if name not in (AUTO, *VARIANTS):
-        check_estimator("preset", name, AUTO, *VARIANTS)
+    if name != AUTO:
+        check_estimator("preset", name, AUTO, variants=True)
 
 
 def check_fit(config: Any) -> None:

@@ -26,13 +26,13 @@ from pg.envs import gymnax
 from pg.envs.adapters import ADAPTERS
 from pg.estimators import ESTIMATORS
 from pg.estimators.facts import FACTS
+from pg.estimators.variants import VARIANTS
 from pg.presets import preset
 from pg.reports import curves, tables
 from pg.runs import execution, folders, results
 from pg.runs.code import SHORT
 from pg.settings import own_files
 from pg.settings.environments import OF_BENCHMARK
-from pg.tuned import VARIANTS
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--suite", "bsuite", "--env", "DeepSea-bsuite", "--seeds", "2", "--eval-episodes", "3")

@@ -18,9 +18,10 @@ from pg.benchmarks.suites import TASKS
 from pg.commands import cli, job
 from pg.config import ENVIRONMENTS, Config, Hyperparams, check_together
 from pg.estimators.facts import FACTS
+from pg.estimators.variants import VARIANTS
 from pg.presets import preset
 from pg.runs import parameters
-from pg.tuned import TUNED, VARIANTS
+from pg.tuned import TUNED
 
 ROOT = Path(__file__).parents[2]
 

@@ -22,6 +22,7 @@ ORDER = (
     "estimators.switches",
     "estimators.candidates",
     "estimators.q_prop_switches",
+    "estimators.variants",
     "estimators.names",
     "tuned",
     "settings.choices",

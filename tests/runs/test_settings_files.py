@@ -14,6 +14,7 @@ from scripts import refused_without_jax
 from pg.commands import benchmark, cli, sweep
 from pg.commands.job import Options
 from pg.config import Config, Hyperparams
+from pg.estimators.variants import VARIANTS
 from pg.presets import preset
 from pg.runs import folders
 
@@ -55,6 +56,7 @@ CASES = {
     "steps": "--estimator ppo --total-steps 1e5",
     "names and numbers": "--estimator gae --observe 0 2 --critic-observe state velocity",
     "minibatches of steps": "--estimator ppo --minibatch-size 32 --num-envs 8",
+    "a variant": "--estimator recurrent_ppo --env MemoryChain-bsuite --gamma 0.9",
 }
 
 
@@ -232,3 +234,42 @@ def test_parts_of_ones_own_come_from_a_file_of_settings_and_never_from_a_run(
     written(tmp_path / "mine.py", OWN)
     again = parsed("--config", str(tmp_path), "--estimator", f"{source}:half")
     assert again[:2] == (config, h)
+
+
+@pytest.mark.parametrize("label", VARIANTS)
+def test_the_name_of_a_variant_is_its_estimator_and_settings(label: str) -> None:
+    for argv in (["--estimator", label], [f"--estimator={label}"]):
+        config, hyperparams, *_ = parsed(*argv)
+        assert (config, hyperparams) == preset(label)
+    assert config.estimator == VARIANTS[label]["estimator"]
+
+
+def test_a_variant_has_its_tuned_settings_and_flags_go_before_them(tmp_path: Path) -> None:
+    task = ["--env", "MemoryChain-bsuite"]
+    config, hyperparams, *_ = parsed("--estimator", "recurrent_ppo", *task)
+    assert (config, hyperparams) == preset("recurrent_ppo", env="MemoryChain-bsuite")
+    assert (config.rnn, config.rnn_size) == ("gru", 32)
+    config, *_ = parsed("--rnn", "lru", "--estimator", "recurrent_ppo", *task)
+    assert (config.rnn, config.rnn_size) == ("lru", 32)
+    file = written(tmp_path / "settings.toml", 'estimator = "recurrent_ppo"\nrnn_size = 16')
+    config, *_ = parsed("--config", file, *task)
+    assert (config.estimator, config.rnn, config.rnn_size) == ("ppo", "gru", 16)
+    config, *_ = parsed("--config", file, "--estimator", "gae")
+    assert (config.estimator, config.rnn, config.rnn_size) == ("gae", "none", 16)
+
+
+def test_what_a_variant_sets_is_given_to_a_sweep() -> None:
+    """So that no preset of what is varied undoes it."""
+    argv = ["--estimator", "recurrent_ppo", "--over", "env=CartPole-v1,MemoryChain-bsuite"]
+    *_, given = cli.parse_given("sweep.py", "doc", sweep.Options, argv)
+    assert given == {"estimator", "over", "rnn"}
+
+
+def test_a_variant_is_no_estimator_of_a_run_that_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, hyperparams = preset("ppo")
+    folders.write_setup(tmp_path, config, hyperparams, {}, {"pg": "0"})
+    assert "'recurrent_ppo' stands for ppo with rnn='gru', which pg.preset" in said(
+        capsys, "--config", str(tmp_path), "--estimator", "recurrent_ppo"
+    )
