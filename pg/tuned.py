@@ -357,7 +357,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "Breakout-MinAtar": {"ppo": {**_MINATAR, "num_updates": 450}},
     "Asterix-MinAtar": {"ppo": {**_MINATAR, "num_updates": 150}},
     "Freeway-MinAtar": {"ppo": {**_MINATAR, "num_updates": 700}},
-    "SpaceInvaders-MinAtar": {"ppo": {**_MINATAR, "num_updates": 200}},
+    "SpaceInvaders-MinAtar": {"ppo": {**_MINATAR, "num_updates": 400}},
     "Seaquest-MinAtar": {"ppo": {**_MINATAR, "num_updates": 300}},
     **{f"gymnasium:{name}": {"ppo": _MUJOCO} for name in ("Hopper-v5", "Walker2d-v5")},
     "gymnasium:HalfCheetah-v5": {"ppo": _CHEETAH},
