@@ -246,14 +246,14 @@ def fitted(params, key):
         return critic.apply(own, (), traj.obs, traj.first)[1]
 
     def step(loop, _):
-        own, memory = loop
+        own, opt_state = loop
         slope = jax.grad(
             lambda own: (
                 jnp.sum(jnp.where(traj.valid, value(own, traj) - G, 0.0) ** 2) / traj.valid.sum()
             )
         )
-        updates, memory = optimizer.update(slope(own), memory)
-        return (optax.apply_updates(own, updates), memory), None
+        updates, opt_state = optimizer.update(slope(own), opt_state)
+        return (optax.apply_updates(own, updates), opt_state), None
 
     (traj, G), (fresh, to_go) = (targets(k) for k in jax.random.split(key))
     (own, _), _ = jax.lax.scan(
@@ -393,7 +393,7 @@ plt.show()
 
 # %%
 def value(params):
-    """V where environments stand, as a baseline for `decompose`."""
+    """V of the environments' current states, as a baseline for `decompose`."""
     return lambda states: critic.apply(params.critic, (), states.obs, states.time == 0)[1]
 
 

@@ -299,7 +299,7 @@ plt.show()
 # %% [markdown]
 # ## 6. Training
 #
-# Symbols to be written in reverse, worth the share that is right (`pg.envs.sequence_tasks.reverse`). Groups of four, and the same seeds
+# The policy writes a prompt's symbols in reverse; the reward is the share of correct ones (`pg.envs.sequence_tasks.reverse`). Groups of four, and the same seeds
 # for both. The learning rate is the same too, so that a step of Adam is about as long whatever the scale of the estimate.
 
 # %%

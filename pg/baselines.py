@@ -135,7 +135,7 @@ def centred(x: Float[Array, "*B"], where: Bool[Array, "..."] | bool = True) -> F
     """
     where = jnp.broadcast_to(where, x.shape)
     count = jnp.maximum(jnp.sum(where), 1).astype(x.dtype)
-    # twice: of numbers far from 0 the first mean is off by the rounding of a large sum
+    # twice: for numbers far from 0 the first mean carries the rounding error of a large sum
     for _ in range(2):
         mean = jnp.sum(jnp.where(where, x, 0.0)) / count
         x = jnp.where(where, x - mean, 0.0)

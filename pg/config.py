@@ -149,7 +149,7 @@ class Config:
     num_steps: int = 128
     """Length of a window; unused with episodes."""
     group_size: int = 1
-    """Episodes in a row that share their initial state and are compared (grpo,
+    """Consecutive episodes that share an initial state and are compared with each other (grpo,
     group_leave_one_out).
     """
     num_branches: int = 1
@@ -157,7 +157,7 @@ class Config:
     environment again (lookahead_control_variate); each is counted in the environment steps.
     """
     branch_every: int = 1
-    """Further episodes leave every so many-th visited state, which then stands for as many
+    """Branch off further episodes at every n-th visited state only, and weight it by n
     (vine_value, vine_action_value, vine_all_action, measure_valued).
     """
     policy_lag: int = 0
@@ -166,8 +166,8 @@ class Config:
     """
     lag_mixture: LagMixture = "none"
     """Policies that collect with a lag: the oldest alone (none), or all of the last policy_lag + 1,
-    each an equal share of the batch. An episode's importance ratio is then against the own policy
-    that collected it, against the mixture (balance heuristic), or by the power heuristic.
+    each an equal share of the batch. The denominator of an episode's importance ratio is then the
+    policy that collected it (own), the mixture (balance heuristic), or the power heuristic's.
     """
     sampling: Sampling = "independent"
     """Action noise of a batch of episodes: independent; in antithetic pairs of episodes; stratified
@@ -207,10 +207,10 @@ class Config:
     dictionary; none: all (0 2 hides the velocities of CartPole).
     """
     critic_observe: tuple[int | str, ...] = ()
-    """Entries or names that the critic sees, as observe, or one word: all, policy (what the policy
-    sees), policy_and_time (that, and the share of the environment's own time limit that has passed)
-    or method (the environment's critic_observe(state, params)); none: that method where there is
-    one, else policy.
+    """Entries or names that the critic sees, given as in observe, or a keyword: all, policy (what
+    the policy sees), policy_and_time (also the elapsed fraction of the environment's time limit) or
+    method (the environment's critic_observe(state, params)); none: that method if there is one,
+    else policy.
     """
     action_mask: ActionMask = "auto"
     """Legal actions: of the environment's method action_mask(state, params), of its observation or
@@ -273,7 +273,7 @@ class Config:
     layer_norm: bool = False
     """Layer normalisation of the hidden layers, before the nonlinearity."""
     residual: bool = False
-    """Dense hidden layers but the first add their output to their input; all are of one width."""
+    """Residual connections around all dense hidden layers but the first; all have one width."""
     initialiser: Initialiser = "orthogonal"
     """Initialiser of the hidden layers' weights; the last layers stay orthogonal."""
     rnn: RNN = "none"
@@ -339,8 +339,8 @@ class Config:
     update.
     """
     preset: str | None = field(default=AUTO, compare=False)
-    """Label of the defaults: an estimator's name, or a variant's; auto: the estimator's; none: the
-    same for all.
+    """Name of the estimator or variant whose measured settings are the defaults; auto: that of
+    `estimator`; none: plain defaults, the same for every estimator.
     """
 
     def __post_init__(self) -> None:
@@ -366,8 +366,7 @@ class Config:
         return self.num_envs // self.micro_batches
 
     def lasting(self, total_steps: int) -> "Config":
-        """This, with the updates that take at least so many environment steps per seed: ⌈total /
-        steps of one⌉.
+        """This config with num_updates = ⌈total_steps / environment steps of an update⌉, per seed.
 
         Raises ValueError with episodes, whose length is not known ahead.
         """

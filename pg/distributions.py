@@ -1,9 +1,10 @@
 """Action distributions πθ(·|s): pytrees with batched log-density, entropy and KL.
 
-Sampling is a function of noise that knows no parameters, a = sample(ε), so that a rollout can draw
-the noise of many steps in one call. A sample is scored; `action` is its action for the environment.
+Sampling is deterministic in a noise that does not depend on parameters, a = sample(ε), so that a
+rollout can draw the noise of many steps in one call. `log_prob` scores the sample; `action` maps it
+to the environment's action.
 
-A distribution of one's own needs these methods: `draw, sample, mode, action, log_prob, entropy,
+A custom distribution needs these methods: `draw, sample, mode, action, log_prob, entropy,
 kl`; and `reparameterised`, the sample with its derivative, where gradients are to pass through the
 dynamics; `moments`, mean and variance of each entry of the action, and `characteristic_function`,
 for a critic of continuous actions; `masked`, where the environment says which actions are legal;
@@ -62,8 +63,8 @@ def inverse_cdf_of_legal(
 ) -> Int[Array, "*B"]:
     """`inverse_cdf` among the legal indices, of which there is at least one; int [...].
 
-    It counts legal indices instead of all: a cumulative sum that is rounded otherwise from one
-    entry to the next, as on some devices, could choose an index of probability 0 between them.
+    It counts legal indices only: on some devices a rounded cumulative sum is not monotone, and
+    could choose an index of probability 0.
     """
     cdf = jnp.cumsum(p, axis=-1)
     threshold = (noise * cdf[..., -1])[..., None]

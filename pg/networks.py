@@ -634,8 +634,8 @@ def _own_network(field: str, config: Config, env: Env) -> Network:
 def _as_configured(network: Network, config: Config, env: Env) -> Network:
     """A network of one's own on observations as the settings scale them.
 
-    An initialiser that calls LAPACK's QR runs once for each of vmapped runs: on the CPU a batched
-    one can deadlock.
+    An initialiser that calls LAPACK's QR is mapped sequentially over vmapped runs: on the CPU a
+    batched QR can deadlock.
     """
     scaled = scaling(config, env)
 

@@ -184,11 +184,11 @@ def seen_by(normaliser: Normaliser, view: View) -> Normaliser:
 def scaled(traj: Trajectory, normaliser: Normaliser) -> Trajectory:
     """The trajectory with rewards on the scale of the returns; unchanged if that is not asked for.
 
-    Unchanged, too, until two returns differ: no reward yet, or the same return at every step, is no
-    scale. (Divided by √10⁻⁸ instead, the first reward of 1 would be 10⁴.) Nor is the deviation of
-    one return among many zeros: the returns so far are scaled to a range of at most 10. The usual
-    wrappers clip rewards at ±10 for both reasons, which makes rare rewards of 1 and of 5 one and
-    the same; here all are divided by one number, so that the objective keeps its direction.
+    Unchanged, too, until two returns differ: a constant return gives no scale. (Dividing by √10⁻⁸
+    would turn a first reward of 1 into 10⁴.) One nonzero return among many zeros has a tiny
+    deviation, so the scale is at least a tenth of the range of the returns. The usual wrappers clip
+    rewards at ±10 for both reasons, which makes rare rewards of 1 and of 5 the same; here all are
+    divided by one number, so that the objective keeps its direction.
     """
     moments = normaliser.returns
     if not isinstance(moments, Moments):

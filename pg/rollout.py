@@ -64,8 +64,8 @@ class Trajectory(NamedTuple):
     first: Bool[Array, "T B"]  # this step is its episode's first
     valid: Bool[Array, "T B"]  # True until and including the ending step
     time: Int[Array, "T B"]  # steps since the episode's start
-    # the recurrent state before the first step, [1, B, ...]; () if there is none. Those of the
-    # others follow from it, and stored they would multiply a batch by the size of the state.
+    # the recurrent state before the first step, [1, B, ...]; () without one. Later states are
+    # recomputed from it: storing them would multiply the batch by the size of the state.
     carry: PyTree
     # the number of the episode's group; () where episodes are not in groups
     group: Int[Array, "T B"] | tuple[()] = ()
@@ -116,7 +116,7 @@ class Trajectory(NamedTuple):
 
     @property
     def without_further(self) -> "Trajectory":
-        """The steps alone: once they are weighed, nothing is compared with them."""
+        """The trajectory without the further rollouts, which only `weigh` reads."""
         return self._replace(
             greedy=(), successors=(), lookahead=(), branches=(), starts=(), other_actions=()
         )
@@ -227,16 +227,16 @@ def episodes(
         further: What is rolled out beside them, for an estimator to compare them with.
         num_branches: M, the transitions of each state and action where these are asked for; or K,
             the repetitions of the episodes out of each state.
-        branch_every: Episodes leave every so many-th state, the first of them drawn for each
-            episode.
+        branch_every: n; further episodes branch off at every n-th state, from a first one that is
+            drawn at random for each episode.
         sampling: How the action noise of a batch is drawn, as `Config.sampling`.
         sample_env: The environment's noise too, as `Config.sample_env`.
         num_episodes: The episodes of a batch, beyond which noise is independent; default: all.
 
     Raises:
-        ValueError: The environments are no whole number of groups or of batches, every action is
-            asked for where actions are not discrete, states are left out that others are compared
-            with, or noise cannot be drawn in this way.
+        ValueError: `group_size` or `num_episodes` does not divide the number of environments,
+            `further` needs every action and actions are not discrete, `branch_every` skips states
+            that others are compared with, or noise cannot be drawn by `sampling`.
     """
     _check_arguments(env, policy, key)
     check_function(
@@ -517,12 +517,11 @@ def _loop(
             lookahead=further_rollouts.of_running(row.lookahead, alive, is_last, row.obs),
         )
         goes_on = alive & ~row.done
-        # The state of a finished environment is frozen: stepped on, it could leave the finite
-        # numbers.
+        # The state of a finished environment is frozen: stepped further, it could overflow.
         after = _where(alive, moved, state)
-        # What is observed after an end may be anything, a NaN too. Nothing depends on it, but the
-        # derivative of what does not is 0 times that of the network; so the networks go on seeing
-        # the episode's last observation.
+        # The observation after the end of an episode may be anything, even NaN. It is masked out of
+        # the loss, but in the backward pass 0 · NaN is NaN: so the networks keep seeing the
+        # episode's last observation.
         after = after._replace(obs=_where(goes_on, moved.obs, state.obs))
         if env.differentiable:  # the same for the derivative of the dynamics
             after = after._replace(env_state=_where(goes_on, moved.env_state, state.env_state))
@@ -1043,7 +1042,7 @@ def _more_keys(
 
 
 def way_of_resets(env: Env, num_steps: int, num_runs: int = 1) -> Resets:
-    """The way in which `windows` come to the initial states of the episodes that begin in them.
+    """The method by which `windows` obtains the initial states of episodes that begin inside it.
 
     Args:
         env: B environments.
@@ -1070,10 +1069,10 @@ def _resets(
 ) -> tuple[Any, Callable[..., Any]]:
     """The initial states that the steps of a window may need.
 
-    Drawn for the whole window at once, without a branch in its steps. Beyond `FRESH_BYTES`, of all
-    runs that are mapped over together, and where a reset is costly, those of the environments that
-    ended are drawn in their step, from the same keys. None is drawn for environments that begin the
-    next episodes by themselves.
+    They are drawn for the whole window at once, so that its steps need no branch. If that would
+    take more than `FRESH_BYTES` over all vmapped runs, or if a reset is costly, each step draws
+    those of the environments that ended in it, from the same keys. Environments that restart
+    themselves need none.
 
     Returns:
         What the steps are given, [num_steps, ...], and a function: one of these, where the

@@ -2,7 +2,7 @@
 
     score       ∇ (Ψ log π)              = Ψ ∇log π
     importance  ∇ (ρ Ψ)                  = ρ Ψ ∇log π,   ρ = π / π_behaviour
-    clipped     ∇ min(ρ Ψ, clip(ρ) Ψ)    = the same until ρ left [1-ε, 1+ε] in the direction of Ψ
+    clipped     ∇ min(ρ Ψ, clip(ρ) Ψ)    = the same, until ρ leaves [1-ε, 1+ε] in the direction of Ψ
     clipped_weight  ∇ (⊥clip(ρ) Ψ log ρ) = clip(ρ) Ψ ∇log π, for every ρ
     proximal    ∇ (ρ Ψ - w (ρ log ρ - ρ + 1)) = ρ (Ψ - w log ρ) ∇log π, by a KL divergence
     all_action  ∇ Σₐ π(a) Q(a)           = Σₐ Q(a) ∇π(a), no action sampled
@@ -52,8 +52,8 @@ def clipped(
 
 
 def _finite_ratio(log_ratio: Float[Array, "*B"]) -> Float[Array, "*B"]:
-    """ρ, [...], and from the fourth root of the largest float on that number, with its gradient:
-    an infinite ratio times the 0 of a clip would be NaN.
+    """ρ, [...], with value and gradient capped at the fourth root of the largest float: an infinite
+    ratio times the 0 of a clip would be NaN.
     """
     most = 0.25 * jnp.log(jnp.finfo(log_ratio.dtype).max)
     excess = jax.lax.stop_gradient(jnp.maximum(log_ratio - most, 0.0))
@@ -200,8 +200,8 @@ def all_action(logits: Float[Array, "*B A"], q: Float[Array, "*B A"]) -> Float[A
 
 
 def magic_box(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
-    """□(x) = exp(x - ⊥x): 1 in value, and each derivative is that of exp at 0 (Foerster et al.
-    2018, 1802.05098).
+    """□(x) = exp(x - ⊥x), ⊥ the stop-gradient: its value is 1, and ∇□(x) = □(x) ∇x, which can be
+    differentiated again (Foerster et al. 2018, 1802.05098).
     """
     return jnp.exp(x - jax.lax.stop_gradient(x))
 

@@ -62,7 +62,7 @@ class TrainState(NamedTuple):
     rollout: RolloutState | tuple[()]  # () with episodes, which start afresh
     normaliser: Normaliser  # statistics of observations and returns so far
     update: Int[Array, ""]  # updates done
-    # those of them that were not applied, as a number in them was not finite
+    # updates that were skipped because a number in them was not finite
     skipped: Int[Array, ""]
     # parameters of the last `policy_lag` updates, oldest first, leaves [lag, ...]; () without a lag
     history: PyTree = ()
@@ -85,8 +85,8 @@ class Update(NamedTuple):
     metrics: Metrics
     are_finite: Bool[Array, " C"]  # as of `nonfinite.of_batch`
     largest: Float[Array, ""]  # norm of all gradients together, the largest on this batch
-    # as collected, and as weighed, and standardised where a batch is as a whole; () of a batch in
-    # micro-batches, which is nowhere as a whole
+    # the collected trajectory, and the weighed batch (standardised with `advantages="batch"`); ()
+    # with micro-batches, where the whole batch never exists at once
     traj: Trajectory | tuple[()] = ()
     batch: Weighted | tuple[()] = ()
 
@@ -99,7 +99,7 @@ class Learned(NamedTuple):
 
     params: Params
     opt_state: PyTree
-    stay: Bool[Array, ""]  # the policy has moved far enough on this batch
+    stay: Bool[Array, ""]  # KL exceeded `stop_kl`: later steps are skipped
     largest: Float[Array, ""]  # norm of all gradients together, the largest so far on this batch
 
 
@@ -111,8 +111,8 @@ class Source(NamedTuple):
     key: PRNGKeyArray
 
 
-# Learned, gradients, metrics, the number of the step among all that are planned, and by name what
-# an optimizer may ask for beside them -> learned, metrics
+# learned, gradients, metrics, index of the step in the run, **extra arguments of the optimizer
+# -> learned, metrics
 OptimizerStep = Callable[..., tuple[Learned, Metrics]]
 # Source, part of its batch, number of the step among all that are planned -> learned, metrics
 GradientStep = Callable[[Learned, Source, Weighted, Array], tuple[Learned, Metrics]]
@@ -400,8 +400,8 @@ def passes(config: Config, take: GradientStep) -> Passes:
         def one(learned: Learned, x: tuple[Array, Array]) -> tuple[Learned, Metrics]:
             rows, step = x
             part = standardised(jax.tree.map(lambda x: x[:, rows], full))
-            # Each device takes its share where it sums the gradient, and has all of the minibatch
-            # until then: spread here, devices would meet for every mean over its steps.
+            # Every device holds the whole minibatch, and takes its share only where the gradient is
+            # summed: sharded here, each mean over the steps would need a collective.
             moved, metrics = take(learned, source, devices.gather_envs(part), step)
             unmoved = learned._replace(stay=moved.stay, largest=moved.largest)
             after = jax.tree.map(lambda old, new: jnp.where(moved.stay, old, new), unmoved, moved)
@@ -421,10 +421,10 @@ def following(
     policy: Network,
     critic: Network,
 ) -> Step:
-    """The step of networks and hyperparameters that follow the run.
+    """The step, rebuilt at every update from the state of the run.
 
-    Networks that standardise observations do it by the statistics so far, and annealed
-    hyperparameters are those of the update; without either the step is made once.
+    Networks standardise observations by the running statistics, and annealed hyperparameters take
+    their value at this update. If the settings ask for neither, the step is built once.
 
     Args:
         make_step: Policy, critic, hyperparams -> step.
@@ -487,8 +487,8 @@ def make_train(
 
 
 def as_arrays(hyperparams: Hyperparams) -> Hyperparams:
-    """Hyperparameters as arrays that the compiler does not read: bits must not depend on who passes
-    them, as constants of a program or as its arguments.
+    """Returns the hyperparameters as arrays behind an optimization barrier, so that XLA cannot fold
+    them: a run has the same bits whether they are constants of the program or its arguments.
     """
     real = jnp.zeros(()).dtype
     scalars: dict[str, Any] = {
@@ -509,9 +509,9 @@ def make_chunk(
     """`chunk(state, keys [n], hyperparams, count=n) -> state, metrics [n]`: `count` more updates;
     it may be traced.
 
-    A part of a long run, with logging and saving between parts. Bitwise identical to one scan where
-    `count` is traced: a loop that is known to turn once is compiled without the loop, and may round
-    otherwise. Metrics beyond `count` are zeros.
+    One part of a long run, with logging and saving between parts. Bitwise identical to a single
+    scan if `count` is traced: XLA inlines a loop whose trip count is known to be one, and the
+    inlined body may round differently. Metrics beyond `count` are zeros.
 
     Args:
         config: The settings.
@@ -567,10 +567,9 @@ def training_keys(
 
 def _minibatches(config: Config, key: PRNGKeyArray) -> Int[Array, "steps rows"]:
     """The environments of each minibatch, [epochs · minibatches, B / minibatches], reshuffled every
-    epoch.
+    epoch; with `minibatch_size` its steps, [epochs · T B / minibatch_size, minibatch_size].
 
-    Groups are shuffled whole: a minibatch has all episodes of a group or none. With
-    `minibatch_size` it is the steps of the window, of all environments together, that are shuffled.
+    Groups are shuffled whole: a minibatch has all episodes of a group or none.
     """
 
     def shuffled(key: PRNGKeyArray) -> Int[Array, " things"]:

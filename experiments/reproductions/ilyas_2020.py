@@ -42,7 +42,7 @@ class Options(reporting.Files):
 
 
 def _tuned_for_ppo() -> list[str]:
-    """Environments that need no library more."""
+    """Environments that PPO is tuned for and that need no extra library."""
     return [env for env, labels in TUNED.items() if "ppo" in labels and ":" not in env]
 
 

@@ -123,7 +123,7 @@ class Options:
 
 
 def main() -> None:
-    """Prints a table per setting: a row per program, with the speed of pg as a multiple of its."""
+    """Prints a table per setting: one row per program, with pg's speed relative to it."""
     options = cli.options(Options, cli.docstring_of(__file__))
     if options.report and options.json:
         tables.insert(options.report, report(json.loads(options.json.read_text("utf-8"))), MARKS)

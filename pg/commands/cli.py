@@ -57,7 +57,7 @@ from pg.settings.stored_params import FIELDS as STORED
 MISTAKE = 2  # in the arguments, or a folder that cannot be used
 NOT_FINITE = 3  # a run stopped: a number was not finite, or no action was legal at a step
 CANNOT_WRITE = 74  # the disk is full, or not to be written to
-AGAIN = 75  # taken away by SIGTERM or SIGUSR1, or a job lost a process: the same again goes on
+AGAIN = 75  # preempted by SIGTERM or SIGUSR1, or a process was lost: rerun the command to resume
 INTERRUPTED = 130  # Ctrl-C, as shells have it
 
 

@@ -35,7 +35,7 @@ from pg.reports import curves, drawings
 from pg.runs import code, encoding, files, folders, interrupts
 from pg.trackers import base as tracking
 
-# fields of Config that may be others when a run is resumed
+# fields of Config that may change when a run is resumed
 MAY_CHANGE = ("num_updates", "on_nonfinite", "micro_batches")
 SCHEDULES = ("schedule", "entropy_schedule", "epsilon_schedule")
 # Parts of the wall time of a run, as its summary calls them, in words.

@@ -82,7 +82,7 @@ def help_text() -> str:
         [
             USAGE,
             "",
-            "Policy gradients in JAX: every estimator held against its exact expectation.",
+            "Policy gradients in JAX: every estimator tested against its exact expectation.",
             "",
             *lines,
             "",

@@ -158,8 +158,8 @@ class Following:
     there are evaluations while it trains.
     """
     log: tuple[str, ...] = ()
-    """Trackers that follow the run, of tensorboard, wandb, mlflow and aim, several with blanks in
-    between; each is an optional extra of the same name.
+    """Experiment trackers to log to, separated by spaces: tensorboard, wandb, mlflow, aim; each is
+    an optional extra of the same name.
     """
 
     def check_following(self) -> None:
@@ -190,8 +190,8 @@ class Machine:
     shard: Shard = "seeds"
     """Axis that is sharded over devices: seeds, that is runs, or the environments of each run."""
     cpu_devices: int | None = None
-    """Number of devices that the CPU counts as; none: for seeds one per core, for envs too where it
-    makes a run faster, else one.
+    """Number of XLA devices that the CPU is split into; none: one per core for seeds, and for envs
+    where that makes a run faster, else one.
     """
     distributed: bool = False
     """This process is one of several, started by SLURM, Open MPI, Kubernetes or a TPU pod."""

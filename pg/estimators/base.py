@@ -163,9 +163,9 @@ def build_estimator(
     """The estimator of a choice of Ψ (`weigh`) and of a surrogate (`gain`).
 
     loss = -(1/N) Σ (gain + entropy_coef H(π)) + value_coef (1/N) Σ ½ (predict - target)², Σ over
-    valid steps. The reward that `weigh` sees is r - temperature × the log-probability with which
-    the action was taken: that is r - temperature log π on-policy, and `off_policy` makes it so of
-    the batch of another policy, as `own_entropy` does where `weigh` has the ratio already.
+    valid steps. `weigh` sees the rewards r - temperature log μ(a|s), μ the policy that acted, which
+    on-policy is π. `off_policy` replaces log μ by log π, at the cost of one more forward pass; a
+    `weigh` that computes the ratio anyway calls `own_entropy` instead.
 
     Args:
         policy: The policy that learns.
@@ -182,12 +182,12 @@ def build_estimator(
         whole_episodes: `gain` of a step depends on the other steps of its episode, as with the
             ratio of a whole sequence: time is not cut into blocks.
         further: What is to be rolled out beside a batch, as `weigh` compares it with that.
-        off_policy: The batch may be of another policy, as with a lag: where there is a temperature,
-            the reward is made that of the policy before its first step, by one more forward pass.
+        off_policy: The batch may come from another policy, as with a lag: if there is a
+            temperature, one more forward pass replaces log μ by log π in the reward.
 
     Raises:
-        ValueError: While traced, for another shape of what networks, `weigh`, `gain` and `predict`
-            give: broadcast where T = B, it would give a wrong number.
+        ValueError: While tracing, if an output of a network, `weigh`, `gain` or `predict` has the
+            wrong shape: with T = B it might broadcast to a wrong number.
     """
     accepts = (accepts,) if isinstance(accepts, str) else accepts
     _check_parts(policy, critic, h, weigh, gain, predict, watch, accepts)
@@ -560,9 +560,9 @@ def valued(critic: Network, params: Params, traj: Trajectory) -> Valued:
 def standardise(batch: Weighted) -> Weighted:
     """The batch with Ψ less its mean, over its standard deviation, both over the valid steps.
 
-    As in PPO's codes (Andrychowicz et al. 2020, 2006.05990, C67); biased: the scale is random and
-    correlated with the sample, and the mean subtracted contains the own step. All Ψ are 0 where
-    they are equal but for rounding.
+    As implementations of PPO do (Andrychowicz et al. 2020, 2006.05990, C67). Biased: the scale is
+    random and correlated with the sample, and the mean includes the step itself. If all Ψ are equal
+    up to rounding, they become 0.
     """
     # Ψ is what is left of it once V is subtracted
     if getattr(batch.target, "shape", None) == batch.psi.shape:

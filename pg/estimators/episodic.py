@@ -181,7 +181,7 @@ def optimal_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estima
     """For every parameter its own variance-minimising constant, from the other episodes (Peters &
     Schaal 2008).
 
-    Where all others are 0, so is bⱼ.
+    bⱼ is 0 if Zₘⱼ is 0 for all other episodes.
 
     Ψₜ = R - bⱼ,  bⱼ = Σ_{m≠n} Rₘ Zₘⱼ² / Σ_{m≠n} Zₘⱼ²,  Zⱼ = Σₜ ∂ log π / ∂θⱼ
     Unbiased for: J.
@@ -252,11 +252,11 @@ def state_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
 
 def centred_state_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """state_value less what V is off by at this step on the other episodes, ended ones counting 0
-    (time_baseline of the residuals).
+    """state_value less the mean residual G - V of the other episodes at the same step, ended ones
+    counting 0 (time_baseline of the residuals).
 
-    A V that is wrong by a function of the time, as one that does not see the time left is, does no
-    harm.
+    An error of V that depends on the time alone cancels, such as that of a V that cannot see the
+    time left.
 
     Ψₜ = γᵗ Aₜ - (1/(N-1)) Σ_{m≠n} γᵗ Aₜ⁽ᵐ⁾,  A = G - V(s)
     Unbiased for: J: for any V, as it was fitted to earlier batches.

@@ -1,5 +1,5 @@
-"""Checkpoints: all that vmapped runs need to go on, bit for bit, from the update after which they
-were written.
+"""Checkpoints: all that vmapped runs need to resume, bitwise identical to uninterrupted ones, from
+the update after which they were written.
 
     FOLDER/00000040.<sha256>.safetensors   states after update 40, leaves [n, ...], and whose; with
                                            evaluations, the best parameters until then, best/...
@@ -9,9 +9,9 @@ A checkpoint is one file, which appears whole, by one renaming, after the metric
 read only if its bytes have the digest in its name, and used only if every array has the type and
 the shape that the run at hand has. No key is kept, since an update's key follows from its number.
 
-Why not Orbax (0.12.8): it spreads a state over ten files; restores flipped bytes and casts other
-types without a word; refuses arrays without elements; and on a full disk goes on writing in threads
-that fail later, unasked.
+Why not Orbax (0.12.8): it spreads a state over ten files; silently restores corrupted bytes and
+casts mismatched dtypes; rejects empty arrays; and on a full disk keeps writing in background
+threads, whose failure surfaces later.
 """
 
 import hashlib

@@ -187,7 +187,7 @@ def run(
         States [S, ...], metrics [S, updates] by name, and how the training ended.
 
     Raises:
-        ValueError: settings that are not valid or do not fit together, or seeds that are none.
+        ValueError: settings that are invalid or do not fit together, or invalid seeds.
     """
     check_config(config)
     hyperparams = config.hyperparams() if hyperparams is None else hyperparams
@@ -319,12 +319,12 @@ def compile_programs(
     """The programs for `num_runs` runs, a multiple of what `layout.round_up` gives.
 
     hyperparams: leaves [>= 1]; their types count, and the largest time limit among them. episodes:
-    of each evaluation; 0: none. exact: runs one after the other, each with the bits that it has
-    alone. length: updates of a call, at most; default: a fortieth of the run.
+    of each evaluation; 0: none. exact: runs one after the other, bitwise identical to single-seed
+    runs. length: updates of a call, at most; default: a fortieth of the run.
 
-    A program that this process has compiled before is not compiled again, as the values of
-    hyperparameters are not part of it. It is traced again, to know that it is the same. One that
-    calls Python back is compiled each time: no trace tells what is called.
+    Programs are cached for the process: hyperparameter values are not part of a program, so it is
+    traced again, recognised by its text, and not compiled again. One with a host callback is always
+    compiled, as its text does not say which function of Python is called.
     """
     layout.check(config)
     values = {name: dict.fromkeys(x.tolist()) for name, x in hyperparams.env_params.items()}
@@ -651,9 +651,8 @@ def _compiled(
 
     exact: by the compiler's own options, for the bits of `jax.jit`. options: of `jax.jit`.
     """
-    # Arguments that the program does not use stay in its text, by which it is known. The settings
-    # would not do
-    # instead: an environment object, or a function it calls, may have changed in between.
+    # Unused arguments are kept, as the text of the program is its key in the cache. The settings
+    # cannot be the key: an environment object, or a function it calls, may have changed since.
     lowered = jax.jit(f, keep_unused=True, **options).lower(*args)
     text, compiler_options = lowered.as_text(), {} if exact else _compiler_options()
     # the text does not say which function of Python, nor what that closes over

@@ -1,4 +1,4 @@
-"""A run's folder: where it lies, who works in it, what was run, and how a file is put into it.
+"""A run's folder: its path, its lock, the settings of the run, and the writing of its files.
 
     OUT/ENV/ESTIMATOR/NAME/
         config.json      Config, Hyperparams, options   versions.json   software, device, git commit
@@ -169,7 +169,7 @@ def locked(folder: Path, *, of_run: bool = False) -> Iterator[None]:
     The operating system holds the lock, and drops it when the process ends, however it ends.
 
     Args:
-        folder: That is there.
+        folder: An existing folder.
         of_run: It was made for a run, and is removed at the end where nothing is in it, as of one
             that was refused.
     """

@@ -203,7 +203,7 @@ def sweep(
     """Trains every configuration with every seed.
 
     Run (g, s) is `make_train(config)(pg.seed_key(seeds[s]), configuration g)`: bit for bit where
-    `exact`, else up to the rounding of batched products, by which trajectories part in the end.
+    `exact`, else up to the rounding of batched products, which lets trajectories diverge in time.
 
     Args:
         config: static settings of all runs.

@@ -384,8 +384,8 @@ def say(text: str) -> None:
 def _take_versions(
     spec: SweepSpec, folder: Path, width: int, versions: Mapping[str, Any], done: int
 ) -> None:
-    """Has sweep.json hold the versions of today, where bits can depend on what has changed; says
-    and records that, where runs are finished under others. done: their number.
+    """Updates the versions in sweep.json if bits can depend on what has changed since; prints and
+    records the change if `done` > 0 runs finished under the old versions.
     """
     before = specs.stored_versions(folder)
     changed = checkpoints.changes(before, versions)
