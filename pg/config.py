@@ -643,33 +643,39 @@ def _is_number(x: Any, value: float) -> bool:
     return type(x).__module__ == "numpy" and bool((x == value).all())
 
 
+# The hyperparameters of which `check_together` reads the values.
+READ_TOGETHER = ("temperature", "momentum", "stop_kl")
+
+
 def check_together(config: Config, hyperparams: Hyperparams) -> None:
-    """Raises ValueError for a number that the rest of the settings excludes; arrays and tracers
-    pass unread.
+    """Raises ValueError for a number that the rest of the settings excludes, also among those of an
+    array of numpy. Arrays of jax and tracers pass unread.
     """
     _check_pair(config, hyperparams)
-    temperature = hyperparams.temperature
+    for temperature in _values(hyperparams.temperature):
+        if config.optimizer in AT_OTHER_PARAMETERS and temperature != 0:
+            raise ValueError(
+                f"optimizer={config.optimizer!r} needs a Ψ that does not depend on the policy, and "
+                f"with temperature={temperature!r} the reward contains -log π; use entropy_coef, "
+                "or another optimizer"
+            )
+    for momentum in _values(hyperparams.momentum):
+        if config.optimizer in EXTRAPOLATING and momentum > BELOW_ONE:
+            raise ValueError(
+                f"optimizer={config.optimizer!r} looks momentum / (1 - momentum) steps ahead: "
+                f"momentum must be below 1 in 32 bits, got {float(momentum)!r}"
+            )
+    for stop_kl in _values(hyperparams.stop_kl):
+        if config.policy_lag and math.isfinite(stop_kl):
+            raise ValueError(
+                f"stop_kl={stop_kl!r} bounds the divergence from the policy that has collected the "
+                f"batch, which with policy_lag={config.policy_lag} is large before the first step, "
+                "so that none may be taken: leave stop_kl out"
+            )
 
-    def is_set(value: Any) -> bool:
-        return isinstance(value, Real) and value != 0
 
-    if config.optimizer in AT_OTHER_PARAMETERS and is_set(temperature):
-        raise ValueError(
-            f"optimizer={config.optimizer!r} needs a Ψ that does not depend on the policy, and "
-            f"with temperature={temperature!r} the reward contains -log π; use entropy_coef, or "
-            f"another optimizer"
-        )
-    momentum = hyperparams.momentum
-    is_one = isinstance(momentum, Real) and float(momentum) > BELOW_ONE
-    if config.optimizer in EXTRAPOLATING and is_one:
-        raise ValueError(
-            f"optimizer={config.optimizer!r} looks momentum / (1 - momentum) steps ahead: momentum "
-            f"must be below 1 in 32 bits, got {float(momentum)!r}"
-        )
-    stop_kl = hyperparams.stop_kl
-    if config.policy_lag and isinstance(stop_kl, Real) and math.isfinite(stop_kl):
-        raise ValueError(
-            f"stop_kl={stop_kl!r} bounds the divergence from the policy that has collected the "
-            f"batch, which with policy_lag={config.policy_lag} is large before the first step, so "
-            "that none may be taken: leave stop_kl out"
-        )
+def _values(x: Any) -> list[Any]:
+    """A number, or the numbers of an array of numpy; [] of anything else."""
+    if isinstance(x, Real):
+        return [x]
+    return x.ravel().tolist() if type(x).__module__ == "numpy" else []

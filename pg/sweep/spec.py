@@ -23,6 +23,7 @@ from pg.accumulation import number_of_groups
 from pg.commands import cli
 from pg.config import (
     PARTS,
+    READ_TOGETHER,
     Config,
     Hyperparams,
     check_together,
@@ -85,7 +86,7 @@ class SweepSpec:
             number_of_groups(config)
             traced = self.traced(group)
             hyperparams_of(self.hyperparams, traced)
-            for name in ("temperature", "stop_kl"):
+            for name in READ_TOGETHER:
                 for value in traced.get(name, [getattr(self.hyperparams, name)]):
                     check_together(config, self.hyperparams._replace(**{name: value}))
 

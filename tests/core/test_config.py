@@ -35,7 +35,7 @@ from pg.optimizers import OPTIMIZERS
 from pg.presets import preset
 from pg.settings.choices import AT_OTHER_PARAMETERS
 from pg.settings.ranges import RANGES
-from pg.sweep import SweepSpec
+from pg.sweep import SweepSpec, grid, sweep
 from pg.train import make_learner
 from pg.tuned import TUNED
 
@@ -245,6 +245,7 @@ def test_gradients_at_earlier_parameters_exclude_a_temperature(optimizer: Any) -
         lambda: make_learner(config, h),
         lambda: SweepSpec(config, h, {}, range(1)),
         lambda: SweepSpec(config, Hyperparams(), {"temperature": [0.0, 0.1]}, range(1)),
+        lambda: sweep(config, range(1), grid(temperature=[0.0, 0.1])),
         lambda: SweepSpec(Config(preset=None), h, {"optimizer": ["adam", optimizer]}, range(1)),
     ]
     for call in calls:

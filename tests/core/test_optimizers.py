@@ -41,6 +41,7 @@ from pg.optimizers import (
     svrpg,
 )
 from pg.optimizers.curvature import surrogate
+from pg.sweep import SweepSpec, grid, sweep
 from pg.train import make_learner, make_train, training_keys
 
 S, A, H, GAMMA = 3, 2, 3, 0.8
@@ -697,6 +698,15 @@ def test_a_momentum_that_looks_infinitely_far_ahead_is_refused() -> None:
     for momentum in (1.0, 1 - 1e-9, np.float32(1.0), -0.1, float("nan")):
         with pytest.raises(ValueError, match=r"^igt looks .* must be in \[0, 1\), .* got "):
             igt(optax.sgd(0.1), momentum)
+
+
+def test_a_momentum_of_1_is_refused_among_those_of_a_sweep() -> None:
+    config = Config(optimizer="igt", num_envs=2, num_updates=1, preset=None)
+    momenta = [0.5, 1.0]
+    with pytest.raises(ValueError, match=r"must be below 1 in 32 bits, got 1\.0"):
+        SweepSpec(config, Hyperparams(), {"momentum": momenta}, range(2))
+    with pytest.raises(ValueError, match=r"must be below 1 in 32 bits, got 1\.0"):
+        sweep(config, range(2), grid(momentum=momenta))
 
 
 def test_every_step_of_every_run_has_a_key_of_its_own() -> None:
