@@ -1,11 +1,11 @@
-"""Runs in chunks: as many vmapped runs as fit into memory, one width for all, the last chunk filled
-up.
+"""Runs in chunks: as many vmapped runs as fit into memory, in chunks of one width, the last one
+padded.
 
     run r = (configuration g, seed s)     r = g · S + s
     chunk c = runs [c n, (c + 1) n)       n = width × devices
 
-A run's bits depend on its keys and on the width, not on the chunk it is in, nor, from two devices
-on, on how many devices or processes there are.
+The bits of a run depend on its keys and on the width, but not on its chunk, nor, with two or more
+devices, on the number of devices or processes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,11 +27,11 @@ from pg.runs.execution import Keep, OnChunk, PartialRun, Programs
 from pg.runs.interrupts import Interrupted
 from pg.train import TrainState
 
-# Vmapped runs on one device, at most. More would not be faster: a CPU's cache is full, and all
-# runs of a device wait for the one whose episodes last longest.
+# Vmapped runs on one device, at most. More are not faster: they exceed a CPU's cache, and all runs
+# of a device wait for the one with the longest episodes.
 WIDTH = {"cpu": 16}
 WIDTH_ELSEWHERE = 1024
-# Arrays of a chunk's metrics that a host holds: as they come, and joined.
+# Copies of a chunk's metrics on the host: those of each call, and all of them joined.
 _COPIES = 2
 
 
@@ -41,16 +41,16 @@ Keeping = Callable[[int, int, jax.Array, Hyperparams], tuple[PartialRun | None, 
 
 
 class Plan(NamedTuple):
-    """The compiled programs of a sweep, and the runs that each call of them trains."""
+    """The compiled programs of a sweep, and how many runs each call of them trains."""
 
     programs: Programs  # of `width` runs on each device
     width: int
-    bytes_per_run: int  # of a device's memory, by the compiler's own account
-    compilations: int  # of the training program, until it fitted
+    bytes_per_run: int  # of device memory, according to the compiler
+    compilations: int  # of the training program, until it fitted into memory
 
     @property
     def chunk(self) -> int:
-        """Runs of a chunk, n."""
+        """Number of runs in a chunk, n."""
         return self.programs.num_runs
 
 
@@ -60,7 +60,7 @@ class Chunk(NamedTuple):
     start: int
     states: TrainState
     metrics: dict[str, np.ndarray]  # [n, num_updates]
-    evaluation: dict[str, Evaluation]  # [n, episodes] of each way to act; {}: none was wanted
+    evaluation: dict[str, Evaluation]  # [n, episodes] for each way to act; {} without evaluation
 
 
 def plan(
@@ -78,23 +78,23 @@ def plan(
 ) -> Plan:
     """Compiles the programs for as many vmapped runs as are useful and fit into memory.
 
-    The program is compiled, which takes no memory yet, and asked what it would need; where that is
-    too much, the width is lowered by what a run needs.
+    A program is compiled, which allocates nothing yet, and the compiler says how much memory it
+    needs; if that is too much, it is compiled again with fewer runs.
 
     Args:
         config: static settings.
-        hyperparams: leaves [>= 1], as of `execution.compile_programs`.
+        hyperparams: leaves [>= 1], see `execution.compile_programs`.
         num_runs: runs of the whole sweep.
         layout: the layout of the runs over devices.
         width: vmapped runs on each device, at most; default: `WIDTH`.
-        fixed: keep the width, since bits depend on it.
-        budget: bytes for the programs; None: what is free.
-        episodes: of each evaluation; 0: none.
+        fixed: do not lower the width, since bits depend on it.
+        budget: bytes for the programs; None: the free memory.
+        episodes: episodes of each evaluation; 0: no evaluation.
         actions: ways to act in the evaluation.
         exact: runs one after the other, bitwise identical to single-seed runs.
 
     Raises:
-        ValueError: not even one run fits, or not as many as are fixed.
+        ValueError: not even one run fits into memory, or not as many as the fixed width.
     """
     parts = layout.round_up(1)
     most = width or WIDTH.get(jax.default_backend(), WIDTH_ELSEWHERE)
@@ -111,8 +111,7 @@ def plan(
             actions=actions,
             exact=exact,
         )
-        # A program in exact mode has the memory of one run but the results of all; the host has the
-        # metrics twice.
+        # In exact mode a program needs the memory of one run, and holds the results of all.
         on_host = _COPIES * width * 4 * config.num_updates * _num_metrics(programs)
         need = local * (programs.num_bytes + on_host)
         if need <= budget:
@@ -124,11 +123,11 @@ def plan(
                 f"memory: {what}, and there are {memory.readable(budget)}: fewer envs or devices"
             )
         width = max(1, min(width - 1, int(width * budget / need)))
-    raise AssertionError("the width falls at every turn")
+    raise AssertionError("the width decreases in every iteration")
 
 
 def each_of(num_devices: int) -> str:
-    """All devices, for people."""
+    """The devices in words, as "each of 2 devices"."""
     return "one device" if num_devices == 1 else f"each of {num_devices} devices"
 
 
@@ -143,17 +142,17 @@ def chunks(
     keeping: Keeping = lambda *_: (None, None),
     until: int | None = None,
 ) -> Iterator[Chunk]:
-    """Trains the chunks from run `start` on, and yields each once it is finished.
+    """Trains the runs from `start` on, and yields each chunk as soon as it is finished.
 
     Args:
-        plan: of the sweep.
-        config: its static settings.
+        plan: the compiled programs.
+        config: static settings of the runs.
         keys: for training and for evaluation, [N] each.
         hyperparams: leaves [N].
         start: the first run.
-        on_chunk: as of `execution.run`, within a chunk.
+        on_chunk: called while a chunk trains, see `execution.run`.
         keeping: checkpoints of a chunk.
-        until: as of `execution.train`.
+        until: the update at which to stop, see `execution.train`.
 
     Raises:
         Interrupted: after a signal.
@@ -211,10 +210,10 @@ def sweep(
         hyperparams: leaves [G] or scalars, as `grid`, `random` and `sobol` make them; default:
             `config.hyperparams()`.
         width: vmapped runs on each device, at most.
-        budget: bytes for the programs; default: what is free.
+        budget: bytes for the programs; default: the free memory.
         exact: runs one after the other within the program.
         layout: the layout of the runs over devices; default: seeds over all devices.
-        parts: `estimator`, `policy`, `critic` and `optimizer` of one's own, as of `make_learner`.
+        parts: custom `estimator`, `policy`, `critic` and `optimizer`, see `make_learner`.
 
     Returns:
         States [G, S, ...] and metrics [G, S, num_updates], on the host.

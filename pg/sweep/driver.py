@@ -1,5 +1,6 @@
-"""The driver of a sweep: plans the runs that are missing, trains them chunk by chunk, and writes
-them; of several processes the first one writes for all.
+"""The driver of a sweep: plans the missing runs, trains them chunk by chunk, and writes results.
+
+In a job of several processes the first one writes for all.
 """
 
 import contextlib
@@ -53,25 +54,24 @@ def run_sweep(
     limit: int | None,
     fresh: int,
 ) -> int:
-    """Runs what is missing in the folder, ranks the configurations, and trains the best one on
-    fresh seeds.
+    """Trains the runs that are missing in the folder, ranks the configurations, and trains the best
+    one on fresh seeds.
 
     Args:
         spec: configurations × seeds.
-        folder: of the sweep.
-        layout: of the runs over devices.
-        checkpointing: within a chunk.
-        width: vmapped runs on each device, at most, as of `chunks.plan`.
-        limit: bytes of memory that this process may have; None: what is free.
+        folder: the folder of the sweep.
+        layout: the layout of the runs over devices.
+        checkpointing: when checkpoints are written within a chunk.
+        width: vmapped runs on each device, at most, see `chunks.plan`.
+        limit: bytes of memory that this process may use; None: the free memory.
         fresh: number of fresh seeds; 0: none.
 
     Returns:
-        The exit code, as of `cli`: 0, or NOT_FINITE where every run diverged, or every one of the
-        best configuration on fresh seeds.
+        The exit code, see `cli`: 0, or NOT_FINITE if every run diverged, or every run of the best
+        configuration on fresh seeds.
 
     Raises:
-        ValueError: as `run` does, where another process works in the folder, and as `spec.check`
-        does.
+        ValueError: another process works in the folder, or as `run` and `spec.check`.
     """
     specs.check(spec, layout)
     say(f"{spec.title}: {tried(spec.num_configurations, len(spec.seeds))}; {folder}")
@@ -92,27 +92,27 @@ def run_sweep(
 
 
 def tried(num_configurations: int, num_seeds: int) -> str:
-    """The numbers of configurations and of the seeds of each, for people."""
+    """The number of configurations and seeds in words, as "3 configurations × 8 seeds"."""
     configurations = numerals.counted(num_configurations, "configuration")
     return f"{configurations} × {numerals.counted(num_seeds, 'seed')}"
 
 
 def say_presets(spec: SweepSpec) -> None:
-    """Says which settings are those of each configuration's estimator and environment."""
+    """Prints which settings follow each configuration's own estimator and environment."""
     if spec.presets:
         names = ", ".join(spec.presets)
         say(f"as with pg train, each configuration has its own {names} (sweep.json lists them)")
 
 
 def say_promises(configs: Iterable[Config]) -> None:
-    """Says what becomes of unfinished episodes where runs of these settings are interrupted."""
+    """Prints how unfinished episodes resume if runs with these settings are interrupted."""
     for sentence in host_states.promises(configs):
         say(sentence)
 
 
 def say_unused(spec: SweepSpec, names: Iterable[str]) -> None:
-    """Says which of the varied hyperparameters change nothing in any configuration, in the first
-    process of a job, which alone traces the updates.
+    """Prints which of the varied hyperparameters have no effect in any configuration, in the first
+    process of a job: it takes a trace of the updates.
     """
     if not devices.is_first():
         return
@@ -136,23 +136,23 @@ def run(
     limit: int | None = None,
     rung: Rung = rungs.WHOLE,
 ) -> int | None:
-    """Runs what is missing in the folder; every chunk is written once it is finished.
+    """Trains the runs that are missing in the folder; each chunk is written when it is finished.
 
     Args:
         spec: configurations × seeds.
-        folder: of the sweep.
-        layout: of the runs over devices.
-        checkpointing: within a chunk.
-        width: as of `chunks.plan`; of a sweep that was started before, the one it was started with.
-        fixed: as of `chunks.plan`.
-        limit: bytes of memory that this process may have; None: what is free.
-        rung: the part of their updates that a search trains here; default: all.
+        folder: the folder of the sweep.
+        layout: the layout of the runs over devices.
+        checkpointing: when checkpoints are written within a chunk.
+        width: see `chunks.plan`; a sweep that is resumed keeps its width.
+        fixed: see `chunks.plan`.
+        limit: bytes of memory that this process may use; None: the free memory.
+        rung: the range of updates that a search trains here; default: all.
 
     Returns:
-        The width of the chunks; None: there was nothing to run.
+        The width of the chunks; None if there was nothing to run.
 
     Raises:
-        ValueError: for another width than the one it was started with, and as `chunks.plan` does.
+        ValueError: the sweep was started with another width, or as `chunks.plan`.
         Interrupted: after a signal.
     """
     done, stored = specs.start(spec, folder) if devices.is_first() else (0, None)
@@ -228,7 +228,7 @@ def compile_plan(
 
 
 def described(plan: Plan, num_runs: int, layout: Layout) -> str:
-    """The plan, for people."""
+    """The plan in words."""
     size = plan.programs.num_bytes * layout.num_local
     on = chunks.each_of(layout.mesh.size)
     if jax.process_count() > 1:
@@ -252,11 +252,11 @@ def finish(
     width: int | None,
     limit: int | None = None,
 ) -> bool:
-    """Ranks the configurations, draws them, trains the best one on fresh seeds, and prints and
-    writes the report.
+    """Ranks and plots the configurations, trains the best one on fresh seeds, and prints and writes
+    the report.
 
-    Arguments are as of `run_sweep`. Returns True where there is a mean return to report. Where
-    every run diverged there is no best configuration, and nothing more is trained.
+    The arguments are those of `run_sweep`. Returns True if there is a mean return to report. If
+    every run diverged, there is no best configuration, and nothing else is trained.
     """
     ranked = report.rank(spec, sweeps.read_runs(folder)) if devices.is_first() else []
     best = devices.agreed(ranked[0].configuration if report.any_finite(ranked) else NO_BEST)
@@ -289,15 +289,16 @@ def conclude(
     draw: Callable[[], list[Path]],
     about: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Prints and writes the report. Returns True where there is a mean return to report.
+    """Prints and writes the report. Returns True if there is a mean return to report.
 
     Args:
-        spec: has the names that are varied, and the seeds.
-        folder: for the files.
+        spec: the names that are varied, and the seeds.
+        folder: the folder of the sweep.
         ranked: all configurations, the best first; [] in processes that do not write.
-        try_again: trains the best one on fresh seeds, and returns its summary; None: it is not.
+        try_again: trains the best one on fresh seeds, and returns its summary, or None if there are
+            no fresh seeds.
         draw: draws the figures, and returns their files.
-        about: what else the summary has.
+        about: further entries of the summary.
     """
     if ranked:
         report.write(spec, folder, ranked)
@@ -327,7 +328,7 @@ def fresh(
     limit: int | None,
 ) -> dict[str, Any]:
     """Trains configuration `best` on seeds beyond those of the sweep, in the run folder
-    FOLDER/best, and returns its summary. Other arguments are as of `run_sweep`.
+    FOLDER/best, and returns its summary. The other arguments are those of `run_sweep`.
     """
     config, _ = next(group for group in spec.programs() if best in group[1])
     seeds = range(spec.seeds.stop, spec.seeds.stop + num_seeds)
@@ -376,7 +377,7 @@ def fresh(
 
 
 def say(text: str) -> None:
-    """Prints one paragraph, in the first process of a job, in lines that fit the terminal."""
+    """Prints a paragraph, wrapped to the terminal, in the first process of a job."""
     if devices.is_first():
         cli.say(text)
 
@@ -394,7 +395,7 @@ def _take_versions(
     resumed = list(before.get("resumed", []))
     if done:
         say(
-            f"note: the runs to come may differ in bits from those that are finished, as "
+            f"note: the remaining runs may differ in bits from the finished ones, since "
             f"{'; '.join(changed)}"
         )
         resumed.append({"changed": changed})
@@ -411,7 +412,7 @@ def _run_group(
     checkpointing: Checkpointing,
     rung: Rung,
 ) -> None:
-    """The runs of one static setting from its run `start` on."""
+    """Trains the runs of one static setting, from its run `start` on."""
     num_updates = rung.updates(config)
     first, count = group.start * len(spec.seeds), len(group) * len(spec.seeds)
     seeds = np.arange(count) % len(spec.seeds)
@@ -530,7 +531,7 @@ def _keeping(
 
 
 def _discard(folder: Path, pattern: str) -> None:
-    """Removes the checkpoints in folders below one that is no link."""
+    """Removes the checkpoints below a folder, unless that is a symbolic link."""
     if not folder.is_symlink():
         for place in sorted(folder.glob(pattern)):
             checkpoints.discard(place)

@@ -1,7 +1,7 @@
-"""Configurations that Optuna's samplers propose, from the scores of those before.
+"""Configurations that Optuna's samplers propose from the scores of earlier ones.
 
-No study is kept: each batch is asked of a new one, which is told all that is on file, so that a
-search that goes on proposes what it would have proposed. Nothing here imports jax.
+Each batch comes from a new study that is told all stored scores, so that a search that is resumed
+makes the proposals of an uninterrupted one. This module does not import jax.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from pg.sweep.spaces import Range, Space, Table, is_whole
 
 
 def check_installed() -> None:
-    """Raises ValueError where there is no Optuna."""
+    """Raises ValueError unless Optuna is installed."""
     if importlib.util.find_spec("optuna") is None:
         raise ValueError(
             "method='tpe' needs optuna, which is not installed: pip install -e '.[optuna]'"
@@ -25,22 +25,22 @@ def check_installed() -> None:
 def propose(
     spaces: Mapping[str, Space], told: Table, scores: Sequence[float], num: int, seed: Sequence[int]
 ) -> Table:
-    """`num` configurations of the tree-structured Parzen estimator (Bergstra et al. 2011); the
+    """`num` configurations from the tree-structured Parzen estimator (Bergstra et al. 2011); the
     first ten of a search are drawn at random.
 
     Args:
-        spaces: by name.
-        told: values by name of the configurations before.
-        scores: theirs, larger is better; NaN: a seed diverged, which is worse than any score.
+        spaces: the space of each name.
+        told: the values of the earlier configurations, by name.
+        scores: their scores, larger is better; NaN: a seed diverged, which is worse than any score.
         num: number of configurations.
-        seed: whole numbers, others for each batch of a search.
+        seed: whole numbers, different for each batch of a search.
     """
     import optuna
 
     distributions = {name: _distribution(name, space) for name, space in spaces.items()}
     sampler = optuna.samplers.TPESampler(
         seed=int(np.random.SeedSequence(list(seed)).generate_state(1)[0]),
-        constant_liar=True,  # a batch should not be one configuration many times
+        constant_liar=True,  # a batch should not repeat one configuration
     )
     with _quiet(optuna):
         study = optuna.create_study(direction="maximize", sampler=sampler)
@@ -58,8 +58,8 @@ def propose(
 
 
 def corners(spaces: Mapping[str, Space]) -> Table:
-    """Configurations with every value of a list and both ends of a range, to be checked before
-    anything is trained.
+    """Configurations that contain every listed value and both ends of every range, so that all can
+    be checked before training.
     """
     ends = {name: _ends(name, space) for name, space in spaces.items()}
     longest = max(map(len, ends.values()), default=0)
@@ -80,7 +80,7 @@ def _distribution(name: str, space: Space) -> Any:
     from optuna import distributions
 
     if not isinstance(space, Range):
-        return distributions.CategoricalDistribution(range(len(space)))  # their numbers
+        return distributions.CategoricalDistribution(range(len(space)))  # positions in the list
     if is_whole(name):
         low, high = round(space.low), round(space.high)
         return distributions.IntDistribution(low, high, log=space.log)
@@ -88,7 +88,7 @@ def _distribution(name: str, space: Space) -> Any:
 
 
 def _stored(space: Space, value: Any) -> Any:
-    """A value as Optuna has it: of a list its number there."""
+    """A value as Optuna stores it: its position, if the space is a list."""
     return value if isinstance(space, Range) else list(space).index(value)
 
 
@@ -99,7 +99,7 @@ def _value(space: Space, stored: Any) -> Any:
 
 @contextlib.contextmanager
 def _quiet(optuna: Any) -> Iterator[None]:
-    """Without a line for each study."""
+    """Silences Optuna's message about each study."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

@@ -1,8 +1,8 @@
-"""The report of a sweep: configurations ranked by their mean over seeds with intervals, figures,
-and the best one on fresh seeds.
+"""The report of a sweep: its configurations ranked by their mean over seeds, with intervals and
+figures, and the best one on fresh seeds.
 
-The best of many configurations looks better than it is, since luck was selected too. Its return on
-seeds that had no part in the choice is the one to report.
+The best of many configurations looks better than it is, since selection favours luck. The return to
+report is that on seeds which had no part in the selection.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -25,18 +25,18 @@ DRAWN = 5  # learning curves
 
 
 class Ranked(NamedTuple):
-    """A configuration with the scores of its seeds."""
+    """A configuration and the scores of its seeds."""
 
     configuration: int
     values: dict[str, Any]
-    scores: np.ndarray  # mean return of the final evaluation, of the seeds that stayed finite
-    mean: Estimate  # over these seeds; NaN where there is none
-    diverged: int  # seeds that ended at a number which was not finite
+    scores: np.ndarray  # mean return in the final evaluation of each seed that did not diverge
+    mean: Estimate  # over these seeds; NaN without any
+    diverged: int  # number of seeds that diverged
     env_steps: float  # mean over seeds
-    stage: Mapping[str, Any] = {}  # how far a search has trained it, by the names of columns
+    stage: Mapping[str, Any] = {}  # of a search: how far it was trained, by column
 
     def cells(self) -> list[str]:
-        """As a line of the table."""
+        """The line of the table."""
         return [
             *map(_number, self.values.values()),
             *map(str, self.stage.values()),
@@ -51,8 +51,8 @@ MetricsOf = Callable[[Ranked], dict[str, np.ndarray]]
 
 
 def rank(spec: SweepSpec, rows: Mapping[str, np.ndarray]) -> list[Ranked]:
-    """The configurations whose seeds are all done, the best first; those with a seed that diverged
-    after the others.
+    """The configurations whose seeds are all finished, the best first; those with a diverged seed
+    come last.
     """
     ranked = []
     for g in range(len(rows["run"]) // len(spec.seeds)):
@@ -67,7 +67,7 @@ def rank(spec: SweepSpec, rows: Mapping[str, np.ndarray]) -> list[Ranked]:
 
 
 def ordered(ranked: Iterable[Ranked]) -> list[Ranked]:
-    """The best first; those with a seed that diverged after the others."""
+    """The configurations, the best first; those with a diverged seed come last."""
 
     def key(r: Ranked) -> tuple[bool, float]:
         return r.diverged > 0, -np.nan_to_num(r.mean.value, nan=-np.inf)
@@ -76,7 +76,7 @@ def ordered(ranked: Iterable[Ranked]) -> list[Ranked]:
 
 
 def table(spec: SweepSpec, ranked: list[Ranked], shown: int = SHOWN) -> str:
-    """The best configurations, aligned."""
+    """The best configurations, as a table of aligned columns."""
     stage = ranked[0].stage if ranked else {}
     head = ["", *spec.table, *stage, "mean return [95 %]", "diverged", "steps a seed"]
     rows = [[str(i + 1), *r.cells()] for i, r in enumerate(ranked[:shown])]
@@ -91,7 +91,7 @@ def table(spec: SweepSpec, ranked: list[Ranked], shown: int = SHOWN) -> str:
 
 
 def write(spec: SweepSpec, folder: Path, ranked: list[Ranked]) -> None:
-    """configurations.csv: a line per configuration, the best first."""
+    """Writes configurations.csv, a line per configuration, the best first."""
     names = (
         "rank",
         "configuration",
@@ -122,8 +122,8 @@ def write(spec: SweepSpec, folder: Path, ranked: list[Ranked]) -> None:
 
 
 def draw(spec: SweepSpec, folder: Path, ranked: list[Ranked]) -> list[Path]:
-    """Draws learning curves of the best configurations, the return against each name, and of two
-    names a map. Returns the files.
+    """Draws learning curves of the best configurations, the return against each setting, and a heat
+    map if two settings are varied. Returns the files.
     """
 
     def metrics_of(r: Ranked) -> dict[str, np.ndarray]:
@@ -142,10 +142,10 @@ def draw_curves(
     """Draws learning curves, and returns their file.
 
     Args:
-        spec: of the sweep.
-        folder: for the file.
-        best: the configurations that are drawn.
-        metrics_of: reads the metrics of one of them.
+        spec: the sweep.
+        folder: where the file is written.
+        best: the configurations to draw.
+        metrics_of: reads the metrics of a configuration.
     """
     drawn = []
     lines: dict[str, Curve] = {}
@@ -166,13 +166,13 @@ def draw_curves(
 def draw_sensitivity(
     spec: SweepSpec, folder: Path, ranked: list[Ranked], remark: str = ""
 ) -> list[Path]:
-    """Draws the return against each name, and of two names a map. Returns the files.
+    """Draws the return against each setting, and a heat map if two are varied. Returns the files.
 
     Args:
-        spec: of the sweep.
-        folder: for the files.
+        spec: the sweep.
+        folder: where the files are written.
         ranked: configurations that were trained equally long.
-        remark: for the title.
+        remark: appended to the title.
     """
     title, drawn = _title(spec) + remark, []
     finite = [r for r in ranked if np.isfinite(r.mean.value)]
@@ -197,12 +197,12 @@ def summary(
     """The content of summary.json.
 
     Args:
-        spec: of the sweep.
+        spec: the sweep.
         ranked: its configurations.
         again: the summary of the best one on fresh seeds.
 
     Returns:
-        JSON-able data; where no run stayed finite there is no best configuration, and no mean.
+        JSON-able data; without a best configuration and a mean if every run diverged.
     """
     best = ranked[0]
     return {
@@ -219,7 +219,7 @@ def summary(
 
 
 def verdict(spec: SweepSpec, ranked: list[Ranked], again: Mapping[str, Any] | None) -> str:
-    """A sentence on the best configuration, for people."""
+    """A sentence about the best configuration."""
     if not any_finite(ranked):
         total = sum(r.diverged for r in ranked)
         return (
@@ -254,7 +254,7 @@ def verdict(spec: SweepSpec, ranked: list[Ranked], again: Mapping[str, Any] | No
 
 
 def any_finite(ranked: list[Ranked]) -> bool:
-    """True where a run stayed finite, so that there is a best configuration."""
+    """True if a run did not diverge, so that there is a best configuration."""
     return any(len(r.scores) for r in ranked)
 
 

@@ -1,11 +1,11 @@
-"""Successive halving (Jamieson & Talwalkar 2016): all configurations train for a first part of
-their updates, the best go on, and those of the last rung have trained for all of them.
+"""Successive halving (Jamieson & Talwalkar 2016): all configurations train for the first part of
+their updates, the best continue, and those that reach the last rung train for all of them.
 
     rung k = 0, ..., K - 1      updates ⌈N / η^(K - 1 - k)⌉      configurations ⌊G / η^k⌋
 
-A rung is a sweep of its configurations, whose runs go on from the checkpoints of the rung before.
-As one program trains every rung, with the schedules of all N updates, a run that was carried over
-is bitwise identical to one that was trained in one go.
+A rung is a sweep of its configurations, whose runs continue from the checkpoints of the previous
+rung. The same program trains every rung, with the schedules of all N updates, so that a run over
+several rungs is bitwise identical to one without a pause.
 """
 
 from collections.abc import Mapping
@@ -25,36 +25,36 @@ from pg.train import TrainState
 
 
 class Earlier(NamedTuple):
-    """The rung before, and those of its configurations that go on."""
+    """The previous rung, and its surviving configurations."""
 
     spec: SweepSpec
     folder: Path
-    configurations: list[int]  # their numbers there, in the order of the next rung
+    configurations: list[int]  # the survivors' numbers in it, in the order of the next rung
 
     def run(self, number: int) -> int:
-        """The number there of a run of the next rung."""
+        """The number that a run of the next rung has in this one."""
         num_seeds = len(self.spec.seeds)
         g, s = divmod(number, num_seeds)
         return self.configurations[g] * num_seeds + s
 
 
 class Rung(NamedTuple):
-    """The part of their updates that the runs of a sweep are trained for."""
+    """The part of their updates for which the runs of a sweep are trained."""
 
-    divisor: int  # of a run's updates; 1: the last rung
+    divisor: int  # runs train for num_updates / divisor updates; 1: the last rung
     earlier: Earlier | None = None
 
     @property
     def is_last(self) -> bool:
-        """True where the runs are trained for all of their updates."""
+        """True if the runs are trained for all of their updates."""
         return self.divisor == 1
 
     def updates(self, config: Config) -> int:
-        """The update after which its runs end, of all that are planned."""
+        """The number of updates after which the runs of this rung end."""
         return -(-config.num_updates // self.divisor)
 
 
-WHOLE = Rung(1)  # of a sweep that is no search
+WHOLE = Rung(1)  # of a sweep that is not part of a search
 
 
 def divisors(num_configurations: int, num_updates: int, eta: int, rungs: int | None) -> list[int]:
@@ -62,12 +62,12 @@ def divisors(num_configurations: int, num_updates: int, eta: int, rungs: int | N
 
     Args:
         num_configurations: G.
-        num_updates: of a run; where they differ, of the shortest.
-        eta: one in so many configurations goes on.
-        rungs: their number; None: until one configuration is left, or a rung has no update.
+        num_updates: of a run; if they differ, of the shortest.
+        eta: one configuration in eta survives a rung.
+        rungs: their number; None: until one configuration is left, or a rung would have no update.
 
     Raises:
-        ValueError: there are more rungs than updates allow.
+        ValueError: there are more rungs than the updates allow.
     """
     most = 1
     while eta**most <= num_updates:
@@ -85,12 +85,12 @@ def divisors(num_configurations: int, num_updates: int, eta: int, rungs: int | N
 
 
 def survivors(ranked: list[int], num_configurations: int, eta: int) -> list[int]:
-    """The configurations that go on, in their own order.
+    """The configurations that survive a rung, in ascending order.
 
     Args:
-        ranked: those with a score, the best first.
-        num_configurations: of the rung, with those that have none.
-        eta: one in so many goes on, and one at least.
+        ranked: configurations with a score, the best first.
+        num_configurations: configurations of the rung, with and without a score.
+        eta: one configuration in eta survives, and at least one.
     """
     return sorted(ranked[: max(1, num_configurations // eta)])
 
@@ -103,23 +103,23 @@ def carried_over(
     about: Mapping[str, Any],
     columns: Mapping[str, np.ndarray],
 ) -> Restored | None:
-    """The first checkpoint of a chunk: its runs as the rung before has left them.
+    """The first checkpoint of a chunk: the states of its runs at the end of the previous rung.
 
     Args:
-        earlier: the rung before.
+        earlier: the previous rung.
         runs: the numbers of the chunk's runs.
-        place: the folder of the chunk's checkpoints, which has none.
+        place: the folder for the chunk's checkpoints, still empty.
         like: as of `checkpoints.restore`.
         about: as of `checkpoints.restore`, of this rung.
         columns: as of `checkpoints.Keeper`, of these runs.
 
     Returns:
-        The checkpoint; None where the rung before has left none that is whole: these runs start
-        anew, which comes to the same.
+        The checkpoint, or None if the previous rung has left no complete one: then these runs start
+        from the beginning, with the same result.
     """
     there = [earlier.run(number) for number in runs]
     found: dict[int, tuple[TrainState, dict[str, np.ndarray]]] = {}
-    changed: list[str] = []  # since the rung before
+    changed: list[str] = []  # since the previous rung
     for before in sorted((earlier.folder / "checkpoints").glob("chunk-*-*")):
         _, first, last = before.name.split("-")
         numbers = range(int(first), int(last) + 1)
@@ -145,7 +145,7 @@ def carried_over(
 def _restored(
     place: Path, earlier: Earlier, like: TrainState, about: Mapping[str, Any], num_kept: int
 ) -> Restored | None:
-    """A chunk of the rung before, if it is whole."""
+    """A chunk of the previous rung; None if its checkpoint is damaged."""
     own = {**about, "setup": earlier.spec.to_json()}
     try:
         return checkpoints.restore(place, like, own, num_kept)

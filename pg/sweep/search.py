@@ -1,13 +1,13 @@
-"""Searches: sweeps one after the other, each of configurations that the scores before have chosen.
+"""Searches: a sequence of sweeps, whose configurations are chosen by the scores so far.
 
 OUT/ENV/ESTIMATOR/search-<digest of the specification>/
     search.json                 settings, rule, configurations or spaces, seeds, versions
-    rung-0/, rung-1/, ...       successive halving: a sweep of those that go on (`rungs`)
-    batch-000/, batch-001/ ...  Optuna: a sweep of those that were proposed (`proposals`)
-    configurations.csv  summary.json  best/     as of a sweep
+    rung-0/, rung-1/, ...       successive halving: a sweep of the survivors (`rungs`)
+    batch-000/, batch-001/ ...  Optuna: a sweep of the proposals (`proposals`)
+    configurations.csv  summary.json  best/     as in a sweep
 
-What comes next is computed from the tables of the sweeps before, so that a search goes on from its
-files alone.
+The next sweep follows from the tables of the earlier ones, so that a search resumes from its files
+alone.
 """
 
 import contextlib
@@ -38,8 +38,8 @@ from pg.sweep.spec import SweepSpec
 class Halving:
     """Successive halving of the configurations of a sweep."""
 
-    eta: int = 3  # one in so many goes on
-    rungs: int | None = None  # None: as of `rungs.divisors`
+    eta: int = 3  # one configuration in eta survives a rung
+    rungs: int | None = None  # None: see `rungs.divisors`
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able data."""
@@ -51,10 +51,10 @@ class Tpe:
     """Configurations that Optuna's tree-structured Parzen estimator proposes."""
 
     spaces: Mapping[str, Space]
-    trials: int = 16  # configurations in all
-    batch: int = 8  # of them that are proposed, and trained, at a time
+    trials: int = 16  # number of configurations
+    batch: int = 8  # number that is proposed and trained at a time
     seed: int = 0
-    total_steps: int | None = None  # as of `spaces.lasting`
+    total_steps: int | None = None  # environment steps of a run, see `spaces.lasting`
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able data."""
@@ -69,19 +69,19 @@ class Tpe:
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """A rule that chooses configurations, on top of a sweep: its settings, seeds and evaluation,
-    and with `Halving` the configurations of its first rung.
+    """A sweep, which has the settings, seeds and evaluation, and the rule that chooses its
+    configurations; with `Halving` the sweep's own are those of the first rung.
     """
 
     sweep: SweepSpec
     rule: Halving | Tpe
 
     def folder(self, out: Path) -> Path:
-        """The folder of the search below `out`, as of `SweepSpec.folder`."""
+        """The folder of the search below `out`, see `SweepSpec.folder`."""
         return self.sweep.folder(out, self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """The rule, and of what it may propose the presets and the digests of one's own parts."""
+        """The rule; for `Tpe` also the presets and the digests of custom parts it may propose."""
         data = self.rule.to_json()
         if isinstance(self.rule, Tpe):
             whole = _widest(self)
@@ -91,7 +91,7 @@ class Search:
         return data
 
     def divisors(self) -> list[int]:
-        """The divisor of each rung, as of `rungs.divisors`; of proposals that of all updates."""
+        """The divisor of each rung, see `rungs.divisors`; [1] for `Tpe`."""
         if isinstance(self.rule, Tpe):
             return [1]
         shortest = min(config.num_updates for config in self.sweep.configs())
@@ -100,40 +100,40 @@ class Search:
 
 
 class Round(NamedTuple):
-    """A sweep of a search that is finished."""
+    """A finished sweep of a search."""
 
     spec: SweepSpec
     folder: Path
-    numbers: list[int]  # of its configurations in the search
+    numbers: list[int]  # the numbers of its configurations in the search
     ranked: list[Ranked]  # by their numbers in the sweep; [] in processes that do not write
-    updates: list[tuple[int, int]]  # of each configuration: those of before, and those until here
+    updates: list[tuple[int, int]]  # of each configuration: done before this sweep, and after it
 
 
 class Budget(NamedTuple):
-    """The arguments of `driver.run` that hold for all sweeps of a search."""
+    """The arguments of `driver.run` that all sweeps of a search share."""
 
     layout: Layout
     checkpointing: Checkpointing
     width: int | None  # vmapped runs on each device
-    limit: int | None  # bytes of memory that this process may have; None: what is free
+    limit: int | None  # bytes of memory that this process may use; None: the free memory
 
 
 def run_search(search: Search, folder: Path, budget: Budget, *, fresh: int) -> int:
-    """Runs what is missing in the folder, ranks the configurations, and trains the best one on
-    fresh seeds.
+    """Trains the runs that are missing in the folder, ranks the configurations, and trains the best
+    one on fresh seeds.
 
     Args:
-        search: its specification.
-        folder: of the search.
-        budget: how it is run.
+        search: the specification.
+        folder: the folder of the search.
+        budget: devices, checkpoints and memory.
         fresh: number of fresh seeds; 0: none.
 
     Returns:
-        The exit code, as of `driver.run_sweep`.
+        The exit code, see `driver.run_sweep`.
 
     Raises:
-        ValueError: as `driver.run_sweep` does; more rungs than updates allow; or Optuna in a job of
-            several processes.
+        ValueError: there are more rungs than updates allow, Optuna in a job of several processes,
+            or as `driver.run_sweep`.
     """
     check(search, budget.layout)
     with contextlib.ExitStack() as stack:
@@ -150,7 +150,7 @@ def run_search(search: Search, folder: Path, budget: Budget, *, fresh: int) -> i
 
 
 def check(search: Search, layout: Layout) -> None:
-    """Raises ValueError for all that can be refused before the first update."""
+    """Raises ValueError for every mistake that can be found before the first update."""
     search.divisors()
     if isinstance(search.rule, Tpe):
         proposals.check_installed()
@@ -160,7 +160,7 @@ def check(search: Search, layout: Layout) -> None:
 
 
 def _widest(search: Search) -> SweepSpec:
-    """A sweep with all static settings that a search may come to."""
+    """A sweep with all static settings that a search may try."""
     if isinstance(search.rule, Halving):
         return search.sweep
     table = _lasting(search, proposals.corners(search.rule.spaces))
@@ -168,12 +168,12 @@ def _widest(search: Search) -> SweepSpec:
 
 
 def _configs(search: Search) -> list[Config]:
-    """The static settings that a search may come to."""
+    """The static settings that a search may try."""
     return _widest(search).configs()
 
 
 def _make(folder: Path) -> None:
-    """Makes the folder, or finds it. Raises ValueError where it cannot be made."""
+    """Makes the folder unless it exists. Raises ValueError if it cannot be made."""
     try:
         files.make_folder(folder / "checkpoints", within=folder)
     except OSError as error:
@@ -181,7 +181,7 @@ def _make(folder: Path) -> None:
 
 
 def _write_setup(search: Search, folder: Path, layout: Layout) -> None:
-    """search.json, of a search that is new."""
+    """Writes search.json if the search is new."""
     files.remove_leftovers(folder)
     if not (folder / "search.json").exists():
         versions = folders.environment(layout) | host_states.about(_configs(search))
@@ -190,7 +190,7 @@ def _write_setup(search: Search, folder: Path, layout: Layout) -> None:
 
 
 def _halve(search: Search, folder: Path, budget: Budget) -> list[Round]:
-    """The rungs of successive halving."""
+    """Trains the rungs of successive halving."""
     assert isinstance(search.rule, Halving)
     spec, numbers = search.sweep, list(range(search.sweep.num_configurations))
     divisors = search.divisors()
@@ -224,14 +224,14 @@ def _halve(search: Search, folder: Path, budget: Budget) -> list[Round]:
 
 
 def _chosen(ranked: list[Ranked], num_configurations: int, eta: int) -> list[int]:
-    """The configurations that go on, in all processes: those of the first one."""
+    """The surviving configurations; all processes follow the first one."""
     finite = [r.configuration for r in ranked if len(r.scores)]
     chosen = rungs.survivors(finite, num_configurations, eta)
     return [g for g in range(num_configurations) if devices.agreed(int(g in chosen))]
 
 
 def _propose(search: Search, folder: Path, budget: Budget) -> list[Round]:
-    """The batches of Optuna's proposals."""
+    """Trains the batches that Optuna proposes."""
     assert isinstance(search.rule, Tpe)
     rule, base = search.rule, search.sweep
     what = driver.tried(rule.trials, len(base.seeds))
@@ -250,7 +250,7 @@ def _propose(search: Search, folder: Path, budget: Budget) -> list[Round]:
 
 
 def _batch(search: Search, place: Path, rounds: list[Round], num: int, k: int) -> Table:
-    """The configurations of a batch: those on file where it was started, or new ones."""
+    """The configurations of a batch: the stored ones if it was started, else new proposals."""
     assert isinstance(search.rule, Tpe)
     if (place / "sweep.json").exists():
         table: Table = {}
@@ -270,7 +270,7 @@ def _batch(search: Search, place: Path, rounds: list[Round], num: int, k: int) -
 
 
 def _unlabelled(name: str, stored: Any, space: Space | None) -> Any:
-    """The value of a file, of a part of one's own its FILE.py:NAME."""
+    """The value that a stored label stands for; for a custom part its FILE.py:NAME."""
     if space is None or isinstance(space, spaces.Range):
         return stored
     return next((value for value in space if specs.label(name, value) == stored), stored)
@@ -288,7 +288,7 @@ def _lasting(search: Search, table: Table) -> Table:
 def _swept(
     spec: SweepSpec, place: Path, budget: Budget, *, fixed: bool, rung: Rung = rungs.WHOLE
 ) -> tuple[list[Ranked], Budget]:
-    """Runs one sweep, and ranks it. All have the width of the first one, on which bits depend."""
+    """Runs and ranks one sweep. All have the width of the first one, since bits depend on it."""
     width = driver.run(
         spec,
         place,
@@ -308,26 +308,31 @@ def _swept(
 def _finish(
     search: Search, folder: Path, rounds: list[Round], budget: Budget, fresh_seeds: int
 ) -> bool:
-    """Ranks the configurations of all sweeps, and tries the best one again; returns as of
-    `driver.conclude`.
+    """Ranks the configurations of all sweeps, and trains the best one on fresh seeds. Returns the
+    result of `driver.conclude`.
     """
     is_halving = isinstance(search.rule, Halving)
     ranked = standing(rounds, "rung" if is_halving else "batch")
+    # the last round of a configuration, and its number there
     where = {number: (i, g) for i, r in enumerate(rounds) for g, number in enumerate(r.numbers)}
-    i, g = where[ranked[0].configuration] if report.any_finite(ranked) else (0, driver.NO_BEST)
-    i, g = devices.agreed(i), devices.agreed(g)
+    best_round, best = 0, driver.NO_BEST
+    if report.any_finite(ranked):
+        best_round, best = where[ranked[0].configuration]
+    best_round, best = devices.agreed(best_round), devices.agreed(best)
 
     def metrics_of(r: Ranked) -> dict[str, np.ndarray]:
-        i, g = where[r.configuration]
-        return sweeps.read_metrics(rounds[i].folder, rounds[i].spec.runs_of(g))[g]
+        number, configuration = where[r.configuration]
+        last = rounds[number]
+        metrics = sweeps.read_metrics(last.folder, last.spec.runs_of(configuration))
+        return metrics[configuration]
 
     def again() -> dict[str, Any] | None:
-        if not fresh_seeds or g == driver.NO_BEST:
+        if not fresh_seeds or best == driver.NO_BEST:
             return None
         return driver.fresh(
-            rounds[i].spec,
+            rounds[best_round].spec,
             folder,
-            g,
+            best,
             budget.layout,
             budget.checkpointing,
             num_seeds=fresh_seeds,
@@ -339,7 +344,7 @@ def _finish(
 
     def draw() -> list[Path]:
         comparable, remark = ranked, ""
-        if is_halving:  # only those of one rung have trained equally long
+        if is_halving:  # only configurations of the same rung have trained equally long
             comparable, remark = rounds[0].ranked, ", after the first rung"
         return [
             *report.draw_curves(spec, folder, ranked[: report.DRAWN], metrics_of),
@@ -355,13 +360,13 @@ def _finish(
 
 
 def standing(rounds: list[Round], name: str) -> list[Ranked]:
-    """All configurations, each by the last of its sweeps, the best first.
+    """All configurations, the best first, each by the scores of its last sweep.
 
-    Those of later rungs come before those of earlier ones, and those without a score last.
+    Configurations of later rungs come before those of earlier ones, and those without a score last.
 
     Args:
-        rounds: of a search.
-        name: "rung", or "batch", whose configurations are ranked as one.
+        rounds: the sweeps of the search.
+        name: "rung", or "batch", whose configurations are ranked together.
     """
     found: dict[int, Ranked] = {}
     for k, done in enumerate(rounds):
@@ -376,8 +381,8 @@ def standing(rounds: list[Round], name: str) -> list[Ranked]:
 
 
 def spent(rounds: Iterable[Round]) -> dict[str, Any]:
-    """Updates of each seed that were trained, and their share of all that these configurations
-    have planned.
+    """The number of updates that each seed was trained for, and their share of the updates that the
+    configurations would take in full.
     """
     trained, planned = 0, {}
     for done in rounds:
@@ -391,7 +396,7 @@ def spent(rounds: Iterable[Round]) -> dict[str, Any]:
 
 
 def _together(search: Search, rounds: list[Round]) -> SweepSpec:
-    """A sweep of all configurations, whose order is its own."""
+    """A sweep of the configurations of all rounds."""
     if isinstance(search.rule, Halving):
         return search.sweep
     columns = [done.spec.table for done in rounds]
@@ -400,5 +405,5 @@ def _together(search: Search, rounds: list[Round]) -> SweepSpec:
 
 
 def _rows(table: Table, chosen: list[int]) -> Table:
-    """The values of some configurations."""
+    """The rows of the chosen configurations."""
     return {name: [values[g] for g in chosen] for name, values in table.items()}

@@ -1,8 +1,8 @@
-"""Search spaces: configurations as every combination of some values, or drawn from ranges.
+"""Search spaces: every combination of some values, or draws from ranges.
 
-A space is a sequence of values, or a `Range`. Fields of Hyperparams go by their names; so do the
-parameters of the environment, which the functions for Python take as `env_params={...}`. Nothing
-here imports jax.
+A space is a sequence of values or a `Range`. Spaces are named after fields of Hyperparams or
+parameters of the environment; the Python functions take the latter as `env_params={...}`. This
+module does not import jax.
 """
 
 import itertools
@@ -31,8 +31,8 @@ Table = dict[str, list[Any]]  # G values of every name
 
 
 class Range(NamedTuple):
-    """Numbers from low to high; log: uniform in the exponent, as step sizes and other scales are
-    searched.
+    """Numbers from low to high, drawn log-uniformly, as suits step sizes and other scales, or
+    uniformly (`log=False`).
     """
 
     low: float
@@ -40,7 +40,7 @@ class Range(NamedTuple):
     log: bool = True
 
     def at(self, unit: np.ndarray) -> np.ndarray:
-        """The numbers at `unit` in [0, 1)."""
+        """Maps `unit`, in [0, 1), to numbers of the range."""
         if self.log:
             return self.low * (self.high / self.low) ** unit
         return self.low + (self.high - self.low) * unit
@@ -49,8 +49,8 @@ class Range(NamedTuple):
 def grid(base: Hyperparams | None = None, /, **spaces: Any) -> Hyperparams:
     """Every combination of the values, leaves [G]; the first name varies slowest.
 
-    base: what the fields are that have no values here. Raises ValueError for an unknown field or a
-    bad value.
+    base: the values of all other fields. Raises ValueError for an unknown field or an invalid
+    value.
     """
     return hyperparams_of(_given(base), combinations(_flat(spaces)))
 
@@ -65,16 +65,14 @@ def random(
 def sobol(
     num: int, base: Hyperparams | None = None, /, *, seed: int = 0, **spaces: Any
 ) -> Hyperparams:
-    """`num` configurations of a scrambled Sobol' sequence in the spaces, leaves [num]: more even
-    than random draws.
-
-    Powers of two are the most even.
+    """`num` points of a scrambled Sobol' sequence in the spaces, leaves [num]. They cover the
+    spaces more evenly than random draws, most evenly where `num` is a power of two.
     """
     return hyperparams_of(_given(base), draws("sobol", num, _flat(spaces), seed))
 
 
 def _given(base: Hyperparams | None) -> Hyperparams:
-    """The fields without values of their own. Raises ValueError for another kind of thing."""
+    """The base, or the defaults. Raises ValueError for anything but Hyperparams."""
     if base is None:
         return Hyperparams()
     check_is_hyperparams(base)
@@ -82,29 +80,26 @@ def _given(base: Hyperparams | None) -> Hyperparams:
 
 
 def combinations(spaces: Mapping[str, Space]) -> Table:
-    """Every combination of the values. Raises ValueError for a range, which has no end of
-    values.
+    """Every combination of the values. Raises ValueError for a range, whose values cannot be
+    listed.
     """
     for name, space in spaces.items():
         if isinstance(space, Range):
             raise ValueError(f"{name} is a range, and a grid needs values: NAME=V,V,V")
         if not len(space):
             raise ValueError(f"{name} has no values")
-    rows = itertools.product(*spaces.values())
-    return (
-        {name: list(column) for name, column in zip(spaces, zip(*rows, strict=True), strict=True)}
-        if spaces
-        else {}
-    )
+    if not spaces:
+        return {}
+    rows = list(itertools.product(*spaces.values()))
+    return {name: [row[i] for row in rows] for i, name in enumerate(spaces)}
 
 
 def draws(method: str, num: int, spaces: Mapping[str, Space], seed: int) -> Table:
-    """`num` configurations; of a sequence each value is as likely."""
+    """`num` draws from the spaces; the values of a sequence are equally likely."""
     check_name("method", method, ("random", "sobol"))
     num = count("num", num)
-    units = (
-        _sobol(num, len(spaces), seed) if method == "sobol" else _uniform(num, len(spaces), seed)
-    )
+    in_unit_cube = _sobol if method == "sobol" else _uniform
+    units = in_unit_cube(num, len(spaces), seed)
     return {
         name: _at(name, space, unit)
         for (name, space), unit in zip(spaces.items(), units.T, strict=True)
@@ -112,43 +107,40 @@ def draws(method: str, num: int, spaces: Mapping[str, Space], seed: int) -> Tabl
 
 
 def is_whole(name: str) -> bool:
-    """True for a name whose values are whole numbers, also where a range is not."""
+    """True for a name whose values are whole numbers, to which draws from a range are rounded."""
     return name in (*WHOLE_NUMBERS, "max_steps_in_episode")
 
 
 def hyperparams_of(base: Hyperparams, table: Table) -> Hyperparams:
-    """The configurations as leaves [G], every leaf; names that are no field are parameters of the
-    environment.
+    """The configurations as Hyperparams with leaves [G]; names that are not fields of Hyperparams
+    are parameters of the environment.
 
     Raises ValueError for a value out of range.
     """
     num = len(next(iter(table.values()), [0]))
     fields = base.scalars()
-    for i in range(num):
-        check_hyperparams(
-            Hyperparams(**{**fields, **{n: v[i] for n, v in table.items() if n in fields}})
-        )
-    own = {name: table.get(name, value) for name, value in fields.items()}
-    env = {
-        **base.env_params,
-        **{name: values for name, values in table.items() if name not in fields},
-    }
-    for name, values in env.items():
-        if not all(
-            isinstance(x, int | float | np.number) and math.isfinite(x)
-            for x in np.ravel(values).tolist()
-        ):
+    of_fields = {name: values for name, values in table.items() if name in fields}
+    of_env = {name: values for name, values in table.items() if name not in fields}
+    for g in range(num):
+        row = {name: values[g] for name, values in of_fields.items()}
+        check_hyperparams(Hyperparams(**(fields | row)))
+    env_params = {**base.env_params, **of_env}
+    for name, values in env_params.items():
+        if not all(map(_is_finite, np.ravel(values).tolist())):
             raise ValueError(f"{name} must be finite numbers, got {values!r}")
-    return Hyperparams(
-        **{n: _column(v, num) for n, v in own.items()}, env_params=_columns(env, num)
-    )
+    columns = _columns(fields | of_fields, num)
+    return Hyperparams(**columns, env_params=_columns(env_params, num))
+
+
+def _is_finite(x: Any) -> bool:
+    return isinstance(x, int | float | np.number) and math.isfinite(x)
 
 
 def spaces_of(texts: Sequence[str]) -> dict[str, Space]:
     """The spaces of `NAME=V,V,V`, `NAME=LOW:HIGH` (log-uniform) and `NAME=LOW:HIGH:linear`.
 
-    Raises ValueError for a text that is none of these, and for a value that is listed twice, also
-    by two names of one estimator.
+    Raises ValueError for any other text, and for a value that is listed twice, also under two names
+    of the same estimator.
     """
     spaces: dict[str, Space] = {}
     for text in texts:
@@ -158,15 +150,15 @@ def spaces_of(texts: Sequence[str]) -> dict[str, Space]:
             raise ValueError(f"{text} is neither NAME=V,V,V nor NAME=LOW:HIGH")
         if name in spaces:
             raise ValueError(f"{name} is given twice")
-        is_range = ":" in values and name not in PARTS  # of which FILE.py:NAME may be one
+        is_range = ":" in values and name not in PARTS  # a part may be FILE.py:NAME
         spaces[name] = _range(name, values) if is_range else _values(name, values)
     return spaces
 
 
 def table_of(texts: Sequence[str], method: str = "auto", num: int = 16, seed: int = 0) -> Table:
-    """The configurations of a command line.
+    """The configurations that the spaces of a command line stand for.
 
-    method: auto is a grid, or sobol where a space is a range.
+    method: auto means a grid, or sobol if any space is a range.
     """
     spaces = spaces_of(texts)
     if method == "auto":
@@ -175,16 +167,16 @@ def table_of(texts: Sequence[str], method: str = "auto", num: int = 16, seed: in
 
 
 def presets(table: Table, config: Config, given: Collection[str] | None) -> Table:
-    """The settings of each configuration that the preset of its estimator on its environment has,
-    [G] of each name: where one of the two is varied, and as far as they are not those of `config`.
+    """The settings in which the presets of the configurations differ from that of `config`, if the
+    estimator or the environment is varied; [G] for each name.
 
     Args:
         table: The configurations.
-        config: What is not varied.
-        given: Names of the settings that hold for all configurations; None: all of them do.
+        config: The settings that are not varied.
+        given: Names of the settings that are the same for all configurations; None: all.
 
     Raises:
-        ValueError: There is no such estimator, or a file that is named for one cannot be loaded.
+        ValueError: There is no such estimator, or its file cannot be loaded.
     """
     if given is None or not {"estimator", "env"} & set(table):
         return {}
@@ -217,12 +209,12 @@ def _loaded(estimator: Any) -> Any:
 
 
 def lasting(table: Table, config: Config, total_steps: int, presets: Table | None = None) -> Table:
-    """The table with the `num_updates` of every configuration, where what is varied changes the
-    steps of an update.
+    """The table, with `num_updates` for each configuration if they differ in the environment steps
+    of an update.
 
-    presets: further settings of each configuration, as of `presets`.
+    presets: settings of each configuration beside the table, see `presets`.
 
-    Raises ValueError where `num_updates` is itself varied.
+    Raises ValueError if `num_updates` itself is varied.
     """
     if "num_updates" in table:
         raise ValueError(
@@ -244,8 +236,8 @@ def lasting(table: Table, config: Config, total_steps: int, presets: Table | Non
 
 
 def _values(name: str, text: str) -> list[Any]:
-    """The values of V,V,V, estimators by their one name. Raises ValueError for one that is there
-    twice.
+    """The values of V,V,V; estimators under their canonical names. Raises ValueError for a value
+    that is listed twice.
     """
     found: dict[Any, str] = {}
     for word in text.split(","):
@@ -315,10 +307,10 @@ def _uniform(num: int, dimensions: int, seed: int) -> np.ndarray:
 def _sobol(num: int, dimensions: int, seed: int) -> np.ndarray:
     from scipy.stats import qmc  # a dependency of jax
 
-    # Drawn to the next power of two, of which the first are taken.
-    return qmc.Sobol(max(dimensions, 1), rng=seed).random_base2(math.ceil(math.log2(num)))[
-        :num, :dimensions
-    ]
+    # A power of two, as the sequence is balanced then; the first `num` points are used.
+    sequence = qmc.Sobol(max(dimensions, 1), rng=seed)
+    points = sequence.random_base2(math.ceil(math.log2(num)))
+    return points[:num, :dimensions]
 
 
 def _column(value: Any, num: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 OUT/ENV/ESTIMATOR/sweep-<digest of the specification>/
     sweep.json                  settings, configurations, seeds, width, versions
     metrics/000000-000127.parquet   a row per run and update
-    runs/000000-000127.parquet      a row per run; written last: such a chunk is finished
+    runs/000000-000127.parquet      a row per run; written last, so that its chunk is finished
 """
 
 import dataclasses
@@ -42,33 +42,30 @@ from pg.sweep import spaces
 from pg.sweep.chunks import Chunk
 from pg.sweep.spaces import Table, hyperparams_of
 
-# Columns of a row per run besides its labels: those of `results.per_seed` that are needed.
+# Columns that a row per run needs besides its labels, see `results.per_seed`.
 RESULTS = ("env_steps", "finite", "mean", "standard_error", "min", "max")
 WIDEST = 2**20  # vmapped runs on a device, at most
 
 
 @dataclass(frozen=True)
 class SweepSpec:
-    """Configurations × seeds on top of a setting, and the evaluation of the final policies."""
+    """Configurations × seeds, the settings they share, and the evaluation of the final policies."""
 
     config: Config
     hyperparams: Hyperparams
-    # G values of each name: of a field of Config, of Hyperparams, or of a parameter of the
-    # environment
+    # G values for each name, a field of Config or Hyperparams, or a parameter of the environment
     table: Table
     seeds: range
     episodes: int = 100
     greedy: bool = False
     exact: bool = False
-    # names of the settings that hold for all configurations, where the others are those of each
-    # one's estimator and environment; None: all hold
+    # names of the settings that are the same for all configurations, while the others follow the
+    # estimator and the environment of each; None: all are the same
     given: frozenset[str] | None = None
-    presets: Table = dataclasses.field(init=False)  # those others, as of `spaces.presets`
+    presets: Table = dataclasses.field(init=False)  # the settings that differ, see `spaces.presets`
 
     def __post_init__(self) -> None:
-        """Brings configurations of one program together. Raises ValueError for a setting that is
-        not valid.
-        """
+        """Sorts the configurations by their program. Raises ValueError for an invalid setting."""
         config, hyperparams = merge_env_params(self.config, self.hyperparams)
         object.__setattr__(self, "config", config)
         object.__setattr__(self, "hyperparams", hyperparams)
@@ -91,7 +88,7 @@ class SweepSpec:
                     check_together(config, self.hyperparams._replace(**{name: value}))
 
     def _set_presets(self) -> None:
-        """Sets the presets that go with the table, which are no labels of a configuration."""
+        """Sets the presets that go with the table; they do not label configurations."""
         own = spaces.presets(self.table, self.config, self.given)
         object.__setattr__(self, "presets", own)
 
@@ -102,7 +99,7 @@ class SweepSpec:
 
     @property
     def title(self) -> str:
-        """The estimator and the environment, unless they are varied, for people."""
+        """The estimator and the environment in words, unless they are varied."""
         if "estimator" in self.table or "env" in self.table:
             fixed = [name for name in ("estimator", "env") if name not in self.table]
             return " on ".join(map(self._name, fixed)) or "sweep"
@@ -110,7 +107,7 @@ class SweepSpec:
 
     @property
     def actions(self) -> str:
-        """The way in which the final policies choose their actions."""
+        """The way in which the final policies act, "greedy" or "sampled"."""
         return "greedy" if self.greedy else "sampled"
 
     @property
@@ -119,11 +116,11 @@ class SweepSpec:
         return self.num_configurations * len(self.seeds)
 
     def runs_of(self, g: int) -> range:
-        """The numbers of a configuration's runs."""
+        """The indices of the runs of a configuration."""
         return range(g * len(self.seeds), (g + 1) * len(self.seeds))
 
     def programs(self) -> list[tuple[Config, range]]:
-        """The static settings, each with its configurations: one compilation each."""
+        """The static settings, each with its configurations; each is compiled once."""
         groups: list[tuple[Config, range]] = []
         for g in range(self.num_configurations):
             if groups and self._static(g) == self._static(groups[-1][1][0]):
@@ -139,7 +136,7 @@ class SweepSpec:
         return [config for config, _ in self.programs()]
 
     def traced(self, group: range) -> Table:
-        """The values of some configurations that need no compilation of their own."""
+        """The values of some configurations that are arguments of the program."""
         traced = {}
         for name, values in {**self.presets, **self.table}.items():
             if name not in _STATIC:
@@ -147,13 +144,11 @@ class SweepSpec:
         return traced
 
     def values(self, g: int) -> dict[str, Any]:
-        """The values of a configuration by name; of parts of one's own their names."""
+        """The values of a configuration by name; for custom parts their names."""
         return {name: label(name, values[g]) for name, values in self.table.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, as JSON-able data; parts of one's own by name and digest, wherever they
-        lie.
-        """
+        """The specification as JSON-able data; custom parts by name and digest, not by path."""
         fields = {name: getattr(self, name) for name in ("episodes", "greedy", "exact")}
         settings = {"config": self.config.to_json(), "hyperparams": self.hyperparams.scalars()}
         table = {
@@ -174,9 +169,7 @@ class SweepSpec:
         return {**data, "parts": parts} if parts else data
 
     def parts(self) -> list[dict[str, Any]]:
-        """The parts of one's own of all configurations, as `code.record` has them, with their
-        fields.
-        """
+        """The custom parts of all configurations, see `code.record`, and the fields they are in."""
         entries: list[dict[str, Any]] = []
         for config in self.configs():
             for field, entry in code.record(config).items():
@@ -185,10 +178,10 @@ class SweepSpec:
         return entries
 
     def folder(self, out: Path, search: Mapping[str, Any] | None = None) -> Path:
-        """The folder of the sweep below `out`: the one that was started with this specification,
-        also under former names of settings, or a new one.
+        """The folder of the sweep below `out`: one that was started with this specification, also
+        under former names of settings, or a new one.
 
-        search: of a search, what else its specification has.
+        search: the further entries of a search's specification.
         """
         kind, data = "sweep", self.to_json()
         if search:
@@ -197,7 +190,7 @@ class SweepSpec:
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         above = folders.place(out, self._name("env"), self._name("estimator"))
         name = f"{kind}-{digest}"
-        # sweeps of before lay under the estimator of their config, also where it was varied
+        # earlier versions put a sweep under the estimator of its config even if that was varied
         for place in dict.fromkeys((above, folders.parent(out, self.config))):
             if (place / name).exists():
                 return place / name
@@ -207,14 +200,14 @@ class SweepSpec:
         return above / name
 
     def _name(self, field: str) -> str:
-        """The name of the environment or the estimator; where it is varied the names of all."""
+        """The name of the environment or the estimator; all names, joined, if it is varied."""
         values = self.table.get(field, [getattr(self.config, field)])
         name = name_of if field == "env" else part_name
         return "-".join(dict.fromkeys(map(name, values)))
 
     def _is_stored_in(self, path: Path, search: Mapping[str, Any] | None) -> bool:
-        """True where a sweep.json or search.json is of this specification; fields that are newer
-        than it count as default.
+        """True if a sweep.json or search.json has this specification; fields that it lacks, as they
+        are newer, count as defaults.
         """
         try:
             stored = sweeps.read_stored(path.parent, path.name)
@@ -241,7 +234,7 @@ _STATIC = tuple(field.name for field in dataclasses.fields(Config))
 
 
 def label(name: str, value: Any) -> Any:
-    """A value of a table as its columns have it: of a part that is an object, its name."""
+    """A value as it is written to files: the name of a part, any other value as it is."""
     return part_name(value) if name in PARTS and value is not None else value
 
 
@@ -259,11 +252,11 @@ def check_names(spec: SweepSpec) -> None:
 
 
 def check(spec: SweepSpec, layout: Layout) -> None:
-    """Raises ValueError for all that can be refused before the first update.
+    """Raises ValueError for every mistake that can be found before the first update.
 
-    A name that cannot be varied; a value that a parameter of the environment cannot have; and what
-    only the environment knows of a static setting, which would else be found when its turn to be
-    compiled has come.
+    These are names that cannot be varied, values that a parameter of the environment cannot have,
+    and static settings that the environment refuses, which would otherwise be found only when their
+    program is compiled.
     """
     check_names(spec)
     for config, group in spec.programs():
@@ -281,7 +274,7 @@ def check(spec: SweepSpec, layout: Layout) -> None:
 
 
 def make(folder: Path) -> None:
-    """Makes the folder, or finds it. Raises ValueError where it cannot be made."""
+    """Makes the folder unless it exists. Raises ValueError if it cannot be made."""
     try:
         for name in ("metrics", "runs", "checkpoints"):
             files.make_folder(folder / name, within=folder)
@@ -290,11 +283,11 @@ def make(folder: Path) -> None:
 
 
 def start(spec: SweepSpec, folder: Path) -> tuple[int, int | None]:
-    """Runs finished in the folder, and the width they were run at if there are any.
+    """The number of finished runs in the folder, and their width, None for a new sweep.
 
-    A chunk whose file is damaged is run again, with those after it. Raises ValueError where
-    sweep.json is damaged, and where a file cannot be read for want of memory or by a fault of the
-    disk: it may be sound, and is kept.
+    A chunk whose file is damaged is run again, with those after it. Raises ValueError if sweep.json
+    is damaged, or if a file cannot be read because memory is short or the disk fails: the file may
+    be intact, and is kept.
     """
     make(folder)
     for place in (folder, folder / "metrics", folder / "runs"):
@@ -315,7 +308,7 @@ def start(spec: SweepSpec, folder: Path) -> tuple[int, int | None]:
 
 
 def stored_width(folder: Path) -> int | None:
-    """The width that a sweep was started with; None: it is new."""
+    """The width that a sweep was started with; None for a new one."""
     path = folder / "sweep.json"
     if not os.path.lexists(path):
         return None
@@ -326,16 +319,16 @@ def stored_width(folder: Path) -> int | None:
 
 
 def stored_versions(folder: Path) -> dict[str, Any]:
-    """The software and the machine of a sweep's start, or of the last time that it went on."""
+    """The software and the machine that a sweep was started or last resumed with."""
     path = folder / "sweep.json"
     stored = folders.read_json(path, {"versions": Optional(folders.VERSIONS)})
     return dict(stored.get("versions", {}))
 
 
 def record_resumed(folder: Path, entries: Iterable[Mapping[str, Any]]) -> None:
-    """Adds the entries of a chunk that are new to `resumed` of the versions in sweep.json.
+    """Adds the new entries of a chunk to `resumed` of the versions in sweep.json.
 
-    An entry takes the place of the last one, where that is of the sweep alone and says no more.
+    The last stored entry is replaced if it is about the whole sweep and contains nothing more.
     """
     path = folder / "sweep.json"
     stored = folders.read_json(path, {"versions": folders.VERSIONS})
@@ -350,20 +343,20 @@ def record_resumed(folder: Path, entries: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _says_no_more(of_sweep: Mapping[str, Any], of_chunk: Mapping[str, Any]) -> bool:
-    """True where an entry of a whole sweep has no change that one of a chunk has not."""
+    """True if the entry of a chunk has all changes that the entry of the whole sweep has."""
     changed = of_sweep.get("changed", [])
     of_both = of_chunk.get("changed", [])
     return "runs" not in of_sweep and all(change in of_both for change in changed)
 
 
 def write_setup(spec: SweepSpec, folder: Path, width: int, versions: Mapping[str, Any]) -> None:
-    """sweep.json.
+    """Writes sweep.json.
 
     Args:
-        spec: of the sweep.
-        folder: of the sweep.
+        spec: the sweep.
+        folder: its folder.
         width: vmapped runs on each device.
-        versions: as of `folders.environment`.
+        versions: software and machine, see `folders.environment`.
     """
     about = {**spec.to_json(), "width": width, "versions": versions}
     if parts := spec.parts():
@@ -375,7 +368,7 @@ def write_setup(spec: SweepSpec, folder: Path, width: int, versions: Mapping[str
 
 
 def write_chunk(spec: SweepSpec, folder: Path, start: int, chunk: Chunk) -> None:
-    """The two files of a chunk, whose first run is number `start` of all."""
+    """Writes the two files of a chunk whose first run is number `start` of the sweep."""
     metrics = chunk.metrics
     labels = labelled(spec, start, len(metrics["env_steps"]))
     run, configuration = labels["run"], labels["configuration"]
@@ -387,8 +380,8 @@ def write_chunk(spec: SweepSpec, folder: Path, start: int, chunk: Chunk) -> None
 
 
 def _check_chunk(spec: SweepSpec, path: Path) -> None:
-    """Raises ValueError unless both files of a finished chunk are what `write_chunk` writes, by
-    their heads.
+    """Raises ValueError unless both files of a finished chunk look like those of `write_chunk`,
+    judged by their schemas and row numbers.
     """
     numbers = sweeps.runs_of(path)
     first, count = numbers.start, len(numbers)
@@ -400,7 +393,7 @@ def _check_chunk(spec: SweepSpec, path: Path) -> None:
         raise ValueError(f"{path} is damaged, remove it: it has no column {lacking[0]}")
     same_runs = np.array_equal(rows["run"], first + np.arange(count))
     if not same_runs or any(rows[name].dtype == object for name in RESULTS):
-        raise ValueError(f"{path} is damaged, remove it: its runs are others")
+        raise ValueError(f"{path} is damaged, remove it: it has other runs")
     longest = count * max(config.num_updates for config in spec.configs())
     tables.read_parquet(path.parents[1] / "metrics" / path.name, ["run"], most_rows=longest)
 

@@ -459,7 +459,7 @@ def test_a_sweep_that_goes_on_elsewhere_says_so(
     assert specs.stored_versions(tmp_path)["num_devices"] == 64
     driver._take_versions(one, tmp_path, 2, before, 2)
     assert (
-        "note: the runs to come may differ in bits from those that are finished"
+        "note: the remaining runs may differ in bits from the finished ones"
         in capsys.readouterr().out
     )
     kept = specs.stored_versions(tmp_path)
