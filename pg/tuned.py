@@ -63,6 +63,7 @@ _PENDULUM_SHORT: dict[str, Any] = {**_PENDULUM, "num_envs": 8, "num_updates": 29
 _EIGHT_EPISODES: dict[str, Any] = {"num_envs": 8, "schedule": "linear"}
 _ROBOT: dict[str, Any] = {  # a window is an episode
     "hidden_sizes": (64,),
+    "rnn": "mingru",
     "rnn_size": 64,
     "action_distribution": "squashed",
     "normalise_observations": True,
@@ -70,11 +71,12 @@ _ROBOT: dict[str, Any] = {  # a window is an episode
     "schedule": "linear",
     "num_envs": 64,
     "num_steps": 100,
-    "num_updates": 468,
+    "num_updates": 780,
     "num_epochs": 4,
     "num_minibatches": 4,
     "learning_rate": 0.0015,
-    "entropy_coef": 0.003,
+    "entropy_coef": 0.01,
+    "entropy_schedule": "linear",
 }
 # The bonus keeps actions diverse: two starts and no noise, and a policy that settles sees the same
 # games for good.
