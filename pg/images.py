@@ -56,7 +56,7 @@ def image_description(config: Config, env: Env) -> str:
 
 
 def is_convolved(config: Config, env: Env) -> bool:
-    """True for a convolution. Raises ValueError where one is asked for, and there is no image."""
+    """True for a convolution. Raises ValueError if one is asked for, and there is no image."""
     image = len(env.obs_shape) == 3
     for name, asked in (
         ("network", config.network == "cnn"),

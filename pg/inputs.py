@@ -134,7 +134,7 @@ def check_name(field: str, value: Any, valid: Iterable[str], listed: str = "") -
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     if not names:
         valid_names = "there is none"
-    elif not isinstance(value, str) and len(names) > FEW:  # what is no name is near to none
+    elif not isinstance(value, str) and len(names) > FEW:  # what is not a name is near to none
         valid_names = f"write a name, as {names[0]!r}"
     elif listed and len(names) > SHORT:  # a registry would fill the screen
         valid_names = f"{len(names)} names are known, as {names[0]}; {listed}"
@@ -289,7 +289,7 @@ def count(name: str, value: Any, low: int = 1) -> int:
 
 
 def counts(name: str, value: Any, low: int = 1) -> tuple[int, ...]:
-    """Several whole numbers, each as of `count`."""
+    """Several whole numbers, each as in `count`."""
     if (several := entries(value)) is None:
         raise ValueError(f"{name} must be whole numbers, as in (64, 64); got {shown(value)}")
     return tuple(count(name, entry, low) for entry in several)
@@ -381,7 +381,7 @@ _DESCRIPTIONS = {
 
 
 def _in_words(shape: Any) -> str:
-    """A shape that is no list and no dict, in words."""
+    """A shape that is neither a list nor a dict, in words."""
     if isinstance(shape, tuple):
         return " or ".join(map(_in_words, shape))
     return _DESCRIPTIONS[shape] if shape in _DESCRIPTIONS else repr(shape)

@@ -71,9 +71,9 @@ def from_nnx(
 
     Args:
         make: rngs -> the module, as in `lambda rngs: MLP(4, 2, rngs=rngs)`.
-        env: as of `from_linen`.
-        carry: as of `from_linen`.
-        critic: as of `from_linen`.
+        env: see `from_linen`.
+        carry: see `from_linen`.
+        critic: see `from_linen`.
 
     Raises:
         ValueError: the module has variables besides its parameters, as running statistics.
@@ -104,9 +104,9 @@ def from_equinox(
 
     Args:
         make: key -> the module, as in `lambda key: eqx.nn.MLP(4, 2, 64, 2, key=key)`.
-        env: as of `from_linen`.
-        carry: as of `from_linen`.
-        critic: as of `from_linen`.
+        env: see `from_linen`.
+        carry: see `from_linen`.
+        critic: see `from_linen`.
 
     Raises:
         ValueError: the module has arrays that are not learned.

@@ -34,7 +34,7 @@ _CHOICES = {
 
 
 def with_facts(**facts: Any) -> Callable[[_Factory], _Factory]:
-    """A decorator that states facts of an estimator of one's own.
+    """A decorator that states facts of a custom estimator.
 
     From them follow its preset (`settings`) and the checks of `Config`; what is claimed is what
     `pg check` holds it to. What is not stated is not checked, and nothing is claimed.

@@ -21,8 +21,8 @@ def preset(
     """The settings for an estimator on an environment.
 
     Args:
-        estimator: its name, as of `estimators.names`, or that of a variant, as of
-            `estimators.variants`; or one's own, as of `Config`, with the settings that its facts
+        estimator: its name, as in `estimators.names`, or that of a variant, as of
+            `estimators.variants`; or one's own, as in `Config`, with the settings that its facts
             state.
         task: environment whose tuned settings are taken; default: that of the settings.
         changes: fields of Config or Hyperparams by name. `total_steps=N` stands for the

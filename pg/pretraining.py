@@ -97,7 +97,7 @@ def starting_from(params: PyTree, policy: Any = None) -> Callable[[Config, Env],
 
     Args:
         params: The policy's parameters, as `pretrain` gives them, or `pg.load_policy(run).params`.
-        policy: A policy of one's own that they are of, a Network or a function of config and env;
+        policy: a custom policy that they are of, a Network or a function of config and env;
             default: that of the settings.
     """
 

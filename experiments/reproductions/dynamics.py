@@ -221,7 +221,7 @@ def hidden_goal(length: int) -> TabularMDP:
 def asymmetry(
     mdp: TabularMDP, direction: Callable[..., jax.Array], logits: Any, gammas: Any
 ) -> np.ndarray:
-    """The asymmetry of a direction as of `diagnostics.asymmetry`, for each discount, [K].
+    """The asymmetry of a direction as in `diagnostics.asymmetry`, for each discount, [K].
 
     Args:
         mdp: the problem.

@@ -47,7 +47,9 @@ def main() -> None:
         given,
     )
     t, uniform = np.arange(1, given.steps + 1), np.ones(3) / 3
-    late, tail, i = t >= given.steps / 10, t >= given.steps / 100, thinned(given.steps)
+    late = t >= given.steps / 10
+    tail = t >= given.steps / 100
+    i = thinned(given.steps)
     power = f"power of t, fitted on t = {t[late][0]:,} to {t[-1]:,}"
 
     text = "theorem 2: suboptimality of a bandit ≤ 5/(c² t), c the least π(a*) so far, with η = 2/5"

@@ -1,4 +1,4 @@
-"""The direction of most policy gradient code, which drops γᵗ, is no gradient and can lead to the
+"""The direction of most policy gradient code, which drops γᵗ, is not a gradient and can lead to the
 worst policy.
 
 Nota & Thomas 2020, 1906.07073. Measured: how far the direction's Jacobian is from symmetric, where

@@ -1,7 +1,7 @@
 """Snapshots of policies in training, and their gradients as PPO estimates them from as many pairs
 as wanted.
 
-PPO standardises its advantages over a batch, and so an estimate is no mean of those of its
+PPO standardises its advantages over a batch, and so an estimate is not a mean of those of its
 episodes. But its direction follows from sums over them: with Ψ the advantage and m = Σ Ψ / Σ 1 its
 mean over the pairs,
 

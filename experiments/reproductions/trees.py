@@ -62,7 +62,7 @@ def program(
 
     Args:
         mdp: the prefix tree.
-        switches: as of `build`.
+        switches: see `build`.
         reference: logits of the reference policy.
         size: sequences of the group.
         h: the hyperparameters.
@@ -88,7 +88,7 @@ def moments(
 
     Args:
         mdp: the prefix tree.
-        switches: as of `build`.
+        switches: see `build`.
         logits: of the policy that learns.
         behaviour: of the policy that acts; none: the same.
         **settings: of `program`.
@@ -106,7 +106,7 @@ def mean_direction(
 
     Args:
         mdp: the prefix tree.
-        switches: as of `build`.
+        switches: see `build`.
         **settings: of `program`.
     """
     of_logits = program(mdp, switches, **settings)
@@ -150,7 +150,7 @@ def gradient(
 def objective(
     mdp: TabularMDP, logits: Any, reference: np.ndarray | None = None, beta: float = 0.0
 ) -> jax.Array:
-    """J_β = E R - β KL(π ‖ π_ref), []; arguments as of `gradient`."""
+    """J_β = E R - β KL(π ‖ π_ref), []; arguments as in `gradient`."""
     if reference is None:
         return tabular.exact_return(mdp, logits)
     return tabular.exact_return(mdp, logits) - beta * divergence(mdp, logits, reference)
@@ -188,7 +188,7 @@ def train(
 
     Args:
         env: the environment, with observation="table".
-        switches: as of `build`.
+        switches: see `build`.
         start: the first logits, [S, V].
         watch: logits to an array.
         rate: learning rate.
@@ -283,7 +283,7 @@ def difficulty_weights(
     p, by enumeration, [K].
 
     Args:
-        switches: as of `build`.
+        switches: see `build`.
         probabilities: p of each prompt, K numbers.
         size: sequences of a group.
     """

@@ -116,7 +116,7 @@ def main() -> None:
         "exact, for any policy: with rewards of 0 and 1 the weights depend on p and G alone, "
         "however large the model. Groups that are all alike have no gradient, and with them the "
         "mean is (G - 1) / G ∇p for every prompt: the bias of the advantages given that a group "
-        "disagrees is no bias of the update. Which weights of prompts train better, and what a "
+        "disagrees is not a bias of the update. Which weights of prompts train better, and what a "
         "schedule of them gains, is not decided here."
     )
     shown = tuple(zip((*SMALL[1:], *LARGE), (GREEN, ORANGE, BLUE), strict=True))

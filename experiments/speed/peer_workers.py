@@ -237,7 +237,7 @@ def commit(folder: str) -> str:
 def main(name: str, task: Task, batch: Batch, num_updates: int, num_seeds: int) -> None:
     """Answers at first with its versions, or with what is missing."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # what a library prints is not an answer
     program, *how = name.split(":")
     peer = program.removesuffix("_spread")
     # slow, and each costs the same

@@ -180,9 +180,11 @@ def generalised(rows: Any, last: jax.Array) -> jax.Array:
     """Generalised advantages, [T, N]; an end of either kind counts as a termination."""
 
     def back(carry: Any, row: Any) -> Any:
-        (advantage, following), (value, reward, done) = carry, row
-        delta = reward + GAMMA * following * (1 - done) - value
-        return (advantage := delta + GAMMA * LAMBDA * (1 - done) * advantage, value), advantage
+        next_advantage, next_value = carry
+        value, reward, done = row
+        delta = reward + GAMMA * next_value * (1 - done) - value
+        advantage = delta + GAMMA * LAMBDA * (1 - done) * next_advantage
+        return (advantage, value), advantage
 
     return jax.lax.scan(back, (0 * last, last), rows[3:], reverse=True, unroll=16)[1]
 

@@ -1,5 +1,5 @@
-"""Combinations: an estimator under other settings of how its episodes are collected and of what its
-critic sees, by one name.
+"""Combinations: an estimator with other settings for collecting its episodes and for its critic's
+observations, under one name.
 
     state_value                                   under the settings of its preset
     state_value:sampling=sobol                    the action noise of a batch from Sobol' points
@@ -69,8 +69,8 @@ class Combination(NamedTuple):
 
 
 def is_combination(text: Any) -> bool:
-    """True for the name of a row of the table of facts with something behind a colon, unless these
-    are switches of its own.
+    """True for the name of an estimator of the table with settings after a colon, unless these are
+    its own switches.
     """
     if not isinstance(text, str) or ":" not in text or text.partition(":")[0] not in FACTS:
         return False
@@ -104,7 +104,7 @@ def name_of(name: str, settings: dict[str, Any]) -> str:
     """The one name of a combination: its settings in the order of FIELDS.
 
     Independent sampling is left out, a quadratic critic, and one that sees what the policy sees.
-    Numbers of branches are not, as those that stand for none differ from problem to problem.
+    Numbers of branches are not left out, as their defaults differ from problem to problem.
 
     Args:
         name: of the estimator.
@@ -124,7 +124,7 @@ def _text(value: Any) -> str:
 
 
 def canonical_name(text: Any) -> Any:
-    """The one name of a combination, or of an estimator with switches; else what is given."""
+    """The one name of a combination, or of an estimator with switches; else the argument."""
     if not is_combination(text):
         return canonical(text)
     found = combination_of(text)
@@ -132,7 +132,7 @@ def canonical_name(text: Any) -> Any:
 
 
 def check(field: str, text: Any, *others: str) -> None:
-    """Raises ValueError unless a text names an estimator or a combination. Arguments as of
+    """Raises ValueError unless a text names an estimator or a combination. Arguments as in
     `check_estimator`.
     """
     if is_combination(text):
@@ -149,8 +149,8 @@ def check(field: str, text: Any, *others: str) -> None:
 def searched(bases: tuple[str, ...] = BASES) -> list[str]:
     """The names of the combinations that a search tries, those of one estimator one after another.
 
-    Samplings are tried with batches of two sizes, and of estimators with branches the numbers of
-    these instead.
+    Samplings are tried with batches of two sizes; for estimators with branches the numbers of
+    branches are tried instead.
     """
     return list(dict.fromkeys(name for base in bases for name in _searched_of(base)))
 
@@ -182,7 +182,7 @@ def _noises_tried(facts: Facts) -> Iterator[dict[str, Any]]:
 
 
 def _value(field: str, text: str) -> Any:
-    """The value of a field, from its text. Raises ValueError for another than it can have."""
+    """The value of a field, from its text. Raises ValueError for an invalid one."""
     if field in ("action_critic", "sampling"):
         check_name(field, text, CHOICES[field])
         return text

@@ -4,7 +4,7 @@ The seeds of a program are a cell, whose folder is that of a run:
 
     OUT/ENV/LABEL/seeds-0-19/   config.json, versions.json, metrics.parquet, params.safetensors,
                                 summary.json, with the final evaluation of sampled actions and,
-                                under `greedy`, of the policy's mode; code/ of a user's own parts
+                                under `greedy`, of the policy's mode; code/ of custom parts
 
 The summary is written last, so that a cell that has one is finished. OUT/results.csv has a line per
 seed.
@@ -29,7 +29,7 @@ from pg.runs.interrupts import Interrupted
 
 Settings = Callable[[Task, Row], tuple[Config, Hyperparams]]
 
-# The expected shape of a cell's summary, as of `inputs.misfit`.
+# The expected shape of a cell's summary (see `inputs.misfit`).
 SUMMARY: dict[str, Any] = {
     "failed_seeds": [int],
     "per_seed": [
@@ -51,7 +51,7 @@ FORMER_CELL: dict[str, Any] = {
     **folders.SETTINGS,
     **{name: [folders.NUMBER] for name in ("greedy", "sampled")},
 }
-# That of versions.json; what else it holds is not read.
+# That of versions.json; its other entries are not read.
 VERSIONED = ("jax", "jaxlib", "numpy")
 VERSIONS: dict[str, Any] = {
     **{name: Optional(str) for name in ("pg", *VERSIONED)},
@@ -68,11 +68,11 @@ class Result(NamedTuple):
     env: str
     label: str
     seed: int
-    greedy: float  # mean return of the final evaluation; NaN where the seed diverged
+    greedy: float  # mean return of the final evaluation; NaN if the seed diverged
     sampled: float
     env_steps: int
     # The versions of the program that ran it; "" where they were not recorded.
-    pg: str = ""  # commit, with a + where files had changed since, or the version without git
+    pg: str = ""  # commit, with a + if files had changed since, or the version without git
     jax: str = ""
     jaxlib: str = ""
     numpy: str = ""
@@ -87,15 +87,16 @@ class Cell(NamedTuple):
     episodes: int  # of the final evaluation, per seed
     config: Config
     hyperparams: Hyperparams
-    allow_changed_code: bool = False  # results of a user's own file count, though it has changed
+    allow_changed_code: bool = False  # results of custom files count, though it has changed
 
     def folder(self, out: Path) -> Path:
         """The folder of its results."""
         return out / self.name / self.label / f"seeds-{self.seeds[0]}-{self.seeds[-1]}"
 
     def difference(self, stored: "Stored") -> str | None:
-        """A sentence on stored results that are of other settings or other code; fields that are
-        newer than they count as default. None: they are results of this cell.
+        """A sentence on stored results of other settings or other code; newer fields have their
+        defaults.
+        None: they are results of this cell.
         """
         try:
             config, hyperparams = self._stored_settings(stored)
@@ -114,9 +115,9 @@ class Cell(NamedTuple):
     def _stored_settings(self, stored: "Stored") -> tuple[Config, Hyperparams]:
         """The stored settings, with the parts of this cell in the place of recorded ones.
 
-        Raises ValueError where these are others, and as `folders.read_setup` does.
+        Raises ValueError if these are others, and as `folders.read_setup` does.
         """
-        if stored.path.suffix == ".json":  # of before there were any
+        if stored.path.suffix == ".json":  # older cells have none
             return folders.stored_settings(stored.settings)
         parts = own_parts(self.config)
         return folders.read_setup(
@@ -131,7 +132,7 @@ class Stored(NamedTuple):
     """The results of a finished cell."""
 
     path: Path  # its folder, or the file that it was before cells were folders
-    settings: Mapping[str, Any]  # as of `folders.read_stored`
+    settings: Mapping[str, Any]  # see `folders.read_stored`
     episodes: int
     results: list[Result]
 
@@ -155,14 +156,14 @@ def plan(
     """The cells that are still to run, and the number of rows that have every seed already.
 
     Args:
-        rows: as of `selection.select`.
-        settings: of a row, as `selection.settings`.
+        rows: see `selection.select`.
+        settings: of a row, such as `selection.settings`.
         out: the folder of all results.
         seeds: of each row; None: as its task has it.
         seeds_per_program: at most.
         episodes: of the final evaluation, per seed; None: as the task has it.
         redo: rows whose settings or code have changed are run again.
-        allow_changed_code: results of a user's own file count, though it has changed.
+        allow_changed_code: results of custom files count, though it has changed.
 
     Raises:
         ValueError: settings that are not valid and, unless `redo`, results of other settings or
@@ -188,8 +189,8 @@ def plan(
 
 
 def run(rows: Iterable[tuple[Task, Row]], settings: Settings, out: Path, **options: Any) -> bool:
-    """Runs the cells of `plan(rows, settings, out, **options)` and says how it goes. False after
-    Ctrl-C.
+    """Runs the cells of `plan(rows, settings, out, **options)` and prints progress. Returns False
+    after Ctrl-C.
     """
     cells, finished = plan(rows, settings, out, **options)
     if finished:
@@ -207,10 +208,10 @@ def run(rows: Iterable[tuple[Task, Row]], settings: Settings, out: Path, **optio
         except KeyboardInterrupt:
             print(
                 f"interrupted after {i} of {numerals.counted(len(cells), 'program')}; the same "
-                f"command goes on from here"
+                f"command continues from here"
             )
             return False
-        except ValueError as error:  # what only the environment knows
+        except ValueError as error:  # errors that only the environment can find
             raise ValueError(f"{cell.name} {cell.label}: {error}") from None
         finally:
             progress.close()
@@ -227,8 +228,8 @@ def run(rows: Iterable[tuple[Task, Row]], settings: Settings, out: Path, **optio
 
 
 def check_environments(cells: Iterable[Cell]) -> None:
-    """Raises ValueError where an environment cannot be built, before any row is run: one sentence
-    that names all such rows, and what they lack.
+    """Raises ValueError if an environment cannot be built, before any row is run: one sentence
+    that names all such rows, and the missing packages.
     """
     rows: dict[str, list[str]] = {}
     for (name, label), cell in {(cell.name, cell.label): cell for cell in cells}.items():
@@ -244,7 +245,7 @@ def check_environments(cells: Iterable[Cell]) -> None:
 
 
 def check_own_parts(cells: Iterable[Cell]) -> None:
-    """Raises ValueError where a part of a user's own does not fit its row, before any is run."""
+    """Raises ValueError if a custom part does not fit its row, before any is run."""
     rows = {(cell.name, cell.label): cell for cell in cells if own_parts(cell.config)}
     for (name, label), cell in rows.items():
         try:
@@ -256,7 +257,7 @@ def check_own_parts(cells: Iterable[Cell]) -> None:
 def run_cell(cell: Cell, out: Path, progress: cli.Progress) -> tuple[list[Result], float]:
     """Trains and evaluates a cell, greedily and by sampling, and writes its folder.
 
-    Results of other settings of the same row are removed then.
+    Results of other settings of the same row are then removed.
 
     Returns:
         The lines of its seeds, and the seconds that compilation and training took.
@@ -294,12 +295,12 @@ def run_cell(cell: Cell, out: Path, progress: cli.Progress) -> tuple[list[Result
 
 
 def _remove(stored: Stored) -> None:
-    """Removes the files of stored results, and their folder where nothing else is in it."""
+    """Removes the files of stored results, and their folder if nothing else is in it."""
     path = stored.path
     if path.suffix == ".json":
         files.remove(path.parent, rf"{re.escape(path.stem)}\.(npz|json)")
         return
-    files.remove(path, r"summary\.json")  # first: without it the others are no cell
+    files.remove(path, r"summary\.json")  # first: without it the others are not a cell
     files.remove(path, _FILES)
     files.remove(path / "code", r".*\.py")
     files.remove_if_empty(path / "code")
@@ -307,7 +308,7 @@ def _remove(stored: Stored) -> None:
 
 
 def collect(out: Path) -> list[Result]:
-    """A line per seed of all that is finished below `out`, in the order of the suites."""
+    """A line per seed of all finished cells below `out`, in the order of the suites."""
     lines: list[Result] = []
     for row in sorted(out.glob("*/*")):
         cells = stored_cells(row)
@@ -320,11 +321,12 @@ def collect(out: Path) -> list[Result]:
 
 
 def completed_by(lines: Sequence[Result], before: Sequence[Result]) -> list[Result]:
-    """A table with the rows of one of before, each whole, of which it has no more seeds.
+    """A table in which rows with fewer seeds than in an earlier table are replaced by those, as a
+    whole.
 
     Args:
         lines: the new table.
-        before: the table whose rows stay where the new one has fewer seeds, or none.
+        before: the earlier table.
     """
     new, old = _by_row(lines), _by_row(before)
     rows = {row: of_row for row, of_row in new.items() if len(of_row) >= len(old.get(row, ()))}
@@ -340,7 +342,7 @@ def _by_row(lines: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
 
 
 def remarks(out: Path) -> list[str]:
-    """Sentences on rows whose seeds were run with several versions of a user's own code."""
+    """Sentences on rows whose seeds were run with several versions of custom code."""
     said = []
     for row in sorted(out.glob("*/*")):
         versions = set()
@@ -350,7 +352,7 @@ def remarks(out: Path) -> list[str]:
         if len(versions) > 1:
             said.append(
                 f"{row.parent.name} {row.name}: its seeds are of {len(versions)} versions of your "
-                "code, which pg compare tells apart"
+                "code, which pg compare treats separately"
             )
     return said
 
@@ -358,7 +360,7 @@ def remarks(out: Path) -> list[str]:
 def stored_cells(row: Path) -> list[Stored]:
     """The finished cells in the folder of an environment and a label, by their first seed.
 
-    Raises ValueError where one is damaged.
+    Raises ValueError if one is corrupt.
     """
     cells = []
     for path in sorted(row.glob("seeds-*")):
@@ -372,7 +374,7 @@ def stored_cells(row: Path) -> list[Stored]:
 def stored_metrics(row: Path) -> list[dict[str, np.ndarray]]:
     """The metrics of the finished cells of a row, [seeds, updates] each.
 
-    Raises ValueError where a cell was written before cells were folders: it has none.
+    Raises ValueError if a cell was written before cells were folders: it has no metrics.
     """
     metrics = []
     for stored in stored_cells(row):
@@ -383,12 +385,12 @@ def stored_metrics(row: Path) -> list[dict[str, np.ndarray]]:
 
 
 def _read_cell(folder: Path) -> Stored:
-    """Raises ValueError where the folder is damaged, or of other seeds than its name says."""
+    """Raises ValueError if the folder is corrupt, or of other seeds than its name says."""
     label, env = folder.parent.name, folder.parent.parent.name
     settings = folders.read_stored(folder)
     episodes = settings.get("options", {}).get("eval_episodes")
     if episodes is None:
-        raise ValueError(f"{folder / 'config.json'} is damaged: options.eval_episodes is missing")
+        raise ValueError(f"{folder / 'config.json'} is corrupt: options.eval_episodes is missing")
     try:
         summary = folders.read_json(folder / "summary.json", SUMMARY)
     except files.UnreadableError:
@@ -404,9 +406,9 @@ def _read_cell(folder: Path) -> Stored:
         lines.append(Result(env, label, row["seed"], greedy, sampled, row["env_steps"], *versions))
     seeds = [line.seed for line in lines]
     if not seeds or folder.name != f"seeds-{seeds[0]}-{seeds[-1]}":
-        raise ValueError(f"{folder} is damaged: its summary is of other seeds")
+        raise ValueError(f"{folder} is corrupt: its summary is of other seeds")
     if seeds != list(range(seeds[0], seeds[0] + len(seeds))):
-        raise ValueError(f"{folder} is damaged: its seeds are not consecutive")
+        raise ValueError(f"{folder} is corrupt: its seeds are not consecutive")
     return Stored(folder, settings, episodes, lines)
 
 
@@ -422,11 +424,11 @@ def _versions(folder: Path) -> tuple[str, ...]:
 
 
 def _read_former_cell(path: Path) -> Stored:
-    """A cell as one file beside its learning curves: all of it but these."""
+    """A cell in the old format of one file beside its learning curves: everything but these."""
     data = folders.read_json(path, FORMER_CELL)
     lengths = {len(data[name]) for name in ("seeds", "greedy", "sampled", "env_steps")}
     if lengths != {len(set(data["seeds"]))} or not data["seeds"]:
-        raise ValueError(f"{path} is damaged: it has not one value for each of its seeds")
+        raise ValueError(f"{path} is corrupt: it does not have one value for each of its seeds")
     label, env = path.parent.name, path.parent.parent.name
     if (data["env"], data["label"]) != (env, label):
         raise ValueError(

@@ -40,11 +40,11 @@ SHORT_HEADER = """\
 | environment | estimator | steps | return |
 | --- | --- | --- | --- |"""
 UNTUNED_MARKS = ("<!-- untuned -->", "<!-- end of untuned -->")
-EARLIER = "earlier"  # instead of the commit, where none was recorded
+EARLIER = "earlier"  # instead of the commit, if none was recorded
 
 
 def table(lines: Sequence[Result], *, published: bool = True) -> str:
-    """A table in Markdown, aligned to be read as it stands: a line per environment and label, the
+    """A table in Markdown, aligned to be readable as text: a line per environment and label, the
     best ones first.
 
     Greedy mean over seeds with its 95 % bootstrap interval; sampled mean ± standard error; the most
@@ -52,7 +52,7 @@ def table(lines: Sequence[Result], *, published: bool = True) -> str:
     """
     ranked = _ranked(lines)
     body = [_table_row(task, group) for task, group in ranked]
-    for i in range(len(ranked) - 1, 0, -1):  # what was published is said once
+    for i in range(len(ranked) - 1, 0, -1):  # the published figures are listed once
         if ranked[i][0].name == ranked[i - 1][0].name:
             body[i] = (*body[i][:-1], "")
     return tables.markdown([row if published else row[:-1] for row in [HEADER, *body]])
@@ -61,7 +61,7 @@ def table(lines: Sequence[Result], *, published: bool = True) -> str:
 def short_table(lines: Sequence[Result]) -> str:
     """The rows of a table that are `SELECTED`, in Markdown.
 
-    Raises ValueError where the table lacks one of them.
+    Raises ValueError if the table lacks one of them.
     """
     groups = {(task.name, group[0].label): group for task, group in _ranked(lines)}
     rows = [SHORT_HEADER]
@@ -77,8 +77,8 @@ def short_table(lines: Sequence[Result]) -> str:
 
 def untuned_table(lines: Sequence[Result]) -> str:
     """A table in Markdown of labels side by side: a line per environment, with the greedy mean over
-    seeds of each label ± its standard error, between a policy that acts at random and the best that
-    is known.
+    seeds of each label ± its standard error, between a random policy and the best known
+    return.
     """
     groups = {(task.name, group[0].label): (task, group) for task, group in _ranked(lines)}
     labels = list(dict.fromkeys(label for _, label in groups))
@@ -97,8 +97,8 @@ def untuned_table(lines: Sequence[Result]) -> str:
 
 
 def draw(lines: Sequence[Result], out: Path) -> list[Path]:
-    """Draws what there is: learning curves, and with two environments or more, profiles and
-    intervals. The files.
+    """Draws learning curves and, with two or more environments, profiles and intervals. Returns the
+    files.
     """
     drawn = []
     if panels := mean_curves(lines, out):
@@ -122,12 +122,12 @@ def draw_profiles(lines: Sequence[Result], path: Path) -> Path | None:
     """Draws the share of runs above each score, of the labels that were run on most environments.
 
     Returns:
-        The file; None where there are not two environments to be compared on.
+        The file; None with fewer than two environments to compare on.
     """
     names, scores = normalised(lines)
     if len(names) < 2:
         return None
-    if len(scores) == 1:  # alone it would be compared with nothing
+    if len(scores) == 1:  # a single one has no comparison
         scores |= {"best row": _best_scores(lines, names)}
     thresholds = np.linspace(min(0.0, *(s.min() for s in scores.values())), 1.1, 200)
     profiles = {label: statistics.performance_profile(s, thresholds) for label, s in scores.items()}
@@ -143,8 +143,8 @@ def _scale(names: Sequence[str]) -> str:
 
 
 def _best_scores(lines: Sequence[Result], names: Sequence[str]) -> np.ndarray:
-    """Normalised greedy returns [N, M] of the best row of each environment; as many seeds count as
-    every row has.
+    """Normalised greedy returns [N, M] of the best row of each environment; only as many seeds are
+    used as every row has.
     """
     best: dict[str, np.ndarray] = {}
     for task, group in _ranked(lines):
@@ -159,9 +159,9 @@ def normalised(lines: Sequence[Result]) -> tuple[list[str], dict[str, np.ndarray
     """Environments that the labels share, and each label's normalised greedy returns [N, M] on
     them.
 
-    The labels are those that were run on more than half of the environments that have a scale; on
-    fewer, too little would be left in common. As many seeds count as every row has; rows of less
-    than half the most are left out.
+    The labels are those that were run on more than half of the environments that have a scale; with
+    fewer, too little would be in common. Only as many seeds are used as every row has; rows with
+    less than half of the largest number are left out.
     """
     returns: dict[str, dict[str, np.ndarray]] = {}
     ranked = _ranked(lines)
@@ -186,10 +186,10 @@ def normalised(lines: Sequence[Result]) -> tuple[list[str], dict[str, np.ndarray
 
 
 def mean_curves(lines: Sequence[Result], out: Path) -> dict[str, dict[str, Curve]]:
-    """The mean learning curve of each environment and label of which `out` has the runs.
+    """The mean learning curve of each environment and label with runs in `out`.
 
-    A row without one is left out: where no episode ended in some seed, as a mean over the other
-    seeds would flatter, and where seeds have no steps in common.
+    A row without one is left out: if no episode ended in some seed, as a mean over the others would
+    be biased upwards, and if seeds have no steps in common.
     """
     panels: dict[str, dict[str, Curve]] = {}
     for task, group in _ranked(lines):
@@ -248,7 +248,7 @@ def _table_row(task: Task, group: Sequence[Result]) -> tuple[str, ...]:
 
 
 def _short_commit(version: str) -> str:
-    """Seven digits of a commit, with the + of changed files; a version that is none as it is."""
+    """Seven digits of a commit, with the + of changed files; other versions unchanged."""
     commit = re.fullmatch(r"([0-9a-f]{7})[0-9a-f]{3}(\+?)", version)
     return "".join(commit.groups()) if commit else version
 

@@ -1,8 +1,8 @@
-"""Rows of a benchmark: those of a suite, and those of a user's own parts beside them.
+"""Rows of a benchmark: those of a suite, and those of custom parts beside them.
 
-An estimator of one's own is a row of every environment, under its name. A policy, a critic or an
-optimizer of one's own takes the place of that of every row, which is then another row, as
-`ppo+wide`: the results of all lie side by side in one folder, and in one report.
+A custom estimator is a row of every environment, under its name. A custom policy, critic or
+optimizer takes the place of that of every row, which is then another row, such as
+`ppo+wide`: all results are in one folder, and in one report.
 """
 
 import re
@@ -35,17 +35,17 @@ def settings(task: Task, row: Row) -> tuple[Config, Hyperparams]:
     """The settings of a row."""
     env = task.name if task.env is None else task.env
     label = row.settings_of or row.label
-    # a task that is not tuned by itself has the settings of its environment
+    # a task without its own tuning has the settings of its environment
     tuned = task.name if task.name in TUNED else env
     config, hyperparams = preset(label, task=tuned, env=env, **task.changes)
     return replace(config, **row.parts), hyperparams
 
 
 def untuned_settings(task: Task, row: Row) -> tuple[Config, Hyperparams]:
-    """The settings of a row as a preset has them for an environment that it was not tuned for."""
+    """The settings of a row from a preset for an environment that it was not tuned for."""
     env = task.name if task.env is None else task.env
     config, hyperparams = preset(row.label, task=_NONE, env=env, **task.changes)
-    # no preset: that of an environment which has tuned settings is held to them
+    # not the preset, which contains tuned settings where there are any
     return replace(config, preset=None), hyperparams
 
 
@@ -55,13 +55,13 @@ def every_row(
     """A row for each environment of a suite and each label, whatever rows the suite has.
 
     Args:
-        suite: name, of SUITES; its tasks that are others with a smaller budget are left out.
-        envs: names of environments of the suite, or those that they have elsewhere, as
+        suite: name, of SUITES; its tasks that only have a smaller budget than others are left out.
+        envs: names of environments of the suite, or their names elsewhere, such as
             `jumanji:Knapsack-v1`; none: all.
         labels: names of estimators or variants; none: `FIRST`.
 
     Raises:
-        ValueError: a name is not in the suite, or is no label.
+        ValueError: a name is not in the suite, or is not a label.
     """
     check_name("suite", suite, SUITES)
     tasks = [task for task in SUITES[suite] if not task.is_shorter]
@@ -87,26 +87,26 @@ def select(
     critic: Any = None,
     optimizer: Any = None,
 ) -> list[tuple[Task, Row]]:
-    """The rows of a suite, of these environments and labels only where any are named, and those of
-    one's own.
+    """The rows of a suite, restricted to these environments and labels if any are named, and the
+    custom rows.
 
     Args:
         suite: name, of SUITES.
-        envs: names of environments of the suite, or those that they have elsewhere, as
-            `jumanji:Knapsack-v1`; and one's own, objects or `FILE.py:CLASS`.
-        labels: names of estimators or variants of the suite; and estimators of one's own, functions
+        envs: names of environments of the suite, or their names elsewhere, such as
+            `jumanji:Knapsack-v1`; and custom ones, objects or `FILE.py:CLASS`.
+        labels: names of estimators or variants of the suite; and custom estimators, functions
             or `FILE.py:NAME`, and those of switches, which are rows of all the environments.
-        settings_of: label whose settings, as they were tuned for each environment, estimators of
-            one's own have; None: those that their facts state.
-        policy: one's own, in the place of that of all rows; a Network, a function or
-            `FILE.py:NAME`. None: as the settings say.
-        critic: as `policy`.
-        optimizer: as `policy`, or the name of one.
+        settings_of: label whose settings, tuned for each environment, custom estimators use; None:
+            those that their facts state.
+        policy: a custom one that replaces that of all rows; a Network, a function or
+            `FILE.py:NAME`. None: that of the settings.
+        critic: like `policy`.
+        optimizer: like `policy`, or the name of one.
 
     Raises:
         ValueError: a name is not in the suite (the message has the nearest valid ones), a part is
-            none, two rows would have one name, or nothing is left. No file is executed before all
-            names are found.
+            invalid, two rows would have the same name, or nothing is left. No file is executed
+            before all names are found.
     """
     given = {"policy": policy, "critic": critic, "optimizer": optimizer}
     parts = {field: part for field, part in given.items() if part is not None}
@@ -121,7 +121,7 @@ def select(
     _check_settings_of(settings_of, own_labels)
     if own_envs and not labels:
         raise ValueError(
-            "an environment of your own is in no suite, and has no rows of its own: name labels to "
+            "your own environment is in no suite and so has no rows: name labels to "
             "run on it, as in --label ppo leave_one_out"
         )
     for part in parts.values():
@@ -167,7 +167,7 @@ def _names_of_tasks(suite: str, envs: Iterable[Any]) -> list[Any]:
 
 
 def _is_own(part: Any) -> bool:
-    """True for an object, a function, a file, or an estimator of switches, which has rows in no
+    """True for an object, a function, a file, or an estimator with switches, which has rows in no
     suite; False for a name of a suite's.
     """
     is_name = isinstance(part, str) and not own_files.is_reference(part)
@@ -175,15 +175,15 @@ def _is_own(part: Any) -> bool:
 
 
 def _listed(label: Any) -> Any:
-    """The label, or the name of this package's own estimator in its place."""
+    """The label; an estimator of this package is replaced by its name."""
     return listed_name(label) or estimators.canonical(label)
 
 
 def _check_names(
     suite: str, envs: Iterable[Any], labels: Iterable[Any], *, with_own_env: bool
 ) -> None:
-    """Raises ValueError for a name that is not in the suite, and for a part of one's own that has a
-    name of the benchmark's; on an environment of one's own any label can be run.
+    """Raises ValueError for a name that is not in the suite, and for a custom part that has a
+    name of the benchmark's; on a custom environment any label can be run.
     """
     tasks, of_suite = SUITES[suite], f"of suite {suite!r}"
     names = [task.name for task in tasks]
@@ -203,12 +203,12 @@ def _check_settings_of(label: str | None, own_labels: Sequence[Any]) -> None:
     check_name("settings_of", label, LABELS)
     if not own_labels:
         raise ValueError(
-            f"settings_of is for estimators of your own: give one, as --estimator {own_files.FORM}"
+            f"settings_of is for your own estimators: give one, as --estimator {own_files.FORM}"
         )
 
 
 def _loaded(field: str, part: Any) -> Any:
-    """The object of a part. Raises ValueError for one that is none."""
+    """The object of a part. Raises ValueError for an invalid one."""
     found = own_files.load(part, field) if own_files.is_reference(part) else part
     if field == "estimator" and isinstance(found, str):
         return found
@@ -227,26 +227,26 @@ def _tasks(suite: str, named: Sequence[str], own_envs: Sequence[Any]) -> list[Ta
 
 
 def _own_task(env: Any) -> Task:
-    """The task of an environment of one's own."""
+    """The task of a custom environment."""
     return Task(_word(env), (), floor=float("nan"), best=None, source="none", env=env)
 
 
 def _own_row(estimator: Any, settings_of: str | None) -> Row:
-    """The row of an estimator of one's own."""
+    """The row of a custom estimator."""
     return Row(
         _word(estimator), 0, settings_of=settings_of or estimator, parts={"estimator": estimator}
     )
 
 
 def _named_rows(task: Task, labels: Sequence[str], *, any_label: bool) -> list[Row]:
-    """The rows of a task with these labels; of one's own environment, one for each label."""
+    """The rows of a task with these labels; of a custom environment, one for each label."""
     if not task.rows:
         return [Row(label, 0) for label in labels]
     return [row for row in task.rows if any_label or row.label in labels]
 
 
 def _with_parts(row: Row, parts: dict[str, Any]) -> Row:
-    """The row with a policy, a critic or an optimizer of one's own, under a name of its own."""
+    """The row with a custom policy, critic or optimizer, under its own name."""
     if not parts:
         return row
     label = "+".join([row.label, *map(_word, parts.values())])
@@ -255,5 +255,5 @@ def _with_parts(row: Row, parts: dict[str, Any]) -> Row:
 
 
 def _word(part: Any) -> str:
-    """The name of a part as that of a folder."""
+    """The name of a part as a folder name."""
     return re.sub(r"[^\w.-]", "-", part_name(part))

@@ -26,7 +26,7 @@ Actions = Literal["greedy", "sampled"]
 
 
 class Bar(NamedTuple):
-    """A bar for the scores of a row: their mean, or with a share that share of them, reaches it."""
+    """A bar for the scores of a row: it is reached by their mean, or by a given share of them."""
 
     score: float
     share: float | None = None  # of the seeds
@@ -50,10 +50,10 @@ class Row(NamedTuple):
 
     label: str
     steps: int  # budget: the most environment steps a seed may take
-    bar: Bar | None = None  # None: reported, whatever it is
-    # label, or estimator of a user's own, whose settings it has; None: `label`
+    bar: Bar | None = None  # None: reported without a verdict
+    # label, or custom estimator, whose settings it has; None: `label`
     settings_of: Any = None
-    parts: Mapping[str, Any] = {}  # of a user's own, by field of Config; read only
+    parts: Mapping[str, Any] = {}  # custom ones, by field of Config; read only
 
 
 class Task(NamedTuple):
@@ -61,10 +61,10 @@ class Task(NamedTuple):
 
     name: str  # of the folder and in the tables
     rows: tuple[Row, ...]
-    floor: float  # mean return of a policy that acts at random
-    best: float | None  # the best published, or the optimum where it is known; None: neither
+    floor: float  # mean return of a random policy
+    best: float | None  # the best published, or the optimum if known; None: neither
     source: str  # of `best`
-    env: Any = None  # of Config: a name, or an object of a user's own; None: as `name`
+    env: Any = None  # `Config.env`: a name, or a custom object; None: `name`
     changes: Mapping[str, Any] = {}  # fields of Config that make the variant of `env`; read only
     episodes: int = 100  # of the final evaluation, per seed
     seeds: int = 20
@@ -76,7 +76,7 @@ class Task(NamedTuple):
 
     @property
     def normalisable(self) -> bool:
-        """True where floor and best span a scale on which scores of different environments can be
+        """True if floor and best span a scale on which scores of different environments can be
         compared.
         """
         return self.best is not None and self.best > self.floor
@@ -86,8 +86,8 @@ def _rows(steps: int, *labels: str, bar: Bar | None = None) -> tuple[Row, ...]:
     return tuple(Row(label, steps, bar) for label in labels)
 
 
-# Those whose baseline is learned or estimated from the batch; a constant is set by hand. Steps
-# towards a target policy have settings that are tuned for no environment.
+# Estimators whose baseline is learned or estimated from the batch; a constant is set by hand. Steps
+# towards a target policy are not tuned for any environment.
 _BASELINES = tuple(
     name
     for name, facts in FACTS.items()
@@ -164,7 +164,7 @@ CLASSIC = (
         source="TRPO, zoo",
     ),
 )
-# Within the budgets of SLM-Lab, whose figures are moving averages of returns while it trains.
+# Within the budgets of SLM-Lab, whose figures are moving averages of returns during training.
 SHORTER = (
     Task(
         "CartPole-v1-200k",
@@ -233,7 +233,7 @@ BSUITE = (
         best=1.0,
         source=f"the maximum; {_BLINES} without memory −0.11",
     ),
-    # The arms are drawn anew at every step: nothing can be learned, and an estimator that does
+    # The arms are redrawn at every step: nothing can be learned, and an estimator that does
     # better is wrong.
     Task(
         "SimpleBandit-bsuite",
@@ -352,7 +352,7 @@ SUITES: dict[str, tuple[Task, ...]] = {
     "misc": MISC,
     "minatar": MINATAR,
     "all": CLASSIC + SHORTER + BSUITE + MISC + MINATAR,
-    # not among all, as they need further packages
+    # left out of "all", as they need further packages
     "mujoco": MUJOCO,
     "libraries": LIBRARIES,
 }
@@ -360,6 +360,6 @@ TASKS = {task.name: task for task in SUITES["all"] + MUJOCO + LIBRARIES}
 
 
 def row_of(name: str, label: str) -> Row | None:
-    """The row of an environment and a label; None for one that the table does not have."""
+    """The row of an environment and a label; None if the table has none."""
     rows = TASKS[name].rows if name in TASKS else ()
     return next((row for row in rows if row.label == label), None)

@@ -1,8 +1,8 @@
 """The zoo's policies, made from the folder of a benchmark: the best seed of each row, evaluated on
-episodes of its own.
+other episodes.
 
-The seed with the highest score of the row's final evaluation is taken. Its score there flatters it,
-and so the zoo's is of other episodes.
+The seed with the highest score in the row's final evaluation is taken. That score is biased upwards
+by the selection, and so the zoo's is from other episodes.
 """
 
 import operator
@@ -18,7 +18,7 @@ from pg.benchmarks.suites import TASKS, row_of
 from pg.runs import files, folders, parameters, zoo
 from pg.runs.zoo import Entry
 
-# Rows that are kept; of the many estimators that learn Catch as well as another a few will do.
+# Rows to include; of the many estimators that learn Catch equally well, a few are enough.
 LABELS = (
     "reinforce",
     "leave_one_out",
@@ -34,11 +34,11 @@ LABELS = (
 )
 LARGEST = 300_000  # bytes of the parameters of a policy
 EPISODES = 1000
-SEED = 10_000  # of the evaluation; those of trainings and of the search of settings are below
+SEED = 10_000  # seed of the evaluation; those of training and of the search of settings are smaller
 
 
 class Kept(NamedTuple):
-    """The seed of a row whose policy is kept."""
+    """The seed of a row whose policy is included."""
 
     env: str
     label: str
@@ -55,8 +55,8 @@ class Kept(NamedTuple):
 def selected(out: Path, labels: Iterable[str] = LABELS) -> list[Kept]:
     """The rows of a benchmark that have a policy in the zoo, and the seed of each.
 
-    A row is left out where it misses its bar, and where it has none and another row of its
-    environment is better, or it is not above a random policy.
+    A row is left out if it misses its bar; and, without a bar, if another row of its environment is
+    better, or if it is not above a random policy.
     """
     rows: dict[str, dict[str, list[Result]]] = {}
     for line in learning.collect(out):
@@ -76,7 +76,7 @@ def make(kept: Kept, into: Path = zoo.FOLDER, *, episodes: int = EPISODES) -> En
     """Writes a policy of the zoo and evaluates it.
 
     Returns:
-        Its scores; None where its parameters are more than `LARGEST` bytes, and nothing is written.
+        Its scores; None if its parameters have more than `LARGEST` bytes, and nothing is written.
     """
     import safetensors.numpy
 
@@ -127,7 +127,8 @@ def evaluated(policy: Any, seed: int, episodes: int, *, greedy: bool) -> np.ndar
 
 
 def _of_policy(kept: Kept) -> dict[str, np.ndarray]:
-    """The arrays of the policy and of the running statistics, with an axis of one seed in front."""
+    """The arrays of the policy and of the running statistics, with a leading axis of one
+    seed."""
     import jax
 
     from pg import envs, networks
@@ -149,7 +150,7 @@ def _actions(env: str, label: str) -> str:
 
 
 def _score(env: str, lines: list[Result]) -> float:
-    """The mean score of a row; -∞ where a seed diverged."""
+    """The mean score of a row; -∞ if a seed diverged."""
     scores = np.array([getattr(line, _actions(env, lines[0].label)) for line in lines])
     return float(scores.mean()) if np.isfinite(scores).all() else -np.inf
 

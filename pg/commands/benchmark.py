@@ -1,8 +1,8 @@
 """Run a suite of environments and estimators over seeds; write a table, figures and a report of the
 results.
 
-Ctrl-C keeps what is finished, and the same command goes on from there. Every finished seed below
---out is reported.
+Ctrl-C keeps what is finished, and the same command continues from there. Every finished seed
+below --out is reported.
 """
 
 import dataclasses
@@ -22,37 +22,37 @@ class Options:
     """The suite, its seeds, and the folder and the report of the results."""
 
     suite: Literal[tuple(suites.SUITES)] = "classic"  # type: ignore[valid-type]
-    """Name of the suite; not among all are mujoco, which needs gymnasium[mujoco], and libraries,
-    which needs pgx, jumanji, playground and craftax."""
+    """Name of the suite; all leaves out mujoco, which needs gymnasium[mujoco], and libraries, which
+    needs pgx, jumanji, playground and craftax."""
     env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME|FILE.py:CLASS ...]")] = ()
     """Environments of the suite to run, or FILE.py:CLASS of your own; none: all."""
     label: tuple[str, ...] = ()
     """Labels to run, of estimators, natural, trpo, recurrent_ppo, state_std_ppo; none: all, or with
-    --estimator those alone.
+    --estimator only those.
     """
     untuned: bool = False
-    """Settings as an estimator has them on an environment that it was not tuned for, and a row for
-    each environment and label, whatever rows the suite has; its table has the labels side by side,
-    between `<!-- untuned -->` and `<!-- end of untuned -->` of a report. Without labels:
+    """Use the settings that an estimator has on an environment that it was not tuned for, with a
+    row for each environment and label, whatever rows the suite has; the table has the labels side
+    by side, between `<!-- untuned -->` and `<!-- end of untuned -->` of a report. Without labels:
     leave_one_out, actor_critic and ppo.
     """
     estimator: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[FILE.py:NAME ...]")] = ()
-    """Estimators of your own to run beside the labels, in every environment, each FILE.py:NAME."""
+    """Your own estimators to run beside the labels, in every environment, each FILE.py:NAME."""
     settings_of: str | None = None
-    """Label whose settings, as tuned for each environment, estimators of your own have; none: those
-    that their pg.with_facts states.
+    """Label whose settings, tuned for each environment, your own estimators use; none: those that
+    their pg.with_facts states.
     """
     policy: str | None = None
-    """FILE.py:NAME of a policy of your own, in the place of that of all rows, which are then called
+    """FILE.py:NAME of your own policy, which replaces that of all rows; they are then called
     LABEL+NAME.
     """
     critic: str | None = None
-    """FILE.py:NAME of a critic of your own, as policy."""
+    """FILE.py:NAME of your own critic, used like policy."""
     optimizer: str | None = None
-    """FILE.py:NAME of an optimizer of your own, or a name, as policy."""
+    """FILE.py:NAME of your own optimizer, or a name, used like policy."""
     allow_changed_code: bool = False
-    """Keep results of a file of your own that has changed since, and run what is missing with that
-    of today.
+    """Keep results of your own file although it has changed since, and run what is missing with the
+    current one.
     """
     seeds: int | None = None
     """Seeds 0, 1, ... of each environment and label; none: 20, for MinAtar and MuJoCo 10."""
@@ -77,8 +77,8 @@ class Options:
     figure: Path | None = None
     """Picture of the table's profiles over environments, a PNG with an SVG beside it."""
     keep: Path | None = None
-    """Table of before (a results.csv), whose rows stay in the report where the folder has not as
-    many seeds.
+    """Earlier table (a results.csv), whose rows stay in the report where the folder has fewer
+    seeds.
     """
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Report on this table (a results.csv) instead of running anything."""
@@ -133,7 +133,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         if options.readme and finished:
             tables.insert(options.readme, report.short_table(lines), report.SHORT_MARKS)
         if options.figure and finished and report.draw_profiles(lines, options.figure) is None:
-            raise ValueError("the table has no two environments that a label could be compared on")
+            raise ValueError(
+                "no label can be compared: the table has fewer than two environments for it"
+            )
         if not options.from_ and lines:
             tables.write_rows(options.out / "results.csv", learning.Result, lines)
             files = report.draw(lines, options.out) if finished else []
@@ -166,11 +168,11 @@ def _rows(options: Options) -> list[tuple[suites.Task, suites.Row]]:
     for name in ("estimator", "settings_of", "policy", "critic", "optimizer", "readme", "keep"):
         if getattr(options, name):
             raise ValueError(
-                f"untuned is of the labels alone, and has no {name}: give one or the other"
+                f"untuned applies only to the labels, and takes no {name}: give one or the other"
             )
     if options.from_ is None and options.out == Options.out:
         raise ValueError(
-            "untuned rows have the names of tuned ones: give a folder of their own, as in --out "
+            "untuned rows have the names of tuned ones: give them their own folder, as in --out "
             "results/untuned"
         )
     return selection.every_row(options.suite, options.env, options.label)

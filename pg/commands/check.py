@@ -1,9 +1,9 @@
-"""Check an estimator, of the table or of a file of your own, against what is exact on three small
+"""Check an estimator, from the table or your own file, against exact figures on three small
 problems: its bias and variance beside those of others, its mean in samples of the rollout, and the
-rules that every estimator has to keep.
+rules that every estimator must follow.
 
-`@pg.with_facts(unbiased_for="J")` above the function states what is claimed. Exit codes: 0 all
-holds, 1 a claim or a rule fails, 2 a mistake in the arguments.
+`@pg.with_facts(unbiased_for="J")` above the function states what is claimed. Exit codes: 0
+everything holds, 1 a claim or a rule fails, 2 a mistake in the arguments.
 """
 
 import dataclasses
@@ -53,8 +53,8 @@ class Options:
     hyperparameters in it.
     """
     beside: tuple[str, ...] = ()
-    """Names of the estimators that it is compared with; none: reinforce, reward_to_go,
-    leave_one_out, and those of its kind.
+    """Names of the estimators to compare it with; none: reinforce, reward_to_go, leave_one_out, and
+    those of its kind.
     """
     gamma: float = 0.9
     """Discount γ."""
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     from pg.estimators import family
 
     try:
-        factory = family.find(options.estimator)  # executes the file of a user's own
+        factory = family.find(options.estimator)  # executes the custom file
     except ValueError as error:
         cli.fail(error)
     began = time.monotonic()

@@ -56,15 +56,15 @@ from pg.settings.stored_params import FIELDS as STORED
 # Exit codes; 74 and 75 are sysexits' EX_IOERR and EX_TEMPFAIL.
 MISTAKE = 2  # in the arguments, or a folder that cannot be used
 NOT_FINITE = 3  # a run stopped: a number was not finite, or no action was legal at a step
-CANNOT_WRITE = 74  # the disk is full, or not to be written to
+CANNOT_WRITE = 74  # the disk is full or read-only
 AGAIN = 75  # preempted by SIGTERM or SIGUSR1, or a process was lost: rerun the command to resume
-INTERRUPTED = 130  # Ctrl-C, as shells have it
+INTERRUPTED = 130  # Ctrl-C, the convention of shells
 
 
 # True where --traceback is among the words of the command.
 _traceback: contextvars.ContextVar[bool] = contextvars.ContextVar("traceback", default=False)
 
-# Options that a run goes on with.
+# Options that a resumed run keeps.
 RESUMED = (
     "seed",
     "seeds",
@@ -77,7 +77,7 @@ RESUMED = (
     "log",
 )
 
-# Flags of before, with those of today.
+# Renamed flags, with their current names.
 _RENAMED: dict[str, tuple[str, ...]] = {
     **{
         old.strip("_").replace("_", "-"): (new.replace("_", "-"),)
@@ -88,7 +88,7 @@ _RENAMED: dict[str, tuple[str, ...]] = {
     "draw": ("search-seed",),
     "points": ("trials",),
 }
-# Flags of other command lines that this one has in another form.
+# Flags of other command lines that exist here in another form.
 _INSTEAD = {
     **dict.fromkeys(
         ("device", "gpu", "cuda", "platform"),
@@ -106,7 +106,7 @@ _DRY_RUN = ("dry-run", "dryrun")  # --print-config comes nearest, in the command
 def parse(
     prog: str | None, description: str, options: type, argv: Sequence[str] | None = None
 ) -> tuple[Config, Hyperparams, Any, Machine]:
-    """`parse_given` without the names of what is given."""
+    """`parse_given` without the names of the given settings."""
     return parse_given(prog, description, options, argv)[:4]
 
 
@@ -114,19 +114,19 @@ def parse_given(
     prog: str | None, description: str, options: type, argv: Sequence[str] | None = None
 ) -> tuple[Config, Hyperparams, Any, Machine, frozenset[str] | None]:
     """Config, Hyperparams, `options` (a dataclass of the script's own flags) and Machine from the
-    command line, and the names of the settings that it gives, or the file that it names; None where
-    that is a run, which gives all of them.
+    command line, and the names of the settings that it or its file gives; None if the file is
+    a run's, which gives all of them.
 
-    Defaults are the preset of the estimator and the environment that are named, or, with --resume
-    RUN or --config RUN, the settings of that run. The entries of another file of settings count as
-    flags in front of the others, and the settings of a variant that is named as given. Exits with
+    Defaults are the preset of the named estimator and environment, or, with --resume
+    RUN or --config RUN, the settings of that run. The entries of another file of settings
+    count as flags in front of the others, and the settings of a named variant as given. Exits with
     code 2 and one sentence on a mistake.
     """
     _prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
     file, argv = _with_file(argv, (Config, Hyperparams, options, Machine))
     _choose_devices_for_files(argv)
-    # a script's flag goes before a setting of its name
+    # a script's flag hides a setting of the same name
     own = {field.name for field in dataclasses.fields(options)}
     defaults, of_machine = options(), Machine()
     variant = None
@@ -138,7 +138,7 @@ def parse_given(
             of_machine = Machine.of_resumed(stored)
         elif file and file.run:
             config, hyperparams = file.run
-            if "resume" in own:  # the train command, of which the run is
+            if "resume" in own:  # the train command, which made the run
                 defaults = options(**resumed(file.options))
                 of_machine = Machine.of_resumed(file.options)
         else:
@@ -147,7 +147,7 @@ def parse_given(
     except ValueError as error:
         fail(error)
     of_variant = VARIANTS.get(variant or "", {})
-    if of_variant:  # its settings are those of the preset; the last value of a flag counts
+    if of_variant:  # its settings are part of the preset; the last value of a flag counts
         argv += ["--estimator", of_variant["estimator"]]
     known = {
         **flags.flags_of(Config, config, own),
@@ -188,7 +188,7 @@ def parse_given(
 
 
 def resumed(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that a run goes on with, of all that its folder holds."""
+    """The options that a resumed run keeps, among all in its folder."""
     return {name: stored[name] for name in RESUMED if name in stored}
 
 
@@ -202,7 +202,7 @@ def _with_file(
     try:
         if _named(argv, "resume"):
             raise ValueError(
-                "config and resume exclude each other: resume goes on with the settings of its run"
+                "config and resume exclude each other: resume uses the settings of its run"
             )
         parts = {name: part for name in PARTS if (part := _named(argv, name)) is not None}
         file = settings_files.read(Path(path), parts)
@@ -214,7 +214,7 @@ def _with_file(
 
 @contextlib.contextmanager
 def _pointing_at(file: settings_files.Entries | None) -> Iterator[None]:
-    """Says, below what the parser says of a mistake, that the flag may be an entry of a file."""
+    """Adds to the parser's report of a mistake that the flag may be an entry of a file."""
     try:
         yield
     except SystemExit as stopped:
@@ -228,7 +228,7 @@ def _print_settings(values: Mapping[str, Any], usual: Mapping[str, Any]) -> NoRe
 
     Args:
         values: All settings, by name.
-        usual: Those that a file has without an entry; none, where it does not name them.
+        usual: Those that a file without an entry has; None for those that it does not name.
     """
     settings = {
         name: value
@@ -280,7 +280,7 @@ def options(
 
 
 def _defaults(kind: type) -> Any:
-    """The defaults of a dataclass as attributes, without those of fields that have none."""
+    """The defaults of a dataclass as attributes; fields without a default are left out."""
     defaults = {
         field.name: field.default
         for field in dataclasses.fields(kind)
@@ -290,12 +290,12 @@ def _defaults(kind: type) -> Any:
 
 
 def docstring_of(script: str) -> str:
-    """Returns the docstring of a file, which `python -OO` leaves out of the program that runs."""
+    """Returns the docstring of a file, which `python -OO` strips from the running program."""
     return ast.get_docstring(ast.parse(Path(script).read_text(encoding="utf-8"))) or ""
 
 
 def _prepare_streams() -> None:
-    """Has a script write to any console, and go on without one."""
+    """Lets a script write to any console, and continue without one."""
     encoding.make_streams_readable()
     outlive_readers()
 
@@ -329,9 +329,7 @@ def _read(
 
 
 def _check_flags(argv: list[str], names: Collection[str]) -> None:
-    """Prints the version where it is asked for; exits with one sentence at a flag that there is
-    not.
-    """
+    """Prints the version if it is asked for; exits with one sentence at an unknown flag."""
     if "--version" in argv:
         print(f"pg {__version__}")
         raise SystemExit(0)
@@ -355,8 +353,8 @@ def _check_flags(argv: list[str], names: Collection[str]) -> None:
 
 @contextlib.contextmanager
 def _colours() -> Iterator[None]:
-    """Has the parser write without colours where NO_COLOR asks for it; it knows such terminals, and
-    not the word.
+    """Makes the parser write without colours if NO_COLOR asks for it; it only detects terminals
+    without colours.
     """
     before = os.environ.get("TERM")
     if os.environ.get("NO_COLOR"):
@@ -370,9 +368,7 @@ def _colours() -> Iterator[None]:
 
 
 def _paragraphs(text: str) -> str:
-    """A docstring whose paragraphs fit the terminal; indented lines are those that the parser does
-    not join.
-    """
+    """A docstring whose paragraphs fit the terminal; the parser does not join indented lines."""
     return "\n\n".join(
         wrapped(" ".join(part.split()), otherwise=80) for part in text.strip().split("\n\n")
     )
@@ -390,7 +386,7 @@ def _preset(argv: list[str]) -> tuple[Config, Hyperparams]:
     if _named(argv, "env"):
         changes["env"] = env
     if (_named(argv, "minibatch-size") or "none").lower() != "none":
-        changes["num_minibatches"] = 1  # one of the two says how a batch is cut
+        changes["num_minibatches"] = 1  # one of the two defines the minibatches
     return preset(estimator, **changes)
 
 
@@ -400,14 +396,14 @@ def _check_estimator(name: str) -> None:
 
 
 def _choose_devices_for_files(argv: Sequence[str]) -> None:
-    """Has the devices chosen before a file of the user's is executed: one that imports gymnax
-    computes with jax already, after which they cannot be chosen.
+    """Chooses the devices before a file of the user's is executed: one that imports gymnax already
+    computes with jax, and then they cannot be chosen any more.
     """
     words = list(argv)
     number, shard = (_named(words, name) for name in ("cpu-devices", "shard"))
 
     def choose() -> None:
-        with contextlib.suppress(ValueError):  # which is said where the flags are read
+        with contextlib.suppress(ValueError):  # reported where the flags are read
             cpu_devices = int(number) if number else None
             machine = Machine(cpu_devices=cpu_devices, shard="envs" if shard == "envs" else "seeds")
             machine.choose_devices()
@@ -416,7 +412,7 @@ def _choose_devices_for_files(argv: Sequence[str]) -> None:
 
 
 def _stored(run: Path, argv: list[str]) -> tuple[Config, Hyperparams]:
-    """The settings of a run's folder, with the parts of one's own that are given again."""
+    """The settings of a run's folder, with the custom parts that are given again."""
     given = {name: _named(argv, name) for name in PARTS}
     parts = {name: part for name, part in given.items() if own_files.is_reference(part)}
     return folders.read_setup(
@@ -428,9 +424,9 @@ def _stored(run: Path, argv: list[str]) -> tuple[Config, Hyperparams]:
 
 
 def mistake(error: object) -> int:
-    """Says what is wrong, in one sentence. The exit code, 2.
+    """Prints the error in one sentence. Returns the exit code, 2.
 
-    Of an exception in a user's own code it says the place; the calls too, where --traceback asks.
+    For an exception in custom code it prints the place, and with --traceback the calls too.
     """
     said = str(error)
     if isinstance(error, Exception):
@@ -449,8 +445,8 @@ _Main = Callable[..., int]
 
 
 def command(main: _Main) -> _Main:
-    """Has the function of a command say in one sentence what fails in a user's own code, and return
-    code 2.
+    """A decorator of a command's function: an exception in custom code is printed as one sentence,
+    and code 2 returned.
     """
 
     @functools.wraps(main)
@@ -471,7 +467,7 @@ def command(main: _Main) -> _Main:
 
 
 def _failure_of_own_code(error: Exception) -> Exception:
-    """An exception of a user's own code as one of one sentence."""
+    """An exception of custom code as a ValueError of one sentence."""
     from pg.envs.failures import failed
 
     if isinstance(error, ValueError):
@@ -482,13 +478,13 @@ def _failure_of_own_code(error: Exception) -> Exception:
 
 
 def fail(error: object) -> NoReturn:
-    """Says what is wrong, in one sentence, and exits with code 2."""
+    """Prints the error in one sentence, and exits with code 2."""
     raise SystemExit(mistake(error))
 
 
 def abandon(error: object) -> NoReturn:
-    """Says that the job has lost a process, and exits with code 75 at once: the others cannot be
-    waited for.
+    """Reports that the job has lost a process, and exits with code 75 at once, as the others would
+    wait for ever.
     """
     print(f"error: {error}", file=sys.stderr, flush=True)
     sys.stdout.flush()
@@ -496,19 +492,19 @@ def abandon(error: object) -> NoReturn:
 
 
 def unwritten(error: object) -> int:
-    """Says what cannot be written. The exit code, 74."""
-    print(f"error: {error}; what was written before is there still", file=sys.stderr)
+    """Prints what cannot be written. Returns the exit code, 74."""
+    print(f"error: {error}; earlier files are intact", file=sys.stderr)
     return CANNOT_WRITE
 
 
 def fail_to_write(error: object) -> NoReturn:
-    """Says what cannot be written, and exits with code 74."""
+    """Prints what cannot be written, and exits with code 74."""
     raise SystemExit(unwritten(error))
 
 
 def interrupted(signum: int | None) -> int:
-    """The exit code after a signal: 130 for Ctrl-C, 75 for the others, which say that the machine
-    is taken away.
+    """The exit code after a signal: 130 for Ctrl-C, 75 for the others, by which a machine is
+    reclaimed.
     """
     return INTERRUPTED if signum in (None, signal.SIGINT) else AGAIN
 
@@ -521,7 +517,7 @@ def outcome(done: Any) -> int:
 
 
 def announce(work: str) -> None:
-    """Says, once a signal came, what is still waited for; `interrupts.listen` calls it."""
+    """Prints, after a signal, what is still to be waited for; `interrupts.listen` calls it."""
     start = "\n" if sys.stderr.isatty() else ""
     print(
         f"{start}stopping after {work}; again (Ctrl-C or another signal) to quit at once",
@@ -553,9 +549,9 @@ def describe(
         horizon: The environment's own time limit, in actions.
         num_params: Parameters of policy and critic.
         num_actions: Discrete actions; 1 of others.
-        resets: The way in which windows reset their environments; "": it is not said.
-        verbose: Lists all settings, and not only those that are not what Config and Hyperparams
-            have by themselves.
+        resets: The way in which windows reset their environments; "": not printed.
+        verbose: Lists all settings, not only those that differ from the defaults of Config and
+            Hyperparams.
     """
     episodes = config.collect == "episodes"
     longest = (config.horizon or horizon) if episodes else config.num_steps
@@ -626,16 +622,16 @@ def cache_compilations() -> Path:
 
 
 def _is_given(argv: list[str], flag: str) -> bool:
-    """True where a switch is on in argv, read ahead of the parser."""
+    """True if a switch is on in argv, read before the parser runs."""
     return f"--{flag}" in [word.replace("_", "-") for word in argv]
 
 
 def _named(argv: list[str], flag: str) -> str | None:
-    """The value of --flag in argv, the last one, read ahead of the parser."""
-    for i, word in reversed(list(enumerate(argv))):
-        name, equals, value = word.replace("_", "-", word.partition("=")[0].count("_")).partition(
-            "="
-        )
-        if name == f"--{flag}":
-            return value if equals else next(iter(argv[i + 1 : i + 2]), None)
-    return None
+    """The last value of --flag in argv, read before the parser runs."""
+    value = None
+    for i, word in enumerate(argv):
+        name, equals, rest = word.partition("=")
+        if name.replace("_", "-") == f"--{flag}":
+            following = argv[i + 1] if i + 1 < len(argv) else None
+            value = rest if equals else following
+    return value

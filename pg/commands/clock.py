@@ -1,6 +1,6 @@
 """The wall time of a command, in parts.
 
-Imports nothing of the package, so that `pg` can count from its first moment on.
+Imports nothing from the package, so that `pg` can time itself from the start.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ _began: contextvars.ContextVar[float | None] = contextvars.ContextVar("began", d
 
 @contextlib.contextmanager
 def of_command() -> Iterator[None]:
-    """A command, from whose beginning a `Clock` within counts; that of the outermost, where there
-    are several.
+    """A command; a `Clock` inside it counts from its beginning, or from that of the outermost
+    command if they are nested.
     """
     token = _began.set(time.monotonic()) if _began.get() is None else None
     try:
@@ -28,7 +28,7 @@ def of_command() -> Iterator[None]:
 
 
 class Clock:
-    """The seconds since the command began, or outside of commands since this was made, by parts."""
+    """The seconds since the command began (outside of commands: since this was made), by parts."""
 
     def __init__(self) -> None:
         began = _began.get()
@@ -40,7 +40,7 @@ class Clock:
 
         Args:
             part: Its name.
-            within: The seconds of it that are those of other parts, by their names.
+            within: The seconds of it that belong to other parts, by their names.
         """
         now = time.monotonic()
         own = now - self.last - sum(within.values())

@@ -1,10 +1,10 @@
 """Compare runs: final scores with intervals, the probability of improvement over a baseline, steps
 to a return, and one picture of learning curves and performance profiles.
 
-RUN is the folder of a run, a sweep (each configuration), a folder above such folders, as of a
-benchmark, or a glob of these in quotes. Runs of the same settings are pooled, whatever their seeds;
-groups are named by the settings in which they differ. Exit codes: 0 done, 2 a mistake, 74 the disk
-is full.
+RUN is the folder of a run, a sweep (each configuration), a folder above such folders, such as
+a benchmark's, or a glob of these in quotes. Runs of the same settings are pooled, whatever their
+seeds; groups are named by the settings in which they differ. Exit codes: 0 done, 2 a mistake, 74
+the disk is full.
 """
 
 import dataclasses
@@ -36,17 +36,17 @@ class Options:
     ] = ()
     """Folders of runs, sweeps or benchmarks, or globs of these in quotes."""
     baseline: str | None = None
-    """Runs with which all others are compared, of one method; none: the first."""
+    """Runs of the method with which all others are compared; none: the first."""
     threshold: float | None = None
-    """Return for which the environment steps are counted, on learning curves of 100 stretches of a
-    run, by whose length the count changes; none: none is.
+    """Return up to which environment steps are counted, on learning curves of 100 bins of a run,
+    whose width the count depends on; none: not counted.
     """
     statistic: Literal["iqm", "mean"] = "iqm"
     """Statistic over seeds of the learning curves; the table has both."""
     actions: Literal["sampled", "greedy"] | None = None
-    """Final evaluations that are compared; none: sampled, where all runs have such."""
+    """Final evaluations that are compared; none: sampled, if all runs have those."""
     out: Path | None = None
-    """Folder for comparison.csv, .md, .png and .svg, which are replaced there; none: a new one,
+    """Folder for comparison.csv, .md, .png and .svg, which are replaced in it; none: a new one,
     results/comparison/DATE.
     """
 
@@ -85,9 +85,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
 
 def finished(paths: Sequence[str]) -> list[Runs]:
-    """The finished runs at some paths; says which others are left out.
+    """The finished runs at some paths; prints which others are left out.
 
-    Raises ValueError where none is finished, and as `loading.find` does.
+    Raises ValueError if none is finished, and as `loading.find` does.
     """
     found = loading.find(paths)
     done = [runs for runs in found.runs if runs.scores]

@@ -1,8 +1,8 @@
 """Evaluate the policy of a run again: with more episodes, another seed, greedy or sampled actions.
 
-Of several seeds each is evaluated. The result lies in the run's folder, in evaluations/, beside its
-summary, which stays what it is. As the final evaluation was made, with its episodes, actions and
-seed, the numbers are the same.
+Every seed of the run is evaluated. The result is written to evaluations/ in the run's folder; the
+summary does not change. With the episodes, actions and seed of the final evaluation, the numbers
+are the same.
 """
 
 import contextlib
@@ -26,23 +26,23 @@ class Options(cli.OwnPolicy):
     episodes: int = 100
     """Number of episodes, per seed of the run."""
     env: str | None = None
-    """FILE.py:CLASS of the run's environment, where it had one of your own."""
+    """FILE.py:CLASS of the run's environment, if it was your own."""
     greedy: bool = False
     """Take the mode of the policy instead of sampled actions."""
     seed: int | None = None
-    """Seed of the episodes, for the first seed of the run; the next has the next; none: the run's
-    own, as in the final evaluation.
+    """Seed of the episodes for the first seed of the run; the next run seed uses the next one;
+    none: the run's own, as in the final evaluation.
     """
     out: Path | None = None
-    """File of the result; none: one in evaluations/ of the run's folder, by its actions, episodes
-    and seed.
+    """File of the result; none: one in evaluations/ of the run's folder, named by its actions,
+    episodes and seed.
     """
     best: bool = False
-    """Take the parameters with the best evaluation while it trained (--eval-every), instead of the
+    """Take the parameters with the best evaluation during training (--eval-every), instead of the
     last ones.
     """
     update_summary: bool = False
-    """Put the result in the place of the final evaluation in the run's summary.json, too."""
+    """Also replace the final evaluation in the run's summary.json by the result."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number out of range."""
@@ -51,7 +51,7 @@ class Options(cli.OwnPolicy):
         if self.seed is not None and not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2^32), got {self.seed}")
         if self.out is not None and not self.out.parent.is_dir():
-            raise ValueError(f"out must be a file in a folder that is there, got {self.out}")
+            raise ValueError(f"out must be a file in an existing folder, got {self.out}")
         if self.best and self.update_summary:
             raise ValueError(
                 "best and update_summary exclude each other: the summary's final evaluation is of "
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         cli.fail_to_write(error)
     if "mean" not in summary:
         print(
-            "no seed of the run has a score: each has stopped at a number that was not finite, or "
+            "no seed of the run has a score: each stopped at a number that was not finite, or "
             "at a step without a legal action"
         )
         return cli.NOT_FINITE
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
 
 def evaluated(folder: Path, options: Options) -> dict[str, Any]:
-    """The summary of the run in a folder, with this evaluation in the place of the final one."""
+    """The summary of the run in a folder, with this evaluation instead of the final one."""
     config, hyperparams = options.setup(folder, options.env)
     if options.best:
         folders.check_best(folder)
@@ -154,7 +154,7 @@ def evaluated(folder: Path, options: Options) -> dict[str, Any]:
 
 
 def _with_best(summary: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """The summary with what the one of before says of the best parameters."""
+    """The summary with the entries of the previous one on the best parameters."""
     if "best" not in before:
         return summary
     for row, old in zip(summary["per_seed"], before["per_seed"], strict=True):
@@ -163,7 +163,7 @@ def _with_best(summary: dict[str, Any], before: Mapping[str, Any]) -> dict[str, 
 
 
 def write(folder: Path, summary: Mapping[str, Any], options: Options) -> Path:
-    """Writes the result, into the run's summary too where that is asked for. Returns its path."""
+    """Writes the result, and into the run's summary if that is asked for. Returns its path."""
     path = options.out
     if path is None:
         which = "best-" if options.best else ""

@@ -1,8 +1,8 @@
 """Write the policy of a run as programs that act without this package.
 
-They are of jax.export, for CPUs, GPUs and TPUs, one of the mode and one of sampled actions, and lie
-in RUN/export beside policy.json, which lists their arguments. Exit codes: 0 done, 2 a mistake,
-74 the disk is full.
+They are programs of jax.export for CPUs, GPUs and TPUs, one for the mode and one for sampled
+actions, in RUN/export beside policy.json, which lists their arguments. Exit codes: 0 done, 2 a
+mistake, 74 the disk is full.
 """
 
 import dataclasses
@@ -25,13 +25,13 @@ class Options(cli.OwnPolicy):
     seed: int | None = None
     """One of the run's seeds; none: its first."""
     env: str | None = None
-    """FILE.py:CLASS of the run's environment, where it had one of your own."""
+    """FILE.py:CLASS of the run's environment, if it was your own."""
     best: bool = False
-    """Take the parameters with the best evaluation while it trained (--eval-every), instead of the
+    """Take the parameters with the best evaluation during training (--eval-every), instead of the
     last ones.
     """
     onnx: bool = False
-    """Write the mode as an ONNX program too; needs jax2onnx and onnxruntime."""
+    """Also write the mode as an ONNX program; needs jax2onnx and onnxruntime."""
     out: Path | None = None
     """Folder of the programs; none: export/ in the run's folder."""
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 def _exported(options: Options) -> Path:
     """Writes the programs. Returns their folder."""
     run = folders.run_folder(options.run.expanduser())
-    options.setup(run, options.env)  # a part that is missing need not wait for jax
+    options.setup(run, options.env)  # a missing part is reported before jax is loaded
 
     from pg.runs import exporting
     from pg.runs.acting import load_policy

@@ -208,9 +208,9 @@ def flags_of(source: type, defaults: Any, taken: Collection[str] = ()) -> dict[s
 
     Args:
         source: A dataclass or a NamedTuple whose fields have docstrings below them.
-        defaults: An object whose attributes are the defaults of the flags; fields of a dataclass
-            that it does not have must be given.
-        taken: Names of fields that are no flags.
+        defaults: An object whose attributes are the defaults of the flags; fields that it lacks
+            must be given.
+        taken: Names of fields that are not flags.
     """
     helps = field_docstrings(source)
     flags = {}
@@ -242,7 +242,7 @@ def _annotation(source: str, name: str, hint: Any, text: str, default: Any) -> A
     flag = tyro.conf.arg(
         name=name.strip("_").replace("_", "-"),
         help=text,
-        # the parser shows an empty tuple as no text at all
+        # the parser would show an empty tuple as an empty string
         help_behavior_hint="(default: none)" if default == () else None,
     )
     return Annotated[_type_of(source, name, hint), flag]
@@ -294,7 +294,7 @@ def _dataclass(name: str, flags: Mapping[str, Flag]) -> type:
 
 
 def _documented_as_nothing(kind: type) -> type:
-    """The class without the docstring that dataclasses write, which the help would show."""
+    """The class without the docstring that dataclasses generate, which the help would show."""
     kind.__doc__ = ""
     return kind
 
@@ -302,14 +302,14 @@ def _documented_as_nothing(kind: type) -> type:
 def values_of(
     source: type, values: Mapping[str, Any], taken: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Those of the values that are fields of `source`, and not `taken`."""
+    """The values that are fields of `source`, and not in `taken`."""
     hidden = {name for kind, name in _HIDDEN if kind == source.__name__}
     names = set(inspect.signature(source).parameters) - hidden - set(taken)
     return {name: value for name, value in values.items() if name in names}
 
 
 def field_docstrings(source: type) -> dict[str, str]:
-    """The string below each annotated field of a class; none of a class without a file."""
+    """The string below each annotated field of a class; {} for a class without a file."""
     classes = [kind for kind in reversed(source.__mro__) if inspect.get_annotations(kind)]
     try:
         sources = [textwrap.dedent(inspect.getsource(kind)) for kind in classes]
@@ -328,7 +328,7 @@ def field_docstrings(source: type) -> dict[str, str]:
 
 
 def assignment(text: str) -> tuple[str, Any]:
-    """NAME=VALUE as a name and a number or a tuple where the value is one, else a text. Raises
+    """NAME=VALUE as a name and a number, tuple or string, by the form of the value. Raises
     ValueError.
     """
     name, value = _divided(text)
@@ -396,13 +396,13 @@ _OPTIONAL_INTEGER = Annotated[
 
 
 def as_word(part: Any) -> str:
-    """A part as the command line has it: its file and its name where it comes from one."""
+    """A part as written on the command line: FILE.py:NAME if it comes from a file."""
     if part is None or isinstance(part, str):
         return part or "none"
     return own_files.references({"": part}).get("", part_name(part))
 
 
-# A name, or a file of one's own; what a run was given in Python is shown by its name.
+# A name, or a file; a part that was given in Python is shown by its name.
 _PART = Annotated[
     Any,
     tyro.constructors.PrimitiveConstructorSpec(
@@ -413,7 +413,7 @@ _PART = Annotated[
         str_from_instance=lambda value: [as_word(value)],
     ),
 ]
-# The place of parameters, which are read once all flags are known.
+# A placeholder for parameters, which are read once all flags are known.
 _PARAMS = Annotated[
     Any,
     tyro.constructors.PrimitiveConstructorSpec(
@@ -424,16 +424,16 @@ _PARAMS = Annotated[
         str_from_instance=lambda value: ["none" if value is None else str(value)],
     ),
 ]
-# Fields that are read by another type than their annotation.
+# Fields that are parsed by another type than their annotation.
 _TYPES: dict[tuple[str, str], Any] = {
     **{("Config", name): _PARAMS for name in STORED},
     **{("Config", name): _PART for name in PARTS},
     ("Config", "micro_batches"): _INTEGER_OR_AUTO,
     ("Config", "env_params"): Annotated[tuple, _primitive(_env_param, "NAME=VALUE", "*")],
 }
-# Traced: for sweeps in Python; and a label whose values are the flags' defaults.
+# Traced values, for sweeps in Python, and a label whose values are the flags' defaults.
 _HIDDEN = {("Hyperparams", "env_params"), ("Config", "preset")}
-# Names that the help lists, of fields that are texts.
+# Names that the help lists for fields that are strings.
 _CHOICES = {
     ("Config", "env"): ", ".join(name for name in ENVIRONMENTS if name not in UNSUPPORTED)
     + f"; {', '.join(SEQUENCES)}; or library:name, of {', '.join(LIBRARIES)}",

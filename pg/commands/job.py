@@ -65,11 +65,10 @@ class Options(cli.Following, cli.Checkpointing, cli.Length):
     resume: Path | None = None
     """Folder of a run to resume, with its settings; --num-updates may be larger than before."""
     strict: bool = False
-    """Refuse to resume where bits may differ: under other versions, devices, flags or settings of
-    jax.
+    """Refuse to resume if bits may differ: under other versions, devices, flags or settings of jax.
     """
     allow_changed_code: bool = False
-    """Resume with files of your own parts that have changed since; it is recorded."""
+    """Resume although files of your own parts have changed since; this is recorded."""
     eval_episodes: int = 100
     """Number of episodes of the final evaluation, per seed."""
     greedy: bool = False
@@ -90,7 +89,7 @@ class Options(cli.Following, cli.Checkpointing, cli.Length):
             raise ValueError(f"seed must be in [0, 2^32), with the seeds after it, got {self.seed}")
         if self.name is not None and self.resume is not None:
             raise ValueError(
-                "name and resume exclude each other: resume goes on in the folder it names"
+                "name and resume exclude each other: resume continues in the folder it names"
             )
 
 
@@ -106,18 +105,18 @@ def run(
     """Trains, evaluates and writes.
 
     Args:
-        config: The static settings. Of an environment object, from Python, the folder holds the
+        config: The static settings. For an environment object, from Python, the folder records the
             name of its class, and `resume` needs such an object again.
         hyperparams: The others.
         options: The options of the train command; default: those of `Options`.
         machine: Devices and processes; default: those of `cli.Machine`.
-        trackers: Those of one's own that follow the run, beside `options.log`; `resume` needs them
+        trackers: Custom ones that follow the run, beside `options.log`; `resume` needs them
             again.
-        parts: `estimator`, `policy`, `critic` and `optimizer` of one's own, in the place of those
-            of `config`; `resume` needs them again.
+        parts: Custom `estimator`, `policy`, `critic` and `optimizer`, which replace those of
+            `config`; `resume` needs them again.
 
     Returns:
-        The exit code, as of `cli`: 2 for a mistake, which is printed.
+        The exit code, as in `cli`: 2 for a mistake, which is printed.
     """
     clock = Clock()
     encoding.make_streams_readable()
@@ -142,7 +141,7 @@ def run(
             followers = tracking.Trackers([*tracking.load(options.log), *trackers], cli.say)
             stack.callback(followers.finish, None)
             config, hyperparams = merge_env_params(config, hyperparams)
-            # only now jax is loaded: a folder that cannot be used need not wait for it
+            # jax is loaded only now, so that an unusable folder is reported at once
             if not machine.several:
                 folder = _existing(config, hyperparams, options, stack)
             with interrupts.held("loading"), cli.waiting("loading"):
@@ -153,7 +152,7 @@ def run(
             return cli.mistake(error)
         except KeyboardInterrupt as error:
             return cli.interrupted(getattr(error, "signum", None))
-        except BrokenPipeError:  # of who reads what is printed, and of no process of the job
+        except BrokenPipeError:  # about the reader of the output, not a process of the job
             raise
         except ConnectionError as error:
             cli.abandon(error)  # which ends the process
@@ -178,18 +177,18 @@ def resume(
 
     Args:
         folder: The run's folder.
-        env: The environment object, of a run that was given one.
-        estimator: The function, or `FILE.py:NAME`, of a run that was given one.
-        policy: The same of its policy.
-        critic: The same of its critic.
-        optimizer: The same of its optimizer.
+        env: The environment object, for a run that was given one.
+        estimator: The function, or `FILE.py:NAME`, for a run that was given one.
+        policy: The same for its policy.
+        critic: The same for its critic.
+        optimizer: The same for its optimizer.
         num_updates: More updates than before; None: as many.
-        strict: As of `Options`.
-        allow_changed_code: As of `Options`.
-        trackers: As of `run`.
+        strict: See `Options`.
+        allow_changed_code: See `Options`.
+        trackers: See `run`.
 
     Returns:
-        The exit code, as of `run`.
+        The exit code, as in `run`.
     """
     folder = Path(folder)
     try:
@@ -256,13 +255,13 @@ def _run(
     stack.enter_context(host_states.closing([config]))
     # as the state of training is the same in any number of micro-batches
     learner = make_learner(dataclasses.replace(config, micro_batches=1), hyperparams)
-    like = jax.eval_shape(learner.init, jax.random.key(0))
+    template = jax.eval_shape(learner.init, jax.random.key(0))
     before = folders.num_devices(folder) if folder else None
-    layout, on_devices = machine.layout(len(seeds), config.envs_at_once, like.params, before)
+    layout, on_devices = machine.layout(len(seeds), config.envs_at_once, template.params, before)
     layout.check(config)
-    memory.check(config, env, like, len(seeds), options.eval_episodes)
+    memory.check(config, env, template, len(seeds), options.eval_episodes)
     clock.end("start")
-    config, in_parts = _in_micro_batches(config, hyperparams, seeds, options, layout, like)
+    config, in_parts = _in_micro_batches(config, hyperparams, seeds, options, layout, template)
     clock.end("compile")  # of the sizes that were tried
     num_runs = layout.round_up(len(seeds))
     way_of_resets = execution.way_of_resets(config, hyperparams, layout, num_runs)
@@ -270,13 +269,13 @@ def _run(
         if folder is None:
             folder = _opened(config, options, hyperparams, stack)
         verbose = options.verbose
-        print(_plan(config, hyperparams, env, like.params, verbose=verbose, **way_of_resets))
+        print(_plan(config, hyperparams, env, template.params, verbose=verbose, **way_of_resets))
         _say_remarks(config, hyperparams, env, in_parts)
-    about: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "setup": _identity(config, hyperparams, options),
         "versions": folders.environment(layout) | host_states.about([config]) | way_of_resets,
     }
-    partial = _restored(folder, config, hyperparams, like, about, seeds, layout, options)
+    partial = _restored(folder, config, hyperparams, template, metadata, seeds, layout, options)
     is_new = False
     if folder:
         if partial and (said := _ended(folder, partial.updates, config, options)):
@@ -285,13 +284,15 @@ def _run(
         files.remove(folder, r"summary\.json")  # without it a run has not ended
         is_new = not os.path.lexists(folder / "config.json")
         asked = dataclasses.asdict(options) | dataclasses.asdict(machine)
-        folders.write_setup(folder, config, hyperparams, asked, about["versions"])
+        folders.write_setup(folder, config, hyperparams, asked, metadata["versions"])
         _say_devices(seeds, layout, on_devices)
         steps_before = partial.metrics["env_steps"].sum(axis=1) if partial else 0
         followers.start(folder, seeds, folders.read_stored(folder), steps_before)
-    keeper = options.keeper(folder and folder / "checkpoints", about, {"seed": seeds}, partial)
+    writer = options.checkpoint_writer(
+        folder and folder / "checkpoints", metadata, {"seed": seeds}, partial
+    )
     quiet = folder is None
-    how = {"layout": layout, "partial": partial, "keep": keeper}
+    how = {"layout": layout, "partial": partial, "on_checkpoint": writer}
     with _discarding_setup(folder if is_new else None):
         done = _trained(config, hyperparams, seeds, options, followers, quiet=quiet, **how)
     clock.end("start", compile=done.compile_seconds, train=done.train_seconds)
@@ -302,13 +303,13 @@ def _run(
     if folder:
         if options.film and not done.signum:
             _film(config, hyperparams, done, options, folder)
-        with interrupts.deferred("writing the results"):  # it takes a second, and then all is done
+        with interrupts.deferred("writing the results"):  # it takes about a second
             _finish(config, done, evaluations, seeds, options, folder, followers, clock)
     return cli.outcome(done)
 
 
 def _say_devices(seeds: range, layout: Any, remark: str) -> None:
-    """Says on which devices the seeds are about to be compiled, after a remark on them, or ""."""
+    """Prints on which devices the seeds are about to be compiled, after a remark on them, or ""."""
     import jax
 
     if remark:
@@ -319,9 +320,9 @@ def _say_devices(seeds: range, layout: Any, remark: str) -> None:
 
 
 def _say_remarks(config: Config, hyperparams: Hyperparams, env: Any, in_parts: str) -> None:
-    """Prints what there is to be said of a run beside its plan.
+    """Prints the remarks on a run that are not part of its plan.
 
-    env: Environments like those of the run. in_parts: As of `_in_micro_batches`.
+    env: Environments like those of the run. in_parts: See `_in_micro_batches`.
     """
     from pg import images
     from pg.runs import effects, host_states
@@ -341,12 +342,12 @@ def _in_micro_batches(
     seeds: range,
     options: Options,
     layout: Any,
-    like: Any,
+    template: Any,
 ) -> tuple[Config, str]:
-    """The settings with as few micro-batches as fit into memory, where these are to be chosen, and
-    a sentence on them. A run that goes on keeps its number, and its bits with it, if that fits.
+    """The settings with as few micro-batches as fit into memory, if the number is to be chosen, and
+    a sentence on them. A resumed run keeps its number, and so its bits, if that fits.
 
-    like: As of `memory.check`.
+    template: See `memory.check`.
     """
     if config.micro_batches != "auto":
         return config, ""
@@ -365,7 +366,7 @@ def _in_micro_batches(
             n,
             episodes=wanted.episodes,
             actions=(wanted.actions,),
-            least=lambda settings: memory.least(settings, env, like, n),
+            least=lambda settings: memory.least(settings, env, template, n),
             first=devices.agreed(_micro_batches_before(config, options)),
         )
     size = config.num_envs // found.micro_batches
@@ -382,11 +383,11 @@ def _in_micro_batches(
 @contextlib.contextmanager
 def _discarding_setup(folder: Path | None) -> Iterator[None]:
     """Removes the settings from the folder of a run that fails before its first update, as the
-    mended one would be refused there. None: no folder, or one that had settings before.
+    corrected run would be refused in it. None: no folder, or one that had settings before.
     """
     try:
         yield
-    except OSError:  # the same again goes on, once there is room
+    except OSError:  # the same command continues, once there is room
         raise
     except Exception:
         if folder and not folders.has_updates(folder):
@@ -404,9 +405,9 @@ def _trained(
     quiet: bool,
     **how: Any,
 ) -> Any:
-    """The training of a run, with a line on the terminal and the trackers behind it.
+    """The training of a run, with a progress line and the trackers.
 
-    how: as of `execution.run`. quiet: in processes that do not write.
+    how: see `execution.run`. quiet: in processes that do not write.
     """
     from pg.runs import execution
 
@@ -425,7 +426,7 @@ def _trained(
 
 
 def plan(options: Options) -> Any:
-    """The evaluations while it trains, a `periodic.Plan`; None where none are wanted."""
+    """The evaluations during training, a `periodic.Plan`; None if none are wanted."""
     from pg.runs import periodic
 
     if options.eval_every is None and options.eval_minutes is None:
@@ -442,8 +443,8 @@ def plan(options: Options) -> Any:
 def _evaluations(
     config: Config, done: Any, seeds: range, options: Options, layout: Any, *, quiet: bool
 ) -> dict[str, Any]:
-    """The final evaluation of a run, by how actions are chosen, and that of its best parameters,
-    "best", on the same episodes, which have not selected them; {} where a signal ended it.
+    """The final evaluation of a run, under "sampled" or "greedy", and that of its best parameters,
+    under "best", on the same episodes, which have not selected them; {} if a signal ended it.
     """
     from pg.runs import execution
 
@@ -484,7 +485,7 @@ def _film(
 
 
 def _plan(config: Config, hyperparams: Hyperparams, env: Any, params: Any, **how: Any) -> str:
-    """The plan of a run, of environments and parameters like these. how: As of `cli.describe`."""
+    """The plan of a run with environments and parameters like these. how: See `cli.describe`."""
     from pg import envs, networks
 
     space = env.action_space
@@ -501,7 +502,7 @@ def _plan(config: Config, hyperparams: Hyperparams, env: Any, params: Any, **how
 def _opened(
     config: Config, options: Options, hyperparams: Hyperparams, stack: contextlib.ExitStack
 ) -> Path:
-    """The folder of the run, locked: the one that is named, or a new one."""
+    """The folder of the run, locked: the named one, or a new one."""
     folder = _existing(config, hyperparams, options, stack)
     if folder is None:
         folder = folders.create(options.out, config, options.seed)
@@ -554,17 +555,17 @@ def _finish(
     if done.reached:
         cli.say(
             f"ended after {summary['num_updates']:,} of {planned}, as the "
-            f"evaluation of every seed had a return of {options.stop_at_return:g} at least"
+            f"evaluation of every seed had a return of at least {options.stop_at_return:g}"
         )
     if config.diagnostics and not results.failed_runs(done.metrics).all():
-        # runs that have all stopped have no end of training
+        # if all runs have stopped, there is no end of training
         _say_noise_scale(config, curves.final_noise_scale(done.metrics))
         _say_explained_variance(curves.final_explained_variance(done.metrics))
     if "selected" in done.metrics:
         cli.say(selected_shares(candidate_names(config.estimator), done.metrics["selected"]))
     if done.signum:
         done_so_far = f"{summary['num_updates']:,} of {planned}"
-        cli.say(f"interrupted after {done_so_far}; go on with --resume {folder}")
+        cli.say(f"interrupted after {done_so_far}; continue with --resume {folder}")
     followers.finish(folders.jsonable(summary))
     print(folder)
 
@@ -573,8 +574,8 @@ def selected_shares(names: Sequence[str], selected: np.ndarray) -> str:
     """A sentence on how often each candidate was chosen, the most frequent first.
 
     Args:
-        names: Of the candidates, in the order of their numbers.
-        selected: The number of the one chosen, of each run and update, [S, U].
+        names: The candidates' names, in the order of their numbers.
+        selected: The number of the chosen one, for each run and update, [S, U].
     """
     shares = {name: float(np.mean(selected == i)) for i, name in enumerate(names)}
     ranked = sorted(shares, key=lambda name: -shares[name])
@@ -583,7 +584,7 @@ def selected_shares(names: Sequence[str], selected: np.ndarray) -> str:
 
 def say_evaluation(summary: Mapping[str, Any], name: str) -> None:
     """Prints the evaluation of a summary under a name."""
-    # The error of a single episode, or of a single seed that is left, is NaN, and shown as a dash.
+    # The error of a single episode, or of a single remaining seed, is NaN, shown as a dash.
     score = f"{numerals.plus_minus(summary['mean'], summary['standard_error'])} (standard error)"
     parts = [score]
     if "median_of_seeds" in summary:
@@ -599,7 +600,7 @@ def _say_noise_scale(config: Config, noise_scale: float) -> None:
     if math.isnan(noise_scale):
         text = "— (every gradient is 0)"
     elif math.isinf(noise_scale):
-        text = "no signal is clear of the noise"
+        text = "no signal above the noise"
     else:
         unit = "episodes" if config.collect == "episodes" else "environments of a window"
         text = f"{numerals.typed(numerals.number(noise_scale, 3))} {unit}"
@@ -617,8 +618,8 @@ def _say_explained_variance(explained: float | None) -> None:
 
 
 def _explain(config: Config, hyperparams: Hyperparams, done: Any, seeds: range) -> None:
-    """Says which operation gave the first number that was not finite, in a run that stopped before
-    it.
+    """Prints which operation gave the first number that was not finite, in a run that stopped
+    before it.
     """
     import jax
 
@@ -637,8 +638,8 @@ def _explain(config: Config, hyperparams: Hyperparams, done: Any, seeds: range) 
 def _existing(
     config: Config, hyperparams: Hyperparams, options: Options, stack: contextlib.ExitStack
 ) -> Path | None:
-    """The folder that is named, locked; None: a new one is wanted. Raises ValueError where it holds
-    another run.
+    """The named folder, locked; None: a new one is wanted. Raises ValueError if it holds another
+    run.
     """
     if options.resume is not None:
         folder = options.resume.expanduser().resolve()
@@ -669,7 +670,7 @@ def _existing(
 
 
 def _other_length(folder: Path, before: int, config: Config, schedule: str) -> str:
-    """The sentence on another number of updates than `before`, on which a schedule depends."""
+    """The error for another number of updates than `before`, if a schedule depends on it."""
     instead = (
         f"start another run from its policy, --init-from {folder}, or give "
         f"--{schedule.replace('_', '-')} constant to a run that is to be made longer"
@@ -684,7 +685,7 @@ def _other_length(folder: Path, before: int, config: Config, schedule: str) -> s
 
 
 def _identity(config: Config, hyperparams: Hyperparams, options: Options) -> dict[str, Any]:
-    """The settings that identify a run: a folder goes on with these alone."""
+    """The settings that identify a run: a folder can be resumed only with these."""
     fixed = {name: value for name, value in config.to_json().items() if name not in MAY_CHANGE}
     return {
         "config": fixed,
@@ -713,8 +714,8 @@ def _stored_identity(folder: Path, here: Config, options: Options) -> Mapping[st
 
 
 def _micro_batches_before(config: Config, options: Options) -> int:
-    """The number of micro-batches of the run that goes on; 1 if none does, or in other processes
-    than the first.
+    """The number of micro-batches of the run that is resumed; 1 if there is none, or in other
+    processes than the first.
     """
     from pg.fast import devices
 
@@ -738,23 +739,23 @@ def _restored(
     folder: Path | None,
     config: Config,
     hyperparams: Hyperparams,
-    like: Any,
-    about: dict[str, Any],
+    template: Any,
+    metadata: dict[str, Any],
     seeds: range,
     layout: Any,
     options: Options,
 ) -> Any:
-    """The part of the run that is done, in all processes; None: nothing. Adds to `about` the
+    """The part of the run that is done, in all processes; None: nothing. Adds to `metadata` the
     versions, devices, micro-batches and code that have changed since.
 
-    Raises ValueError where more is done than the run shall have, and with `strict` where something
-    has changed.
+    Raises ValueError if more is done than was asked for, and with `strict` if something has
+    changed.
     """
     from pg.runs import checkpoints, execution, host_states
 
     found = None
     if folder and (folder / "checkpoints").is_dir():
-        found = checkpoints.restore(folder / "checkpoints", like, about, len(seeds))
+        found = checkpoints.restore(folder / "checkpoints", template, metadata, len(seeds))
     if folder and found:
         before = folders.read_json(folder / "config.json", folders.SETUP).get("parts", {})
         of_batch = folders.differing(
@@ -766,15 +767,15 @@ def _restored(
         found = found._replace(changed=changed)
         if found.changed and options.strict:
             raise ValueError(
-                f"what it was run with has changed, and bits may with it: "
+                f"its software or devices have changed, so that bits may differ: "
                 f"{'; '.join(found.changed)}"
             )
         for remark in found.messages():
             cli.say(remark)
         before = folders.read_json(folder / "versions.json", folders.VERSIONS).get("resumed", [])
         after = {"after": found.partial.updates, "changed": found.changed}
-        about["versions"] = about["versions"] | {"resumed": [*before, after]}
-    partial = checkpoints.shared(found, like, len(seeds))
+        metadata["versions"] = metadata["versions"] | {"resumed": [*before, after]}
+    partial = checkpoints.shared(found, template, len(seeds))
     if partial and partial.updates > config.num_updates:
         are = numerals.agreeing(partial.updates, "is", "are")
         raise ValueError(
@@ -785,9 +786,9 @@ def _restored(
 
 
 def _ended(folder: Path, updates: int, config: Config, options: Options) -> str | None:
-    """A sentence on a run that has ended, and all of which is written; None where it goes on.
+    """A sentence on a run that has ended with all its results written; None if there is more to do.
 
-    updates: those that are done. Raises ValueError for a summary that is none.
+    updates: those that are done. Raises ValueError for an invalid summary.
     """
     path = folder / "summary.json"
     if not os.path.lexists(path):
@@ -797,12 +798,12 @@ def _ended(folder: Path, updates: int, config: Config, options: Options) -> str 
         return None
     if summary["status"] == "finished" and updates == config.num_updates:
         done = numerals.counted(updates, "update")
-        return f"it has all of its {done}: give --num-updates to go on"
+        return f"it has all of its {done}: give --num-updates to continue"
     target = options.stop_at_return
     before = folders.read_options(folder).get("stop_at_return")
     if summary["status"] == "reached" and target is not None and target == before:
         return (
             f"it ended after {numerals.counted(updates, 'update')}, as it had a return of "
-            f"{target:g} at least: give --stop-at-return None, or a higher one, to go on"
+            f"at least {target:g}: give --stop-at-return None, or a higher one, to continue"
         )
     return None

@@ -2,8 +2,8 @@
 0.5 and 0.9 to ∇J.
 
 By estimator, problem and snapshot of training, with intervals. Measurements are stored in --out,
-and the same command continues with those that are missing. With --against those of two seeds are
-compared.
+and the same command continues with the missing ones. With --against the measurements of two seeds
+are compared.
 """
 
 import dataclasses
@@ -23,17 +23,19 @@ class Options(variance.Options):
     """The measurements, their folder, and their report."""
 
     problems: tuple[str, ...] = GRADIENT_PROBLEMS
-    """Problems, or FILE.py:CLASS of an environment of your own; of gridworld, garnet and a tabular
-    MDP of your own ∇J is known exactly.
+    """Problems, or FILE.py:CLASS of your own environment; for gridworld, garnet and your own
+    tabular MDP ∇J is known exactly.
     """
     combine: bool = False
-    """Search combinations too: of unbiased estimators with samplings of the action noise, larger
-    batches and branches, 59 of each problem in the middle of its training; of those of
-    --estimators alone, where some of them are among the five. The cheapest is chosen on other
-    episodes than those of the report, and stands in it as the best combination.
+    """Also search combinations of unbiased estimators with samplings of the action noise, larger
+    batches and branches, 59 on each problem in the middle of its training; only those of
+    --estimators, if some of these are among the five. The cheapest is chosen on other episodes than
+    those of the report, which lists it as the best combination.
     """
     against: int | None = None
-    """Another seed that was measured: on how many problems the same three estimators lead."""
+    """Another seed that was measured; prints on how many problems the same three estimators
+    lead.
+    """
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Report on this folder's quality.csv and cosines.csv instead of measuring anything."""
     report: Path | None = None
@@ -44,7 +46,7 @@ class Options(variance.Options):
     """File of the figure, a PNG with an SVG beside it; none: leaderboard.png in --out."""
 
     def search(self) -> Any:
-        """The `Measurements` of the folder, with those of a search that were missing."""
+        """The `Measurements` of the folder, including those of a search that were missing."""
         from pg.benchmarks import leaderboard
 
         named = [name for name in combinations.BASES if name in self.estimators]
@@ -54,7 +56,7 @@ class Options(variance.Options):
         )
 
     def check_unchanged(self, folder: Path) -> None:
-        """Raises ValueError where a folder holds results of other code than these files have."""
+        """Raises ValueError if a folder holds results of other code than that of these files."""
         from pg.benchmarks import leaderboard
 
         given = [("problem", name) for name in self.problems]

@@ -29,7 +29,7 @@ class Command(NamedTuple):
 # In the order of the help: a run, several runs, estimators.
 COMMANDS = {
     "train": Command("train", "train a policy, evaluate it, and keep the run in a folder"),
-    "resume": Command("resume", "go on with an interrupted run, or add updates to it"),
+    "resume": Command("resume", "resume an interrupted run, or add updates to it"),
     "evaluate": Command("evaluate", "evaluate a run again: more episodes, greedy, another seed"),
     "render": Command("render", "draw what the policy of a run does"),
     "export": Command("export", "write a run's policy as programs that act without pg"),
@@ -38,8 +38,8 @@ COMMANDS = {
     "sweep": Command("sweep", "train settings x seeds in one program, and rank them"),
     "tune": Command("tune", "search hyperparameters at random, and print a preset"),
     "benchmark": Command("benchmark", "run a suite of environments and estimators over seeds"),
-    "compare": Command("compare", "hold runs against one another, with intervals and a picture"),
-    "check": Command("check", "hold an estimator, also your own, against exact figures"),
+    "compare": Command("compare", "compare runs with one another, with intervals and a picture"),
+    "check": Command("check", "check an estimator, also your own, against exact figures"),
     "table": Command("table", "exact bias and variance of every estimator"),
     "sequences": Command("sequence_table", "exact figures of policy gradients over sequences"),
     "variance": Command("variance", "compare estimators on the policies of a training"),
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the command line, the command's name first; None: that of this process.
 
     Returns:
-        The exit code: that of the command, or 2 where there is none of that name.
+        The exit code: that of the command, or 2 if there is no command of that name.
     """
     encoding.make_streams_readable()
     words = list(sys.argv[1:] if argv is None else argv)
@@ -93,7 +93,7 @@ def help_text() -> str:
 
 
 def _unknown(name: str) -> str:
-    """A sentence on a word that is no command."""
+    """A sentence on a word that is not a command."""
     if name.startswith("-"):
         return f"a command comes before its flags, as in pg train {name}; pg --help lists them"
     near = nearest(name, COMMANDS)

@@ -54,12 +54,12 @@ class SettingsFile:
 
 @dataclasses.dataclass(kw_only=True)
 class OwnPolicy:
-    """The policy of one's own of a run: its folder holds no code that is executed."""
+    """The custom policy of a run, given again because code in a run's folder is never executed."""
 
     policy: str | None = None
-    """FILE.py:NAME of the run's policy, where it had one of your own."""
+    """FILE.py:NAME of the run's policy, if it was your own."""
     allow_changed_code: bool = False
-    """Go on where a file of your own has changed since the run."""
+    """Continue although your own file has changed since the run."""
 
     def setup(
         self, folder: Path, env: str | None = None, needed: Collection[str] = ("env", "policy")
@@ -69,7 +69,7 @@ class OwnPolicy:
         Args:
             folder: of the run.
             env: its environment, of a file.
-            needed: the parts without which the command cannot do.
+            needed: the parts that the command cannot do without.
 
         Raises:
             ValueError: as `folders.read_setup` does.
@@ -82,10 +82,10 @@ class OwnPolicy:
 
 @dataclasses.dataclass(kw_only=True)
 class OwnParts(OwnPolicy):
-    """The parts of one's own of a run that is trained again."""
+    """The custom parts of a run that is trained again."""
 
     env: str | None = None
-    """FILE.py:CLASS of the run's environment, where it had one of your own."""
+    """FILE.py:CLASS of the run's environment, if it was your own."""
     estimator: str | None = None
     """FILE.py:NAME of its estimator."""
     critic: str | None = None
@@ -96,16 +96,15 @@ class OwnParts(OwnPolicy):
 
 @dataclasses.dataclass
 class Checkpointing:
-    """Times at which states are kept, so that nothing is lost but the updates since."""
+    """Times at which states are saved, so that only the updates since are lost."""
 
     checkpoint_minutes: float = 1.0
-    """Minutes from one checkpoint to the next; inf: only at the end, and where a run is
-    interrupted.
+    """Minutes from one checkpoint to the next; inf: only at the end, and when a run is interrupted.
     """
     checkpoint_updates: int | None = None
     """Updates, at least, from one checkpoint to the next; none: only the time counts."""
     checkpoints_kept: int = 2
-    """Number of checkpoints that are kept, the last ones."""
+    """Number of checkpoints that are kept; older ones are removed."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number out of range."""
@@ -117,45 +116,45 @@ class Checkpointing:
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
 
-    def keeper(
+    def checkpoint_writer(
         self,
         folder: Path | None,
-        about: Mapping[str, Any],
+        metadata: Mapping[str, Any],
         columns: Mapping[str, Any],
         partial: Any,
     ) -> Any:
-        """The keeper of the states of runs; arguments as of `checkpoints.Keeper`."""
-        from pg.runs.checkpoints import Keeper
+        """The writer of checkpoints; arguments as in `checkpoints.CheckpointWriter`."""
+        from pg.runs.checkpoints import CheckpointWriter
 
-        return Keeper(
+        return CheckpointWriter(
             folder,
-            about,
+            metadata,
             columns,
             partial=partial,
             minutes=self.checkpoint_minutes,
             updates=self.checkpoint_updates,
-            most=self.checkpoints_kept,
+            max_to_keep=self.checkpoints_kept,
         )
 
 
 @dataclasses.dataclass
 class Following:
-    """The evaluations of a run while it trains, and what is made of them."""
+    """The evaluations of a run during training, and their uses."""
 
     eval_every: int | None = None
-    """Number of updates from one evaluation while it trains to the next, with keys of their own;
-    the last update is evaluated, too, and the parameters of the best one are kept; none: no such
-    evaluations.
+    """Number of updates from one evaluation during training to the next, which have their own keys;
+    the last update is evaluated too, and the parameters of the best evaluation are kept; none: no
+    such evaluations.
     """
     eval_minutes: float | None = None
-    """Minutes from one evaluation while it trains to the next, beside or instead of eval_every; of
+    """Minutes from one evaluation during training to the next, beside or instead of eval_every; by
     the clock, so that another run has them at other updates.
     """
     stop_at_return: float | None = None
-    """Return at which training ends: the mean of one evaluation while it trains, of every seed."""
+    """Return at which training ends, once the mean of an evaluation reaches it for every seed."""
     film: bool = False
-    """Draw an episode of the first seed at the end, as policy.gif: of the best parameters, where
-    there are evaluations while it trains.
+    """Draw an episode of the first seed at the end, as policy.gif, with the best parameters if
+    there are evaluations during training.
     """
     log: tuple[str, ...] = ()
     """Experiment trackers to log to, separated by spaces: tensorboard, wandb, mlflow, aim; each is
@@ -179,7 +178,7 @@ class Following:
             raise ValueError(f"stop_at_return must be a number, got {self.stop_at_return}")
         if self.eval_every is None and self.eval_minutes is None:
             raise ValueError(
-                "stop_at_return needs evaluations while it trains: give --eval-every K"
+                "stop_at_return needs evaluations during training: give --eval-every K"
             )
 
 
@@ -188,10 +187,10 @@ class Machine:
     """Devices and processes that share the work."""
 
     shard: Shard = "seeds"
-    """Axis that is sharded over devices: seeds, that is runs, or the environments of each run."""
+    """Axis that is sharded over devices: seeds (whole runs), or the environments of each run."""
     cpu_devices: int | None = None
     """Number of XLA devices that the CPU is split into; none: one per core for seeds, and for envs
-    where that makes a run faster, else one.
+    if that makes a run faster, else one.
     """
     distributed: bool = False
     """This process is one of several, started by SLURM, Open MPI, Kubernetes or a TPU pod."""
@@ -202,17 +201,17 @@ class Machine:
     process_id: int | None = None
     """Index of this process, from 0; with coordinator."""
     matmul_precision: MatmulPrecision | None = None
-    """Least precision of float32 matrix products and convolutions on an accelerator, fastest first;
-    a CPU computes all in float32; none: as JAX is set, which is the fastest unless told otherwise.
+    """Lowest precision of float32 matrix products and convolutions on an accelerator, fastest
+    first; a CPU always computes in float32; none: JAX's own setting, by default the fastest.
     """
     debug: bool = False
-    """Stop at the operation that gives a NaN, at a key that is used twice, and at a leaked tracer;
+    """Stop at an operation that gives a NaN, at a key that is used twice, and at a leaked tracer;
     slow.
     """
 
     @classmethod
     def of_resumed(cls, asked: Mapping[str, Any]) -> "Machine":
-        """The machine of a run that goes on, where nothing else is asked for: environments are
+        """The machine of a resumed run, unless something else is asked for: environments are
         spread if they were, over as many devices (`layout`). asked: options of its folder.
         """
         return cls(
@@ -248,11 +247,11 @@ class Machine:
             )
 
     def start(self) -> None:
-        """Tells jax, before anything is computed; where something has been already, its devices
-        stay, and it says so.
+        """Configures jax, before anything is computed; if something has been computed already, the
+        devices stay as they are, and a note says so.
 
-        Raises ValueError where no other process can be found, and where `cpu_devices` cannot be
-        what it was set to.
+        Raises ValueError if no other process can be found, or if `cpu_devices` can no longer be
+        set.
         """
         from pg.fast import devices
 
@@ -266,8 +265,8 @@ class Machine:
             devices.join(self.coordinator, self.num_processes, self.process_id)
 
     def choose_devices(self) -> bool:
-        """Tells jax how many devices the CPU is. Returns whether it could: not once something has
-        been computed.
+        """Tells jax how many devices the CPU has. Returns False if something has been computed
+        already, so that it is too late.
         """
         from pg.fast import devices
 
@@ -280,17 +279,17 @@ class Machine:
     def layout(
         self, num_runs: int, num_envs: int, params: Any = None, before: int | None = None
     ) -> tuple["Layout", str]:
-        """The devices of runs, and a sentence on them, empty where there is nothing to be said.
+        """The devices of runs, and a sentence on them, "" if there is nothing to report.
 
         Environments are spread over the cores of a CPU where that pays, unless `cpu_devices` says
-        otherwise: as an accelerator's, devices that were asked for are all used.
+        otherwise: like an accelerator's, devices that were asked for are all used.
 
         Args:
             num_runs: Runs at a time.
             num_envs: Environments of each that are stepped together.
-            params: The parameters of a run, or their shapes; None: not known, or different from
-                run to run.
-            before: Devices of the environments so far, where a run goes on or is repeated.
+            params: The parameters of a run, or their shapes; None: unknown, or different between
+                runs.
+            before: Devices of the environments so far, for a run that is resumed or repeated.
         """
         import jax
 
@@ -321,7 +320,7 @@ class Machine:
         if pays:
             sentence = (
                 f"environments are spread over the {there} cores as devices; --cpu-devices 1 takes "
-                "one, with other bits"
+                "one, with different bits"
             )
             return devices.layout("envs"), sentence
         sentence = (

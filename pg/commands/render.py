@@ -1,7 +1,7 @@
 """Draw what the policy of a run does: an animated GIF and, beside it, a film strip as PNG and SVG.
 
-Without a run, `--env NAME` draws an untrained policy. An environment of your own is drawn by its
-method draw(axes, state, params). Exit codes: 0 done, 2 a mistake, 74 the disk is full.
+Without a run, `--env NAME` draws an untrained policy. Your own environment is drawn by its method
+draw(axes, state, params). Exit codes: 0 done, 2 a mistake, 74 the disk is full.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ class Options(cli.OwnPolicy):
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
     """Folder of a run, or of a sweep: its best configuration; or the name of a policy of the zoo,
-    as CartPole-v1/ppo.
+    such as CartPole-v1/ppo.
     """
     env: str | None = None
     """Environment in which an untrained policy is drawn, instead of a run; or FILE.py:CLASS of your
@@ -38,7 +38,7 @@ class Options(cli.OwnPolicy):
     episodes: int = 1
     """Number of episodes, one after the other."""
     best: bool = False
-    """Take the parameters with the best evaluation while it trained (--eval-every), instead of the
+    """Take the parameters with the best evaluation during training (--eval-every), instead of the
     last ones.
     """
     greedy: bool = False
@@ -51,9 +51,9 @@ class Options(cli.OwnPolicy):
     """Path of the GIF; none: policy.gif in the run's folder, or NAME.gif here for others."""
 
     def __post_init__(self) -> None:
-        """Finds the run of a sweep, and a policy of the zoo, which is drawn here.
+        """Finds the run of a sweep, or a policy of the zoo, which is drawn into this directory.
 
-        Raises ValueError for a folder that holds none, and a name of none.
+        Raises ValueError for a folder without a run, and for an unknown name.
         """
         if self.run is None:
             return
@@ -106,7 +106,7 @@ def settings(options: Options) -> tuple[Config, Hyperparams, Path]:
             "give the folder of a run, or --env NAME for an untrained policy, and not both"
         )
     if options.run is None and options.best:
-        raise ValueError("best is of a run: give its folder")
+        raise ValueError("best needs a run: give its folder")
     if options.run is None:
         if not is_own_env:
             check_env(str(options.env))
@@ -124,14 +124,12 @@ def settings(options: Options) -> tuple[Config, Hyperparams, Path]:
     if out is None:
         out = options.run / "policy.gif" if options.run else Path(f"{part_name(config.env)}.gif")
     if out.suffix != ".gif" or not out.parent.is_dir():
-        raise ValueError(
-            f"out must be a path that ends in .gif, in a folder that is there, got {out}"
-        )
+        raise ValueError(f"out must be a path that ends in .gif, in an existing folder, got {out}")
     return config, hyperparams, out
 
 
 def played(config: Config, hyperparams: Hyperparams, options: Options) -> drawings.Film:
-    """The episodes, by the parameters of the run or by those that a policy starts with."""
+    """The episodes, with the parameters of the run or with freshly initialised ones."""
     import jax
 
     from pg import envs, make_learner, networks

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         memory.check(config, envs.configured(config, 1), like, len(seeds))
         metrics = results.read_metrics(folder)
         plan = None
-        if "eval_return" in metrics:  # at the updates it names: the clock says others each time
+        if "eval_return" in metrics:  # at the recorded updates
             known = metrics["update"][~np.isnan(metrics["eval_return"])]
             plan = periodic.Plan(
                 episodes=asked["eval_episodes"],
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         leaves = parameters.read_leaves(folder, like.params, like.normaliser)
         there = folders.read_json(folder / "versions.json")
     except KeyError as error:
-        cli.fail(f"{folder} is no folder of a finished run, as its config.json has no {error}")
+        cli.fail(f"{folder} is not a folder of a finished run, as its config.json has no {error}")
     except ValueError as error:
         cli.fail(error)
     before = folders.num_devices(folder)
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     num_runs = layout.round_up(len(seeds))
     here = folders.environment(layout) | host_states.about([config])
     here |= execution.way_of_resets(config, hyperparams, layout, num_runs)
-    # of what an older release has not recorded, nothing is said
+    # no remark on settings that an older release did not record
     kept = set(there) - {"command", "resumed"}
     for text in folders.differing(
         {name: there[name] for name in kept}, {name: here.get(name) for name in kept}
@@ -100,25 +100,26 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
 
 def compared(kind: str, there: dict[str, np.ndarray], here: dict[str, np.ndarray]) -> list[str]:
-    """A line for all that is not the same, bit for bit."""
+    """A line for everything that is not bitwise identical."""
     lines = [
-        f"{kind} {name} is {'not there' if name in here else 'no more'}"
+        f"{kind} {name} is {'missing in the stored run' if name in here else 'missing now'}"
         for name in sorted(set(there) ^ set(here))
     ]
     for name in sorted(set(there) & set(here)):
         a, b = there[name], here[name]
         if a.shape != b.shape:
-            lines.append(f"{kind} {name}: {a.shape} there and {b.shape} here")
+            lines.append(f"{kind} {name}: {a.shape} in the stored run and {b.shape} now")
         elif a.tobytes() != b.tobytes():
             lines.append(f"{kind} {name}: {_difference(a.astype(float), b.astype(float))}")
     return lines
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> str:
-    """The difference of two arrays of one shape, in words; a number is no NaN."""
+    """The difference of two arrays of one shape, in words; a number is never NaN."""
     said = []
     if (differ := int((np.isnan(a) != np.isnan(b)).sum())) > 0:
-        said.append(f"NaN in one of both in {differ} of {numerals.counted(a.size, 'place')}")
+        places = numerals.counted(a.size, "place")
+        said.append(f"NaN in only one of the two in {differ} of {places}")
     with np.errstate(invalid="ignore"):
         gaps = np.abs(np.where(a == b, 0.0, a - b))
     gaps = gaps[~np.isnan(gaps)]

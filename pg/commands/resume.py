@@ -1,8 +1,8 @@
 """Resume an interrupted run, bit for bit, or add updates to a finished one.
 
-RUN is the folder that pg train has printed last, and its settings are those of the run. What
-may be given beside it: --num-updates, where no schedule depends on it, --on-nonfinite, --strict,
-the checkpoints, and the devices of the machine. Exit codes are those of the train command.
+RUN is the folder that pg train printed last; the settings are those of the run. These flags may be
+given too: --num-updates, if no schedule depends on it, --on-nonfinite, --strict, the checkpoints,
+and the devices of the machine. Exit codes are those of the train command.
 """
 
 import sys
@@ -13,7 +13,7 @@ from pg.commands import cli, job
 
 @cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Returns the exit code, as of the train command."""
+    """Returns the exit code, as the train command does."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or (words[0].startswith("-") and not {"-h", "--help", "--version"} & set(words)):
         cli.fail("the folder of the run comes first, as in pg resume RUN --num-updates 600")

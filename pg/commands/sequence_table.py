@@ -1,5 +1,5 @@
 """Print the exact bias, direction, variance and signal-to-noise ratio of policy gradients over
-sequences, each published one and each switch of its own.
+sequences, for each published one and each single switch.
 
 Nothing is sampled: each figure is a sum over every pair of sequences of one prompt, on prefix trees
 whose policy was trained by the exact gradient. A lag of k means data of the policy of k updates
@@ -30,11 +30,12 @@ class Options:
     problems: tuple[str, ...] = PROBLEMS
     """Problems: equal_lengths, unequal_lengths or agreeing_groups."""
     lags: tuple[int, ...] = (0, 1, 4, 16)
-    """Updates by which the policy that acts is older than the one that learns, which is that after
-    as many updates as the largest of them: other lags are other policies.
+    """Lags: the number of updates by which the acting policy is older than the learning one. The
+    learning policy is the one after as many updates as the largest lag, so other lags mean other
+    policies.
     """
     kl_coef: float = 0.1
-    """Weight β of the KL divergence from the policy at the start of training."""
+    """Weight β of the KL divergence from the initial policy."""
     presets_only: bool = False
     """Only the published estimators, and the plain policy gradient."""
     out: Path | None = None
@@ -114,7 +115,7 @@ def rows(presets_only: bool = False) -> dict[str, Switches]:
 
 
 def hyperparams(switches: Switches, kl_coef: float) -> Any:
-    """The Hyperparams of a row: those of a preset's paper, and the same β for all."""
+    """The Hyperparams of a row: those of the preset's paper, with the same β for all."""
     from pg.config import Hyperparams
 
     return Hyperparams()._replace(**published(switches))._replace(kl_coef=kl_coef)
@@ -151,7 +152,7 @@ def row(name: str, found: Sequence[Any]) -> str:
 
 
 def _number(x: float) -> str:
-    """A figure with two digits, or three close to 1."""
+    """A figure with two digits, or three if it is close to 1."""
     if math.isnan(x):
         return "—"
     return f"{x:.3f}" if 0.9 < abs(x) < 1.1 else f"{x:.2g}"

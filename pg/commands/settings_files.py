@@ -7,8 +7,8 @@
     normalise_observations = true
     env_params = { length = 0.8 }
 
-TOML, JSON or YAML, by the file's suffix. The `config.json` of a run is read too: it is complete,
-and no preset fills it up.
+TOML, JSON or YAML, by the file's suffix. The `config.json` of a run is read too; it is complete, so
+no preset is applied.
 """
 
 import json
@@ -28,10 +28,10 @@ from pg.settings.parts import resolved
 
 __all__ = ["Entries", "read", "words", "written"]
 
-# Pairs of which a flag drops the other's entry.
+# In these pairs, a flag drops the entry of the other.
 _EXCLUDING = {"total_steps": "num_updates", "num_updates": "total_steps"}
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
-# Numbers as 1e-3, which YAML 1.1 takes for texts, as they have no point.
+# Numbers such as 1e-3, which YAML 1.1 reads as strings, as they have no decimal point.
 _EXPONENT = re.compile(r"[-+]?\d+[eE][-+]?\d+")
 
 
@@ -50,12 +50,11 @@ def read(path: Path, parts: Mapping[str, str] = MappingProxyType({})) -> Entries
 
     Args:
         path: the file, or the folder.
-        parts: the parts that flags give in the place of a run's, by field of Config; what a run's
+        parts: the parts that flags give instead of a run's, by field of Config; code that a run's
             folder names is never executed.
 
     Raises:
-        ValueError: it cannot be read, or is of a run with a part of its user's own that is not
-            given.
+        ValueError: it cannot be read, or belongs to a run with a custom part that is not given.
     """
     path = path.expanduser().resolve()
     if path.is_dir():
@@ -75,7 +74,7 @@ def read(path: Path, parts: Mapping[str, str] = MappingProxyType({})) -> Entries
 
 
 def _own_parts(stored: Mapping[str, Any], parts: Mapping[str, str]) -> dict[str, Any]:
-    """The parts in the place of those that a run has of its user's own."""
+    """The parts that replace the custom parts of a run."""
     recorded = dict(stored.get("parts", {}))
     if stored.get("env_class") is not None:
         recorded.setdefault("env", {"name": stored["env_class"], "file": ""})
@@ -83,7 +82,7 @@ def _own_parts(stored: Mapping[str, Any], parts: Mapping[str, str]) -> dict[str,
         if field not in parts:
             reference = f"{entry['file']}:{entry['name']}" if entry["file"] else "FILE.py:NAME"
             raise ValueError(
-                f"the {field} of the run is one's own, {entry['name']}, and is not executed "
+                f"the {field} of the run is custom, {entry['name']}, and is not executed "
                 f"because a stored file names it: give it again, as --{field} {reference}"
             )
     given = {field: parts[field] for field in recorded}
@@ -111,7 +110,7 @@ def _parsed(path: Path, content: bytes) -> dict[str, Any]:
 
 
 def _of_yaml(text: str) -> Any:
-    """The data of YAML. Raises ValueError where it is none, and where no parser is installed."""
+    """The data of YAML. Raises ValueError if it is not YAML, or if no parser is installed."""
     try:
         from yaml import YAMLError, safe_load
     except ImportError:
@@ -125,7 +124,7 @@ def _of_yaml(text: str) -> Any:
 
 
 def _with_numbers(data: Any) -> Any:
-    """The data with numbers in the place of texts as 1e-3."""
+    """The data with numbers instead of strings such as 1e-3."""
     if isinstance(data, dict):
         return {name: _with_numbers(value) for name, value in data.items()}
     if isinstance(data, list):
@@ -144,10 +143,10 @@ def words(entries: Entries, kinds: Sequence[type], given: Sequence[str]) -> list
         given: names of the flags that are given beside the file.
 
     Returns:
-        Words that come before the flags that are given, which then go before them.
+        Words to put before the given flags, which then take precedence.
 
     Raises:
-        ValueError: an entry is no flag, or its value has another form than the flag's.
+        ValueError: an entry is not a flag, or its value has another form than the flag's.
     """
     hints = {
         name.strip("_"): _without_remarks(hint)
@@ -169,7 +168,7 @@ def words(entries: Entries, kinds: Sequence[type], given: Sequence[str]) -> list
 
 
 def _without_remarks(hint: Any) -> Any:
-    """The type of a flag without what is said to the parser of it."""
+    """The type of a flag without the annotations for the parser."""
     return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 
 

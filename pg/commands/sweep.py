@@ -3,13 +3,13 @@ again on fresh seeds.
 
 Settings are named by --over: NAME=V,V,V lists values, NAME=LOW:HIGH is a range, log-uniform unless
 :linear follows. Fields of Hyperparams and parameters of the environment share one program; each
-value of a field of Config compiles anew. After Ctrl-C or a kill the same command goes on, from the
-last checkpoint of the chunk that was in progress.
+value of a field of Config compiles anew. After Ctrl-C or a kill the same command continues, from
+the last checkpoint of the chunk that was in progress.
 
-Where the estimator or the environment is varied, each configuration has the settings that the train
-command has for them, but for those that are given.
+If the estimator or the environment is varied, each configuration has the settings that the train
+command uses for them, except those that are given.
 
-Two methods spend less than all configurations would take. halving trains all for a first part of
+Two methods need less than training all configurations. halving trains all for a first part of
 their updates and only the best for longer, each from where it was and on the schedules of the whole
 run. tpe (Optuna) proposes configurations in batches, each from the scores of those before.
 """
@@ -29,16 +29,17 @@ class Options(cli.Checkpointing, cli.Length):
     """Settings of the search, its seeds and its folder."""
 
     over: tuple[str, ...] = ("learning_rate=0.001,0.003,0.01",)
-    """Settings that are varied, each NAME=V,V,V or NAME=LOW:HIGH[:linear]."""
+    """Settings to vary, each NAME=V,V,V or NAME=LOW:HIGH[:linear]."""
     method: Literal["auto", "grid", "random", "sobol", "halving", "tpe"] = "auto"
-    """Choice of the configurations; auto: a grid of values, and a Sobol' sequence where there are
-    ranges. halving: those of auto, of which only the best are trained to the end. tpe: those that
+    """Choice of the configurations; auto: a grid of values, and a Sobol' sequence if there are
+    ranges.
+    halving: those of auto, but only the best are trained to the end. tpe: those that
     Optuna proposes.
     """
     trials: int = 16
     """Number of configurations that are drawn or proposed; powers of two are the most even."""
     eta: int = 3
-    """One configuration in so many goes on to the next rung, and trains so many times longer
+    """One configuration in this many goes on to the next rung, and trains this many times longer
     (halving).
     """
     rungs: int | None = None
@@ -53,18 +54,18 @@ class Options(cli.Checkpointing, cli.Length):
     """Number of seeds of every configuration."""
     fresh_seeds: int | None = None
     """Number of further seeds on which the best configuration is tried again; none: as many as
-    `seeds`; 0: it is not.
+    `seeds`; 0: none.
     """
     eval_episodes: int = 100
     """Number of episodes of the final evaluation, per run."""
     greedy: bool = False
     """Evaluate the mode of the policy instead of sampled actions."""
     out: Path = Path("results/sweeps")
-    """Folder in which the sweep's folder is made, or found."""
+    """Folder that holds the sweep's folder, which is made if it does not exist."""
     width: int | None = None
     """Largest number of vmapped runs on one device; none: 16 on CPU, elsewhere 1024."""
     memory_limit: str | None = None
-    """Largest memory of this process, as 4GiB; none: the memory that is free."""
+    """Largest memory of this process, such as 4GiB; none: the free memory."""
     exact: bool = False
     """Train the runs one after the other within the program, each bitwise identical to a
     single-seed run.
@@ -97,7 +98,7 @@ class Options(cli.Checkpointing, cli.Length):
 
 @cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Returns the exit code, as of the train command; 3 where every run diverged."""
+    """Returns the exit code, as the train command does; 3 where every run diverged."""
     config, hyperparams, options, machine, given = cli.parse_given(
         prog, cli.docstring_of(__file__), Options, argv
     )
@@ -162,7 +163,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     except ConnectionError as error:
         cli.abandon(error)
     except KeyboardInterrupt as error:
-        print("interrupted: what is done is kept; the same command goes on from there")
+        print("interrupted: finished work is kept; the same command continues from there")
         return cli.interrupted(getattr(error, "signum", None))
     except OSError as error:
         cli.fail_to_write(error)

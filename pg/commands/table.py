@@ -2,8 +2,8 @@
 problems.
 
 Nothing is sampled: each figure is a sum over every trajectory, or every pair where an estimator
-couples episodes. An estimator of your own, FILE.py:NAME, has a row beside the others. One that is
-for continuous actions alone has no figures: the problems have discrete ones.
+couples episodes. Your own estimator, FILE.py:NAME, has a row beside the others. An estimator
+for continuous actions only has no figures: the problems have discrete ones.
 """
 
 import dataclasses
@@ -28,9 +28,9 @@ SLIM_HEADER = """\
 | estimator | Ψₜ | unbiased |
 | --- | --- | --- |"""
 SLIM_MARKS = ("<!-- slim table -->", "<!-- end of slim table -->")
-# The rows of the slim table, which is short enough for a README: from reinforce by a baseline (the
-# mean of the others, of a group, V) to a bootstrapped critic and clipping, then what has less
-# variance, and another policy's data.
+# The rows of the slim table, which is short enough for a README: from reinforce to a baseline (the
+# mean of the others, of a group, V), a bootstrapped critic and clipping, then less variance, and
+# another policy's data.
 SELECTED = (
     "reinforce",
     "reward_to_go",
@@ -56,11 +56,11 @@ class Options:
     estimators: tuple[str, ...] = tuple(FACTS)
     """Names of the estimators, or FILE.py:NAME of your own."""
     problems: tuple[str, ...] = ()
-    """FILE.py:NAME of small tabular MDPs of your own; none: random, chain and cancelling."""
+    """FILE.py:NAME of your own small tabular MDPs; none: random, chain and cancelling."""
     out: tuple[Path, ...] = ()
     """Files in which the table replaces the lines between `<!-- table -->` and
     `<!-- end of table -->`, and the first columns of a dozen rows (with `--estimators`: of all)
-    those between `<!-- slim table -->` and `<!-- end of slim table -->`; files of your own are
+    those between `<!-- slim table -->` and `<!-- end of slim table -->`; your own files are
     copied to code/ beside them.
     """
     figure: Path | None = None
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 def _parts(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
     """The functions of the estimators and the problems, by name.
 
-    Raises ValueError for a part of a user's own that is of another kind.
+    Raises ValueError for a custom part that is of another kind.
     """
     from pg.diagnostics import references
     from pg.estimators import family
@@ -145,7 +145,7 @@ def _print_rows(
             return {}
         return diagnostics.exact_figures(estimators[name], gamma=gamma, problems=problems)
 
-    # before the first row: with the user's own something may be wrong
+    # before the first row: the user's parts may be wrong
     own = {name: exact(name) for name in estimators if is_own(estimators[name])}
     figures_of = {}
     print(HEADER)
@@ -185,16 +185,16 @@ def _write(
 
 
 def is_own(estimator: Any) -> bool:
-    """True for an estimator of a user's own."""
+    """True for a custom estimator."""
     return not facts_of(estimator).module and not is_sequence(part_name(estimator))
 
 
 def row(estimator: Any, figures: Mapping[str, Any]) -> str:
-    """The row of an estimator: what is known of it, and its figures on all problems.
+    """The row of an estimator: its facts, and its figures on all problems.
 
     Args:
         estimator: its function.
-        figures: `Figures` by problem; none of an estimator that is for continuous actions alone.
+        figures: `Figures` by problem; {} for an estimator of continuous actions only.
     """
     cells = ["—"] * 3
     if figures:
@@ -217,8 +217,8 @@ def slim_table(estimators: Mapping[str, Any]) -> str:
 
 
 def slim(estimator: Any) -> str:
-    """The row of an estimator in the slim table: name, Ψ, whether unbiased. estimator: its name or
-    its function.
+    """The row of an estimator in the slim table: name, Ψ, and the objective for which it is
+    unbiased. estimator: its name or its function.
     """
     facts = facts_of(estimator)
     target = re.split(r"[ ,:;]", facts.unbiased_for)[0]
@@ -229,7 +229,8 @@ def slim(estimator: Any) -> str:
 
 
 def described(estimator: Any) -> str:
-    """The cells that come from what is stated: name, Ψ, source, what it is unbiased for.
+    """The cells that come from the stated facts: name, Ψ, source, the objective for which it is
+    unbiased.
     estimator: its name or its function.
     """
     facts = facts_of(estimator)

@@ -1,7 +1,7 @@
-"""Output for people while a command runs: fitted to the terminal, and never in the way of a log.
+"""Progress output while a command runs: fitted to the terminal, and kept out of logs.
 
-A terminal has a width, and a last line that can be written over. Anywhere else sentences are whole,
-and a line comes for every tenth of the work. Imports neither jax nor gymnax.
+A terminal has a width, and a last line that can be written over. Anywhere else sentences are not
+wrapped, and a line is printed for every tenth of the work. Imports neither jax nor gymnax.
 """
 
 import contextlib
@@ -25,14 +25,12 @@ from pg.runs.waiting import said_after
 
 WIDTH = 100  # of listings, where there is no terminal
 BAR = 16  # characters of the progress bar
-# Seconds, of work in parts or before the first updates, after which a log has a line.
+# Seconds after which a log has a line, for work in parts or before the first updates.
 SILENCE = 5.0
 
 
 def columns(stream: TextIO) -> int | None:
-    """Width of the terminal that a stream writes to, or COLUMNS; None where it writes to something
-    else.
-    """
+    """Width of the terminal that a stream writes to, or COLUMNS; None if it is not a terminal."""
     asked = os.environ.get("COLUMNS", "")
     if asked.isdecimal() and int(asked) > 0:
         return int(asked)
@@ -47,11 +45,11 @@ def wrapped(text: str, stream: TextIO | None = None, *, otherwise: int | None = 
     Args:
         text: One paragraph.
         stream: Where it will be written; by default standard output.
-        otherwise: The width where that is no terminal; by default the text stays as it is.
+        otherwise: The width where that is not a terminal; by default the text stays as it is.
     """
     stream = stream or sys.stdout
-    # A shell may export COLUMNS: that makes no terminal of a log, in which a path that is cut is
-    # found by no search.
+    # A shell may export COLUMNS, but a log is still not a terminal, and no search finds a path that
+    # is cut.
     width = columns(stream) if otherwise or stream.isatty() else None
     width = width or otherwise
     if width is None:
@@ -63,13 +61,13 @@ def wrapped(text: str, stream: TextIO | None = None, *, otherwise: int | None = 
 
 
 def fitted(parts: Sequence[tuple[int, str]], width: int | None) -> str:
-    """The parts of a line, joined by commas, without the least important ones where they do not
+    """The parts of a line, joined by commas, without the least important ones if they do not
     fit.
 
     Args:
         parts: Rank and text in the order of the line; rank 0 is the most important, and always
             stays.
-        width: Characters that there are; None: any number.
+        width: The number of characters available; None: unlimited.
     """
     kept = list(parts)
     while True:
@@ -81,12 +79,14 @@ def fitted(parts: Sequence[tuple[int, str]], width: int | None) -> str:
 
 
 class Line:
-    """The last line of a terminal, written over and over; nothing where a stream is no terminal."""
+    """The last line of a terminal, written over and over; nothing where a stream is not a
+    terminal.
+    """
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
         self.stream = stream or sys.stderr
         self.shown = self.stream.isatty() and not quiet
-        self.length = 0  # of what stands there
+        self.length = 0  # length of the line's text
 
     @property
     def width(self) -> int:
@@ -94,7 +94,7 @@ class Line:
         return (columns(self.stream) or WIDTH) - 1
 
     def write(self, text: str) -> None:
-        """Puts the text in the place of what stands there."""
+        """Replaces the text of the line."""
         if self.shown:
             text = text[: self.width]
             self.stream.write("\r" + text.ljust(self.length))
@@ -102,7 +102,7 @@ class Line:
             self.length = len(text)
 
     def clear(self) -> None:
-        """Leaves an empty line to what is written next."""
+        """Clears the line for what is written next."""
         if self.length:
             self.write("")
             self.stream.write("\r")
@@ -117,9 +117,9 @@ class Line:
 
 
 def outlive_readers() -> None:
-    """Has a program go on in silence where nobody reads its output any more, as after `| head`.
+    """Lets a program continue in silence once nobody reads its output any more, as after `| head`.
 
-    Streams that are no files of this process (a notebook's) stay as they are.
+    Streams that are not files of this process (a notebook's) stay as they are.
     """
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
@@ -144,7 +144,7 @@ def outlive_readers() -> None:
 
 
 class _Unread(io.RawIOBase):
-    """A file whose reader may go: what is written then is lost."""
+    """A file whose reader may go away: later output is lost."""
 
     def __init__(self, file: io.FileIO) -> None:
         self.file = file
@@ -180,8 +180,8 @@ def in_parts(
 ) -> Iterator[Callable[[str], None]]:
     """`waiting` for work in several parts: gives a function that is told the part that begins.
 
-    Where there is no terminal, the part is a line of standard error, one every `SILENCE` seconds at
-    most and none before.
+    Without a terminal, the part is a line of standard error, at most one every `SILENCE` seconds
+    and none before.
     """
     line = line or Line(quiet=quiet)
     ended = threading.Event()
@@ -228,15 +228,15 @@ class Progress:
         Args:
             total: Updates.
             quiet: Nothing is shown.
-            first: What is done before the first update, as it is called.
-            may_end: The work may end before all updates are done, so that the time left is the
-                longest that it can take.
+            first: The name of the work before the first update.
+            may_end: The work may end before all updates are done, so that the time left is an upper
+                bound.
         """
         self.total, self.env_steps = total, 0
         self.left = "left at most" if may_end else "left"
-        self.evaluated = math.nan  # the mean return of the last evaluation while it trains
-        # causes of the updates that were not applied, by run, as of the metric `nonfinite`; of runs
-        # whose last update was applied, 0
+        self.evaluated = math.nan  # the mean return of the last evaluation during training
+        # causes of the updates that were not applied, by run, as in the metric `nonfinite`; 0 for
+        # runs whose last update was applied
         self.causes: np.ndarray | int = 0
         # updates done before the first call, and at the last one; -1: none came
         self.start = self.done = -1
@@ -246,17 +246,17 @@ class Progress:
         self.before.enter_context(waiting(first, self.line))
 
     def begin(self) -> None:
-        """Once all is compiled: a sign of life until the first updates are done, which take long
-        where environments are slow.
+        """Shows a sign of life from compilation until the first updates are done, which takes long
+        if environments are slow.
         """
         self.before.close()
         self.before.enter_context(waiting("first updates", self.line))
         if self.lines:
-            first = "the first updates are in progress; a line comes for every tenth of all"
+            first = "the first updates are in progress; a line follows for every tenth of all"
             self.before.enter_context(said_after(SILENCE, first))
 
     def begin_others(self) -> None:
-        """Once these runs are done: the next calls are of others."""
+        """Marks these runs as done: the next calls are for others."""
         self.causes = 0
 
     def __call__(self, done: int, seconds: float, metrics: Mapping[str, Any]) -> None:
@@ -300,7 +300,7 @@ class Progress:
         return parts
 
     def _evaluation(self, metrics: Mapping[str, Any]) -> float:
-        """The mean return of the last evaluation while it trains; NaN before the first."""
+        """The mean return of the last evaluation during training; NaN before the first."""
         if "eval_return" in metrics:
             last = metrics["eval_return"][:, -1]
             if not np.isnan(last).all():
@@ -313,7 +313,7 @@ class Progress:
         return f"{100 * share:3.0f}%|{format(Bar(share, BAR, Bar.UTF if unicode else Bar.ASCII))}|"
 
     def close(self) -> None:
-        """Leaves the line as it is."""
+        """Ends the line."""
         self.before.close()
         self.line.keep()
 

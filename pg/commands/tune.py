@@ -26,17 +26,19 @@ class Options:
     preset.
     """
     policy: str | None = None
-    """FILE.py:NAME of a policy of your own; none: that of the settings."""
+    """FILE.py:NAME of your own policy; none: that of the settings."""
     critic: str | None = None
-    """FILE.py:NAME of a critic of your own, as policy."""
+    """FILE.py:NAME of your own critic, used like policy."""
     optimizer: str | None = None
     """Name of the optimizer, or FILE.py:NAME of your own; none: that of the preset."""
     trials: int = 16
-    """Number of configurations that are tried."""
+    """Number of configurations to try."""
     seeds: int = 4
     """Number of seeds of each configuration."""
     first_seed: int = 1000
-    """First seed, not among those that are reported; it also draws the configurations."""
+    """First seed, different from those that are reported; the configurations are drawn from it
+    too.
+    """
     set: tuple[str, ...] = ()
     """Fixed settings, fields of Config or Hyperparams, each NAME=VALUE."""
     range: tuple[str, ...] = ("learning_rate=0.0003:0.03",)
@@ -79,8 +81,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     print(tables.plain(rows))
     if not np.isfinite(scores).any():
         print(
-            "every configuration has a seed that diverged: none is the best, and a range of "
-            "smaller values may help"
+            "every configuration has a seed that diverged, so none is best: try a range of "
+            "smaller values"
         )
         return cli.NOT_FINITE
     winner = settings | {name: float(f"{values[order[0]]:.3g}") for name, values in trials.items()}

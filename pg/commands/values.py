@@ -21,7 +21,7 @@ _WORDS: dict[Any, tuple[str, str]] = {
     float: ("a number", "numbers"),
     int: ("a whole number", "whole numbers"),
 }
-# Values that a type of the flags' own reads, by its metavar.
+# Values that are read by the flags' own types, by metavar.
 _KINDS = {
     "INT": "a whole number",
     "INT|none": "a whole number or none",
@@ -36,7 +36,7 @@ class _Type(NamedTuple):
     many: bool = False  # any number of values
     optional: bool = False  # none is a value, too
     positional: bool = False
-    primitive: Any = None  # that reads the values
+    primitive: Any = None  # reads the values
 
     @property
     def words(self) -> str:
@@ -131,10 +131,10 @@ def _divided(given: _Given, found: _Type | None) -> tuple[list[str], list[str]]:
 
 
 def _values(name: str, found: _Type, words: list[str]) -> list[str]:
-    """The values of a flag. Raises ValueError for one of another type."""
+    """The values of a flag. Raises ValueError for a value of another type."""
     if not words and not found.many and found.kind is not bool:
         raise ValueError(f"{name} needs a value: {found.words}")
-    # of a text none is a text
+    # none is a valid text
     if found.optional and found.kind not in (str, Path) and [x.lower() for x in words] == ["none"]:
         return ["None"] if found.primitive is None else words
     try:
@@ -151,14 +151,14 @@ def _values(name: str, found: _Type, words: list[str]) -> list[str]:
 
 
 def _check_beside(words: Sequence[str], positional: Sequence[_Type]) -> None:
-    """Raises ValueError for words that are values of no flag, where these have no place."""
+    """Raises ValueError for words that belong to no flag, if the command takes none."""
     most = len(words) if any(found.many for found in positional) else len(positional)
     if len(words) > most:
         raise ValueError(f"{shown(words[most])} belongs to no flag: --help lists them")
 
 
 def _type_of(annotation: Any) -> _Type:
-    """The type of a flag's values, of its annotation."""
+    """The type of a flag's values, from its annotation."""
     marks: tuple[Any, ...] = ()
     kind = annotation
     if get_origin(kind) is Annotated:

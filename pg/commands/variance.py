@@ -2,8 +2,8 @@
 variance, signal to noise, and cosine to ∇J against environment steps and wall time: a table and
 figures, with intervals from repetitions.
 
-Measurements are stored in --out, and the same command continues with those that are missing.
-Estimators and problems of your own, FILE.py:NAME, stand beside the others.
+Measurements are stored in --out, and the same command continues with the missing ones. Your own
+estimators and problems, FILE.py:NAME, are listed beside the others.
 """
 
 import dataclasses
@@ -26,31 +26,33 @@ class Options:
 
     problems: tuple[str, ...] = ("gridworld", "CartPole-v1")
     """Problems: gridworld, garnet (∇J is exact), Catch-bsuite, CartPole-v1, Acrobot-v1,
-    Pendulum-v1, Breakout-MinAtar; or FILE.py:CLASS of an environment of your own.
+    Pendulum-v1, Breakout-MinAtar; or FILE.py:CLASS of your own environment.
     """
     estimators: tuple[str, ...] = ()
     """Names of the estimators, with other settings of their episodes as in
     state_value:sampling=sobol+num_episodes=64 (critic_observe, action_critic, sampling, sample_env,
     num_branches, branch_every, num_episodes), or FILE.py:NAME of your own; none: all that differ
-    on-policy and aim at ∇J, and those of your own of which the folder has results.
+    on-policy and aim at ∇J, and your own that have results in the folder.
     """
     policy: str | None = None
-    """FILE.py:NAME of a policy of your own, for all problems."""
+    """FILE.py:NAME of your own policy, for all problems."""
     critic: str | None = None
-    """FILE.py:NAME of a critic of your own, which is fitted to each policy."""
+    """FILE.py:NAME of your own critic, which is fitted to each policy."""
     optimizer: str | None = None
-    """FILE.py:NAME of an optimizer of your own, which trains the policies."""
+    """FILE.py:NAME of your own optimizer, which trains the policies."""
     seed: int = 1
     """Seed of the estimates; the policies are the same for all seeds."""
     num_episodes: int = 8
     """Number of episodes of one estimate, even."""
     share: float = 1.0
-    """Share of the usual number of estimates (64 to 512): less is faster, with wider intervals."""
+    """Share of the usual number of estimates (64 to 512): fewer are faster, with wider
+    intervals.
+    """
     out: Path = Path("results/leaderboard")
     """Folder of the measurements, and of the figures."""
     allow_changed_code: bool = False
-    """Measure anew, in the place of what the folder holds, what is of a file of your own that has
-    changed since; the others stay.
+    """Measure again, and replace in the folder, the results of your own file that has changed
+    since; the others stay.
     """
 
     def check(self) -> None:
@@ -71,11 +73,11 @@ class Options:
             raise ValueError(f"share must be above 0, got {self.share}")
 
     def training_parts(self) -> dict[str, str | None]:
-        """The parts of one's own with which the policies are trained."""
+        """The custom parts with which the policies are trained."""
         return {"policy": self.policy, "critic": self.critic, "optimizer": self.optimizer}
 
     def measure(self) -> Any:
-        """The `Measurements` of the folder, with those that were missing."""
+        """The `Measurements` of the folder, including those that were missing."""
         from pg.benchmarks import leaderboard
 
         return leaderboard.measure(

@@ -1,6 +1,6 @@
 """List the trained policies that come with pg, and what they score.
 
-pg.load_policy(NAME) gives one. With --benchmark they are made anew: of each good row of a
+pg.load_policy(NAME) loads one. With --benchmark they are made again: from each good row of a
 benchmark's folder the best seed, evaluated on other episodes.
 """
 
@@ -22,14 +22,16 @@ class Options:
     env: tuple[str, ...] = ()
     """Environments of the policies; none: all."""
     benchmark: Path | None = None
-    """Folder of a benchmark of which the policies are made; none: they are listed."""
+    """Folder of a benchmark from which the policies are made; none: they are listed."""
     out: Path = zoo.FOLDER
     """Folder of the policies; those of other names stay in it."""
     episodes: int = 1000
     """Number of episodes of an evaluation."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a number out of range, and a folder that is none."""
+        """Raises ValueError for a number out of range, and for a folder that is not a
+        benchmark's.
+        """
         if self.episodes < 2:
             raise ValueError(f"episodes must be a whole number of at least 2, got {self.episodes}")
         if self.benchmark is not None and not self.benchmark.is_dir():

@@ -40,7 +40,7 @@ class _Choices(NamedTuple):
     action: Int[Array, "H S N K M"]
     probability: Float[Array, "H S N"]
     constant: Float[Array, "H S K M"]
-    mean: Float[Array, "H S N K M 2"]  # of their returns, as of `tabular.branch_returns`
+    mean: Float[Array, "H S N K M 2"]  # of their returns, as in `tabular.branch_returns`
     root: Float[Array, "H S N K C M 2"]  # Σ over C of its outer products: their covariance
 
 

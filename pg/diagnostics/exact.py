@@ -1,5 +1,5 @@
 """Exact diagnostics: the moments of any estimator on tabular problems, and the asymmetry of a
-direction that is no gradient.
+direction that is not a gradient.
 """
 
 import functools
@@ -60,7 +60,7 @@ def exact_moments(
             terms that are affine in the returns of their own (`diagnostics.branched`).
 
     Raises:
-        ValueError: num_episodes, num_groups or num_branches is no whole number of at least 1,
+        ValueError: num_episodes, num_groups or num_branches is not a whole number of at least 1,
             there are too many batches, or several episodes with episodes out of their states.
     """
     of_logits = moments_by_logits(
@@ -92,7 +92,7 @@ def moments_by_logits(
     policy that acts: to be jitted where there are several.
 
     Args:
-        estimator: as of `exact_moments`, and so are the others.
+        estimator: see `exact_moments`, and so are the others.
         params: of policy and critic.
         mdp: the problem.
         num_episodes: n.

@@ -43,7 +43,7 @@ def squared_norm(sample: Sample) -> Estimate:
 
 
 def signal_to_noise(sample: Sample) -> Estimate:
-    """SNR = ‖E g‖² / tr Σ of one gradient, signal as of `squared_norm`; of a mean of N, times N."""
+    """SNR = ‖E g‖² / tr Σ of one gradient, signal as in `squared_norm`; of a mean of N, times N."""
     return _jackknife(
         sample, lambda count, spread, norm: _signal(count, spread, norm) * (count - 1.0) / spread
     )
@@ -54,7 +54,7 @@ def noise_scale(sample: Sample) -> Estimate:
     gradients.
 
     The simple noise scale of McCandlish et al. 2018 (1812.06162, equation 2.9). In episodes, for
-    `per_episode`: the steps of one episode are no independent samples. A ratio of unbiased
+    `per_episode`: the steps of one episode are not independent samples. A ratio of unbiased
     estimates; where the signal is not clear of zero it says no more than that, and its error is
     large.
     """

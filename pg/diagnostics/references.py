@@ -98,7 +98,7 @@ def with_exact_critics(problem: Problem, gamma: float) -> Problem:
 def exact_log_odds(
     mdp: TabularMDP, logits: Float[np.ndarray, "S A"], gamma: float
 ) -> dict[str, np.ndarray]:
-    """log h(a|s, u) - log π(a|s), as of `Problem.log_odds`: of the exact hindsight distributions,
+    """log h(a|s, u) - log π(a|s), as in `Problem.log_odds`: of the exact hindsight distributions,
     an impossible action as good as so.
 
     Args:
@@ -159,7 +159,7 @@ def build(
 
 
 def _critic(problem: Problem, critic: str, outcome: str) -> Network:
-    """The problem's critic of a kind; arguments as of `build`."""
+    """The problem's critic of a kind; arguments as in `build`."""
     if critic == "hindsight":
         rewards = tabular.paid_rewards(problem.mdp) if outcome == "reward" else None
         return tabular.table_hindsight(problem.log_odds[outcome], rewards)
@@ -267,7 +267,7 @@ def figures(factory: Factory, facts: Facts, mdp: TabularMDP, h: Hyperparams) -> 
 
 
 def all_figures(factory: Factory, facts: Facts, h: Hyperparams) -> dict[str, Figures]:
-    """The figures of an estimator on every reference problem, by its name; arguments as of
+    """The figures of an estimator on every reference problem, by its name; arguments as in
     `figures`.
     """
     problems = tabular.references()
@@ -281,7 +281,7 @@ def moments(
 
     Args:
         estimator: The estimator.
-        params: Its parameters, as of `build`.
+        params: Its parameters, as in `build`.
         problem: The problem.
         facts: Its facts.
     """

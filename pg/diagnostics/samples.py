@@ -74,7 +74,7 @@ def per_episode(
         reference: a tree like `params.policy`, for `cosine_to`.
 
     Raises:
-        ValueError: the estimator's gradient is no mean over episodes.
+        ValueError: the estimator's gradient is not a mean over episodes.
     """
     gradient, xs = of_episodes(estimator, params, estimator.weigh(params, state, traj)[0])
     return sample(gradient, xs, batch_size=batch_size or at_once(traj, 1), reference=reference)
@@ -156,11 +156,11 @@ def of_episodes(estimator: Estimator, params: Params, batch: Weighted) -> tuple[
         The function, and the episodes, leaves [N, T, 1, ...].
 
     Raises:
-        ValueError: the estimator's gradient is no mean over episodes.
+        ValueError: the estimator's gradient is not a mean over episodes.
     """
     if not estimator.separable:
         raise ValueError(
-            "this estimator's gradient is no mean over the episodes of a batch: use per_batch"
+            "this estimator's gradient is not a mean over the episodes of a batch: use per_batch"
         )
     return lambda episode: ascent(estimator, params, episode), _groups(batch, 1)
 

@@ -51,7 +51,7 @@ class Finding(NamedTuple):
     name: str
     text: str  # in one sentence
     ok: bool = True  # False where a claim fails, or a rule that every estimator has to keep
-    value: float = math.nan  # the distance that was measured; NaN where it is no number
+    value: float = math.nan  # the distance that was measured; NaN where it is not a number
     bound: float = math.nan  # the largest that is accepted; NaN where nothing is claimed
 
 
@@ -307,7 +307,7 @@ def _found(
     """The estimator with the facts that were found where none are stated, a few episodes, and the
     findings on its structure.
 
-    Raises ValueError where it gives something else than it should.
+    Raises ValueError if it gives something else than it should.
     """
     subject, batch = _examined(checked(_in_double(factory)), facts, gamma)
     findings, coupled = _structure(subject, batch)
@@ -319,7 +319,7 @@ def _found(
 def _examined(factory: Factory, facts: Facts, gamma: float) -> tuple[_Subject, Trajectory]:
     """The estimator, with the facts that it needs to be run, and a few episodes.
 
-    Raises ValueError where it gives something else than it should.
+    Raises ValueError if it gives something else than it should.
     """
     mdp = tabular.references()[SAMPLED]
     claims = facts is not UNSTATED

@@ -143,7 +143,7 @@ class Env(NamedTuple):
         """The length of the longest episode, in steps: `bound`, or the environment's own time
         limit.
 
-        Raises ValueError for a bound that is no whole number, and where there is none and the limit
+        Raises ValueError for a bound that is not a whole number, and where there is none and the limit
         is traced.
         """
         longest = self.max_steps if bound is None else count("horizon", bound)
@@ -204,8 +204,8 @@ def make_env(
             one `step` is so many.
         observe: Entries of the observation that are observed, which then must be a vector, or names
             of its parts; all if empty.
-        critic_observe: What the critic sees, as of `Config`.
-        action_mask: Where the environment says which actions are legal, as of `Config`.
+        critic_observe: What the critic sees, as in `Config`.
+        action_mask: Where the environment says which actions are legal, as in `Config`.
         differentiable: Derivatives pass through the transition, for pathwise gradients; a score
             needs none, and gymnax cuts them otherwise, though not those of the reward.
         restarting: Environments that can, begin the next episode in the step that ends one
@@ -213,8 +213,8 @@ def make_env(
         horizon: Steps after which they do in any case.
 
     Raises:
-        ValueError: For an unknown name or parameter, something that is no environment, a number of
-            environments or steps that is no count, an unsupported space, a reset or step that
+        ValueError: For an unknown name or parameter, something that is not an environment, a number of
+            environments or steps that is not a count, an unsupported space, a reset or step that
             fails or gives something else than this package's contract, a time limit that nobody
             has set, or dynamics that have no derivative.
     """
@@ -335,7 +335,7 @@ def _observed(
     observe: Sequence[int | str],
     critic_observe: Sequence[int | str],
 ) -> _Observed:
-    """The environment with what is seen of its observations; arguments as of `make_env`."""
+    """The environment with what is seen of its observations; arguments as in `make_env`."""
     chosen = [
         entries_or_names("observe", observe),
         entries_or_names("critic_observe", critic_observe),

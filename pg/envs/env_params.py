@@ -25,7 +25,7 @@ __all__ = [
 
 
 def parameters(env: Any) -> list[str]:
-    """The names of an environment's parameters. env: as of `make_env`."""
+    """The names of an environment's parameters. env: see `make_env`."""
     return _field_names(default_params(environment_of(env)))
 
 
@@ -33,7 +33,7 @@ def check_parameters(env: Any, values: Mapping[str, Iterable[Any]]) -> None:
     """Raises ValueError for a value that a parameter of the environment cannot have, before they
     are all traced.
 
-    env: as of `make_env`. values: those of several runs, by the name of the parameter.
+    env: see `make_env`. values: those of several runs, by the name of the parameter.
     """
     params = default_params(environment_named(env) if isinstance(env, str) else env)
     for name, of_runs in values.items():
@@ -91,7 +91,7 @@ def time_limit(params: Any) -> int | None:
 def longest_limit(limits: Any) -> int:
     """The longest of the time limits of several environments, in steps of the environment.
 
-    Raises ValueError for a limit that is no number of steps.
+    Raises ValueError for a limit that is not a number of steps.
     """
     numbers = np.asarray(limits)  # which computes outside of every trace
     fits = np.zeros(numbers.shape, bool)

@@ -57,7 +57,7 @@ class MultiDiscrete(NamedTuple):
 class Tokens(NamedTuple):
     """Observations of whole numbers 0 .. n-1, each of which is a kind of its own, in an array.
 
-    They are kept as numbers; pg's own networks see them one-hot, and a network of one's own is
+    They are kept as numbers; pg's own networks see them one-hot, and a custom network is
     given the numbers, as floats.
     """
 
@@ -94,7 +94,7 @@ def first_number(space: Any) -> int:
 def space_of(env: Any, name: str, params: Any) -> Any:
     """The space `env.name`, a method with or without params or a property; None: there is none.
 
-    Raises ValueError where the environment's code fails, where the space depends on the number of a
+    Raises ValueError if the environment's code fails, where the space depends on the number of a
     traced parameter, and where it is kept beyond the trace that made it.
     """
     traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(params))

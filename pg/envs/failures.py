@@ -79,7 +79,7 @@ def in_one_sentence(what: str) -> Iterator[None]:
 
     A sentence of this package's own stays as it is, where no code of the user's has asked for it.
 
-    what: as of `failed`.
+    what: see `failed`.
     """
     try:
         yield

@@ -99,7 +99,7 @@ def shapes_of(
         method: The name of the method, for errors.
         function: The method.
         *args: Its arguments, of which the last are the parameters: they are not traced, as they may
-            hold things that are no arrays.
+            hold things that are not arrays.
         names: The names of the results, whose number is checked.
 
     Raises:

@@ -150,7 +150,7 @@ def _leaves(mask: Any) -> list[Any]:
 
 
 def check_some_legal(env: Any, reset: Callable[..., Any], params: Any) -> None:
-    """Raises ValueError where a few resets show a state without a legal action.
+    """Raises ValueError if a few resets show a state without a legal action.
 
     They are not taken within a trace, with parameters that are traced, or of an environment that
     calls Python, which may count its calls.

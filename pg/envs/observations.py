@@ -236,7 +236,7 @@ def entries_of(
         setting: The one that chooses them.
 
     Raises:
-        ValueError: For an observation that is no vector, or has no such entry.
+        ValueError: For an observation that is not a vector, or has no such entry.
     """
     if len(shape) != 1:
         raise ValueError(

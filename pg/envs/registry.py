@@ -47,7 +47,7 @@ def _build(name: str, x64: bool) -> Any:
 def with_gradients(env: Any) -> Any:
     """The environment with a transition that can be differentiated.
 
-    Raises ValueError where there is none.
+    Raises ValueError if there is none.
     """
     if not getattr(env, "supports_transition_gradients", False):
         raise ValueError(

@@ -212,7 +212,7 @@ class Sequences(environment.Environment):
             noise: the share of tokens that are drawn from all alike, in [0, 1].
 
         Raises:
-            ValueError: the environment has no demonstrator, or the noise is no share.
+            ValueError: the environment has no demonstrator, or the noise is not a share.
         """
         number = count("number", number)
         if not 0.0 <= noise <= 1.0:
@@ -360,7 +360,7 @@ class Sequences(environment.Environment):
         return np.cumsum(of_length) - of_length, of_length
 
     def _check_enumerable(self, what: str) -> None:
-        """Raises ValueError where there are too many prefixes for a table."""
+        """Raises ValueError if there are too many prefixes for a table."""
         if self.num_prefixes > MOST_PREFIXES:
             raise ValueError(
                 f"{what} needs at most {MOST_PREFIXES:,} prefixes, and there are "

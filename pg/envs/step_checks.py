@@ -89,7 +89,7 @@ def _check_trees_alike(obs: Any, next_obs: Any) -> None:
 def _state_dtypes(before: Any, after: Any) -> Any:
     """The dtype of each leaf of the state: the wider where only the width differs.
 
-    before, after: shapes and dtypes as reset and step give them. Raises ValueError where they do
+    before, after: shapes and dtypes as reset and step give them. Raises ValueError if they do
     not fit together.
     """
     first, second = _leaves_by_path(before), _leaves_by_path(after)

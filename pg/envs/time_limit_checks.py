@@ -24,7 +24,7 @@ __all__ = ["EpisodeEnds", "check_time_limit", "episode_ends"]
 
 
 def check_time_limit(env: Any, is_overridden: bool) -> None:
-    """Checks that the time limit was meant, and is no end of the task. is_overridden: among the
+    """Checks that the time limit was meant, and is not an end of the task. is_overridden: among the
     overrides.
 
     Raises ValueError for what is kept beyond its trace, which the same steps show where this is
@@ -94,7 +94,7 @@ def episode_ends(env: Any) -> EpisodeEnds:
 
     try:
         return call_outside_traces(read_program)
-    except Exception:  # it is no mistake to have a clock that cannot be set
+    except Exception:  # it is not a mistake to have a clock that cannot be set
         return EpisodeEnds(default_limit, None, None)
 
 

@@ -52,7 +52,7 @@ class Timed(NamedTuple):
     def wrap(
         cls, reset: Callable[..., Any], step: Callable[..., Any]
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """`reset` and `step` whose states have the time; arguments as of `Views.applied`."""
+        """`reset` and `step` whose states have the time; arguments as in `Views.applied`."""
 
         def timed_reset(key: Any, params: Any) -> tuple[Any, "Timed"]:
             obs, state = reset(key, params)
@@ -85,7 +85,7 @@ class Views(NamedTuple):
     apart: bool = False
     # the critic sees what the policy sees with the time, in a dictionary of the two
     timed: bool = False
-    # state, params -> what the critic sees, where it is no part of the observation
+    # state, params -> what the critic sees, where it is not a part of the observation
     method: Callable[[Any, Any], Any] | None = None
 
     @property
@@ -172,7 +172,7 @@ def make_views(env: Any, obs: Any, observe: Chosen = (), critic_observe: Chosen 
             one, else what the policy sees.
 
     Raises:
-        ValueError: For a method or parts that there are not, and entries of what is no vector.
+        ValueError: For a method or parts that there are not, and entries of what is not a vector.
     """
     method = _method_of(env, critic_observe)
     names, entries = _parts("observe", observe, obs)

@@ -59,7 +59,7 @@ class Layout(NamedTuple):
         return -(-num_runs // parts) * parts
 
     def check(self, config: Config) -> None:
-        """Raises ValueError where the environments of a run cannot be shared out evenly."""
+        """Raises ValueError if the environments of a run cannot be shared out evenly."""
         if self.shard == "envs" and config.num_envs % self.mesh.size:
             raise ValueError(
                 f"num_envs must be a multiple of the {self.mesh.size} devices, got "
@@ -161,7 +161,7 @@ def spread_envs(tree: Any) -> Any:
     """Leaves [B, ...] with their environments spread over the devices, if that is how devices are
     used.
 
-    Unchanged where B is no multiple of the number of devices.
+    Unchanged where B is not a multiple of the number of devices.
     """
     if not envs_are_spread():
         return tree
@@ -185,7 +185,7 @@ def gather_envs(tree: Any) -> Any:
 def over_envs(f: Callable[..., Any], *args: Any, total: bool = False) -> Any:
     """`f(*args)` of leaves [T, B, ...], of which each device computes its own environments.
 
-    All of them where environments are not spread, or B is no multiple of the number of devices.
+    All of them where environments are not spread, or B is not a multiple of the number of devices.
 
     Args:
         f: Gives leaves [T, B, ...], each environment on its own; or, with `total`, a sum over the

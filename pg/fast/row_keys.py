@@ -90,7 +90,7 @@ def of_rows(key: PRNGKeyArray, first: Int[ArrayLike, ""], number: int, total: in
 
 def check_generator(implementation: Any) -> None:
     """Raises ValueError for a generator whose numbers depend on how many are drawn.
-    implementation: as of `jax.random.key_impl`.
+    implementation: see `jax.random.key_impl`.
     """
     flags: Any = jax.config
     if str(implementation) != GENERATOR or not flags.jax_threefry_partitionable:

@@ -74,7 +74,7 @@ def fisher_matrix(
     policy: Network, params: PyTree, traj: Trajectory, gamma: Float[ArrayLike, ""] = 1.0
 ) -> Float[Array, "P P"]:
     """F [P, P], parameters flattened as `ravel_pytree` does: for small policies, as it costs P
-    products. Arguments as of `fisher_vector_product`.
+    products. Arguments as in `fisher_vector_product`.
     """
     return _matrix(lambda v: fisher_vector_product(policy, params, traj, v, gamma), params)
 

@@ -1,10 +1,10 @@
-"""Runs held against one another: final scores, the probability that one method improves on another,
-environment steps to a return, learning curves and performance profiles.
+"""Runs compared with one another: final scores, the probability that one method improves on
+another, environment steps to a return, learning curves and performance profiles.
 
-A group is all runs of the same settings, whatever their seeds. Groups are compared where they have
-the environment in common. They are named by the settings that tell them apart, the fewest that do,
-and not by their folders. A seed that diverged has no score: means are over the others, and wherever
-scores are ranked it comes last. Imports neither jax nor gymnax.
+A group is all runs of the same settings, whatever their seeds. Groups are compared if they share
+the environment. They are named by the smallest set of settings that tells them apart, not by their
+folders. A seed that diverged has no score: means are over the others, and in rankings it comes
+last. Imports neither jax nor gymnax.
 """
 
 import os
@@ -26,17 +26,17 @@ STATISTICS: dict[str, Statistic] = {"iqm": statistics.iqm, "mean": statistics.me
 NAMES = {"iqm": "IQM", "mean": "mean"}
 DRAWN = 10  # groups of an environment in the picture
 THRESHOLDS = 200  # points of a performance profile
-UNEQUAL = 1.1  # of environment steps: from this ratio on it is said
-# Settings of the environment besides its name: with others it is another environment.
+UNEQUAL = 1.1  # ratio of environment steps from which a remark is made
+# Settings that define the environment, besides its name.
 _OF_ENV = ("env_class", "env_code", "horizon", "action_repeat")
-# Entries that tell groups of the same settings apart, where nothing else does.
+# Entries that tell groups of the same settings apart, if nothing else does.
 _SOURCE, _FOLDER = "from", "folder"
 
 
 class Group(NamedTuple):
-    """The runs of one setting, pooled over folders; a seed comes once."""
+    """The runs of one setting, pooled over folders; each seed occurs once."""
 
-    settings: dict[str, Any]  # as of `loading.flat_settings`, and what else tells it apart
+    settings: dict[str, Any]  # see `loading.flat_settings`, and further entries that tell it apart
     runs: list[Runs]
 
     @property
@@ -54,7 +54,7 @@ class Group(NamedTuple):
         return np.concatenate([runs.scores[actions] for runs in self.runs])
 
     def seed_curves(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Steps and returns of each seed, as of `curves.seed_curves`."""
+        """Steps and returns of each seed, as in `curves.seed_curves`."""
         parts = [curves.seed_curves(runs.metrics) for runs in self.runs]
         steps = [seed for part, _ in parts for seed in part]
         returns = [seed for _, part in parts for seed in part]
@@ -70,25 +70,25 @@ class Row(NamedTuple):
     diverged: int  # seeds without a score
     iqm: Estimate  # of the scores of the others
     mean: Estimate
-    # P(X > Y) + ½ P(X = Y) for a run X of the group and a run Y of the baseline; NaN of the
-    # baseline itself, and where it was not run on this environment
+    # P(X > Y) + ½ P(X = Y) for a run X of the group and a run Y of the baseline; NaN for the
+    # baseline itself, and if it was not run on this environment
     probability_of_improvement: Estimate
     # "paired": the share of pairs of one seed; "unpaired": all runs of one with all of the other
     comparison: str
-    pairs: int  # seeds by which it is paired
-    left_out: int  # seeds of the two that have no partner, and are left out of the pairs
-    env_steps: float  # of a seed, mean
-    reached: int  # seeds whose learning curve came to the threshold
-    steps_to_threshold: Estimate  # median over seeds, infinite where it was not reached
+    pairs: int  # number of paired seeds
+    left_out: int  # seeds of either without a partner, which are left out of the pairs
+    env_steps: float  # mean per seed
+    reached: int  # seeds whose learning curve reached the threshold
+    steps_to_threshold: Estimate  # median over seeds, infinite if not reached
 
 
 class Comparison(NamedTuple):
-    """Groups, and what they are called."""
+    """Groups and their names."""
 
     groups: list[Group]
     names: list[str]  # the settings that tell the groups of an environment apart
-    methods: list[tuple[str, ...]]  # of each group the values of these, as texts
-    differing: list[str]  # other settings that are not the same in all groups
+    methods: list[tuple[str, ...]]  # the values of these for each group, as strings
+    differing: list[str]  # other settings that differ between groups
     baseline: tuple[str, ...]  # a method
     actions: Actions
 
@@ -107,14 +107,14 @@ class Comparison(NamedTuple):
         return list(dict.fromkeys(group.env for group in self.groups))
 
     def group_of(self, method: tuple[str, ...], env: str) -> Group | None:
-        """The group of a method on an environment; None where it has none."""
+        """The group of a method on an environment; None if there is none."""
         for group, other in zip(self.groups, self.methods, strict=True):
             if (group.env, other) == (env, method):
                 return group
         return None
 
     def of_baseline(self, env: str) -> Group | None:
-        """The baseline's group on an environment; None where it has none."""
+        """The baseline's group on an environment; None if there is none."""
         return self.group_of(self.baseline, env)
 
 
@@ -124,9 +124,9 @@ def compare(
     """Pools runs into groups, names them and finds the baseline among them.
 
     Args:
-        runs: finished ones, as of `loading.find`.
+        runs: finished ones, as in `loading.find`.
         baseline: runs of one method, among `runs` or further ones; (): the first of `runs`.
-        actions: of the final evaluations; None: sampled where all runs have such an evaluation,
+        actions: of the final evaluations; None: sampled if all runs have such an evaluation,
             else greedy.
 
     Raises:
@@ -150,16 +150,16 @@ def compare(
     found = Comparison(groups, names, methods, differing, chosen[0], _actions(runs, actions))
     if len(set(chosen)) > 1:
         some = " and ".join(map(found.label_of, list(dict.fromkeys(chosen))[:2]))
-        raise ValueError(f"the baseline must be one method, and it has runs of {some}")
+        raise ValueError(f"the baseline must be one method, but it has runs of {some}")
     return found
 
 
 def pooled(runs: Iterable[Runs]) -> list[Group]:
-    """Groups of runs of the same settings, each in the order of its first runs.
+    """Groups of runs with the same settings, in the order of their first runs.
 
-    Where the same settings come with the same seeds again there are several groups, which differ in
+    If the same settings occur with the same seeds again, there are several groups, which differ in
     `folder`: a seed is not counted twice. Configurations of a sweep are not pooled with other runs
-    of their settings, as their seeds had a part in a choice.
+    of their settings, as their seeds were used for selection.
     """
     groups: list[Group] = []
     by_settings: dict[Any, list[Group]] = {}
@@ -182,15 +182,15 @@ def pooled(runs: Iterable[Runs]) -> list[Group]:
 
 
 def _name_folders(twins: Sequence[Group]) -> None:
-    """Has groups of the same settings differ in the folder of their first runs."""
+    """Makes groups of the same settings differ in the folder of their first runs."""
     above = os.path.commonpath([twin.runs[0].folder.absolute() for twin in twins])
     for twin in twins:
         twin.settings[_FOLDER] = os.path.relpath(twin.runs[0].folder, above)
 
 
 def label(values: Mapping[str, str]) -> str:
-    """Settings for a legend or a line: an estimator by its name, others as NAME=VALUE; none where
-    the value is empty.
+    """Settings for a legend or a line: an estimator by its name, others as NAME=VALUE; empty values
+    are left out.
     """
     texts = []
     for name, value in values.items():
@@ -205,7 +205,7 @@ def tabulate(comparison: Comparison, threshold: float | None = None) -> list[Row
 
     Args:
         comparison: the groups.
-        threshold: a return whose first coming is looked for; None: none is.
+        threshold: a return for which the steps are counted until it is reached; None: not counted.
     """
     rows = []
     for group, name in zip(comparison.groups, comparison.labels, strict=True):
@@ -246,9 +246,9 @@ def tabulate(comparison: Comparison, threshold: float | None = None) -> list[Row
 def improvement(group: Group, baseline: Group, actions: Actions) -> tuple[Estimate, int]:
     """The probability that a run of a group has a higher score than one of the baseline.
 
-    Runs are paired by their seed where the two groups have the same environment and all seeds of
-    one are seeds of the other: equal seeds are equal random numbers, so that what they do to both
-    cancels. A seed that diverged is below all others.
+    Runs are paired by their seed if the two groups have the same environment and all seeds of one
+    are seeds of the other: equal seeds are common random numbers, whose effect cancels. A seed that
+    diverged ranks below all others.
 
     Returns:
         The probability, and the number of pairs; 0: none were made.
@@ -261,8 +261,8 @@ def improvement(group: Group, baseline: Group, actions: Actions) -> tuple[Estima
 def overall_improvement(comparison: Comparison, method: tuple[str, ...]) -> Estimate:
     """The probability of improvement over the baseline, averaged over environments.
 
-    Of as many seeds as there are on every environment, the first, which `_over_environments` says
-    where there are more; paired where the runs of every environment are.
+    Uses the first seeds, as many as every environment has (`_over_environments` remarks on others);
+    paired if the runs of every environment are.
 
     Raises:
         ValueError: the method or the baseline was not run on all environments.
@@ -276,7 +276,7 @@ def overall_improvement(comparison: Comparison, method: tuple[str, ...]) -> Esti
 def _all_sides(
     comparison: Comparison, method: tuple[str, ...]
 ) -> list[tuple[np.ndarray, np.ndarray, bool]]:
-    """`_sides` of a method and the baseline on every environment; raises as of
+    """`_sides` of a method and the baseline on every environment; raises as in
     `overall_improvement`.
     """
     sides = []
@@ -310,13 +310,13 @@ def _sides(group: Group, baseline: Group, actions: Actions) -> tuple[np.ndarray,
 def write(
     comparison: Comparison, rows: Sequence[Row], folder: Path, threshold: float | None
 ) -> list[Path]:
-    """comparison.csv, with all settings that are not the same, and comparison.md. The files.
+    """Writes comparison.csv, with all settings that differ, and comparison.md. Returns the files.
 
     Args:
         comparison: the groups.
-        rows: their figures, as of `tabulate`.
+        rows: their figures, as in `tabulate`.
         folder: in which they are written; it is made.
-        threshold: as of `tabulate`.
+        threshold: see `tabulate`.
     """
     files.make_folder(folder)
     settings = [*comparison.names, *comparison.differing]
@@ -350,9 +350,9 @@ def cells(
     Args:
         comparison: the groups.
         rows: those of `tabulate`, or some of them.
-        threshold: as of `tabulate`.
-        separate_envs: the environment is said elsewhere; else it is the first column.
-        short: without what a narrow terminal has no room for.
+        threshold: see `tabulate`.
+        separate_envs: the environment is named elsewhere; else it is the first column.
+        short: without the columns for which a narrow terminal has no room.
     """
     methods = dict(zip(comparison.labels, comparison.methods, strict=True))
     head = [name.removeprefix(ENV_PARAM) for name in comparison.names] + ["seeds"]
@@ -379,7 +379,7 @@ def cells(
 def remarks(
     comparison: Comparison, rows: Sequence[Row], threshold: float | None = None
 ) -> list[str]:
-    """Sentences on how the figures came about, for people."""
+    """Remarks on how the figures were computed."""
     groups = comparison.groups
     folders = sum(len(group.runs) for group in groups)
     said = [f"scores: mean returns of the final evaluations, {comparison.actions} actions"]
@@ -395,21 +395,23 @@ def remarks(
         if True in kinds:
             said.append("pairs: runs of the same seed and environment, one of each group")
         if any(row.left_out for row in rows):
-            said.append("left out: seeds of one of the two groups alone, of which there is no pair")
+            said.append("left out: seeds of only one of the two groups, which have no pair")
         if False in kinds:
             said.append("N × K: not paired, as seeds or environments differ: all runs with all")
         said += _over_environments(comparison)
     if comparison.differing:
-        said.append(f"the groups differ in {_listed(comparison.differing)} too")
+        said.append(f"the groups also differ in {_listed(comparison.differing)}")
     said += _unequal_steps(rows)
     if any(row.diverged for row in rows):
         said.append("seeds that diverged are left out of IQM and mean, and ranked last in P")
     if any(_SOURCE in group.settings for group in groups):
-        said.append("the best of a sweep flatters: its score on fresh seeds is that of SWEEP/best")
+        said.append(
+            "the best of a sweep is biased upwards: its score on fresh seeds is in SWEEP/best"
+        )
     if threshold is not None:
         said.append(
-            "steps: median over all seeds of the end of the first stretch of the learning curve "
-            f"that has this return on average, of {curves.POINTS} stretches of a run: shorter ones "
+            "steps: median over all seeds of the end of the first bin of the learning curve "
+            f"that has this return on average, with {curves.POINTS} bins per run: narrower ones "
             "reach it earlier, by chance; a seed that did not reach it counts as later than all "
             "others, ∞"
         )
@@ -427,7 +429,7 @@ def draw(
     threshold: float | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Learning curves over one another, and performance profiles beside them, as PNG and SVG.
+    """Draws learning curves, and performance profiles beside them, as PNG and SVG.
 
     Args:
         comparison: the groups.
@@ -435,7 +437,7 @@ def draw(
         path: of the picture.
         statistic: of the curves over seeds, a name of `STATISTICS`.
         threshold: a return that is drawn as a dashed line.
-        say: takes a sentence on what is not drawn.
+        say: called with a sentence on anything that is not drawn.
     """
     panels = {}
     for env in comparison.envs:
@@ -443,7 +445,7 @@ def draw(
         there = sum(group.env == env for group in comparison.groups)
         if len(drawn) < there:
             of_groups = f"{len(drawn)} of {numerals.counted(there, 'group')}"
-            say(f"{env}: drawn are the baseline and the best, {of_groups}")
+            say(f"{env}: only the baseline and the best are drawn, {of_groups}")
         lines: dict[str, Curve] = {}
         for name, group in drawn.items():
             try:
@@ -488,14 +490,14 @@ def _over_environments(comparison: Comparison) -> list[str]:
         if len(mine) > 1 or len(others) > 1:
             text += (
                 f", of the first {numerals.counted(min(mine), 'seed')} of it and {min(others)} of "
-                "the baseline on each, as there are no more on all"
+                "the baseline on each, the number that all have"
             )
         said.append(text)
     return said
 
 
 def _drawn(comparison: Comparison, rows: Sequence[Row], env: str) -> dict[str, Group]:
-    """The groups of an environment by their labels; the baseline and the best where there are
+    """The groups of an environment by their labels; only the baseline and the best if there are
     many.
     """
     here = [i for i, group in enumerate(comparison.groups) if group.env == env]
@@ -541,9 +543,9 @@ def _actions(runs: Sequence[Runs], asked: Actions | None) -> Actions:
 
 
 def _naming(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
-    """The fewest settings that tell the groups of every environment apart, found greedily, the
-    estimator and all that a sweep has varied first; and the other settings that are not the same
-    in all groups.
+    """The fewest settings that tell the groups of every environment apart, found greedily, starting
+    with the estimator and those that a sweep varied; and the other settings that differ between
+    groups.
     """
     listed = dict.fromkeys(name for group in groups for name in group.settings)
     candidates = [name for name in listed if name not in ("env", _SOURCE, _FOLDER)]
@@ -603,7 +605,7 @@ def _environment(group: Group) -> dict[str, Any]:
 
 
 def _times(group: Group, threshold: float) -> np.ndarray:
-    """Environment steps of each seed to the threshold, [seeds]; infinite where it did not come."""
+    """Environment steps of each seed to the threshold, [seeds]; infinite if it was not reached."""
     parts = [
         curves.steps_to_threshold(*curves.seed_curves(runs.metrics), threshold)
         for runs in group.runs
@@ -612,7 +614,7 @@ def _times(group: Group, threshold: float) -> np.ndarray:
 
 
 def _ranked(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores with a number below all others in the place of those of seeds that diverged."""
+    """Scores with a number below all others for seeds that diverged."""
     every = np.concatenate([x, y])
     finite = every[np.isfinite(every)]
     lowest = finite.min() - 1.0 if len(finite) else 0.0
@@ -639,14 +641,14 @@ def _listed(names: Sequence[str], most: int = 6) -> str:
 
 
 def _text(estimate: Estimate) -> str:
-    """A value with its interval, in as many digits as seeds can tell apart."""
+    """A value with its interval, in as many digits as the seeds resolve."""
     if np.isnan(estimate.low):
         return numerals.typed(numerals.number(estimate.value, 3))
     return numerals.typed(numerals.interval(*estimate, digits=3))
 
 
 def _probability(comparison: Comparison, row: Row, method: tuple[str, ...]) -> list[str]:
-    """The probability of improvement, and the number of runs or pairs that it is of."""
+    """The probability of improvement, and its number of runs or pairs."""
     better = row.probability_of_improvement
     if method == comparison.baseline:
         return ["baseline", ""]

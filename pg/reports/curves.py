@@ -1,12 +1,12 @@
 """Learning curves: one definition of a seed's curve and one of their mean.
 
-The training of a seed is cut into K stretches of as many updates each. The value of a stretch is
-the mean return of all episodes that ended in it, so that every episode counts once: a mean of the
-updates' means would give more weight to the episodes of an update in which few ended, and these are
-the long ones.
+The training of a seed is cut into K bins of equally many updates. The value of a bin is the mean
+return of all episodes that ended in it, so that every episode counts once: a mean of the
+updates' means would give more weight to the episodes of an update in which few ended, and these
+are the long ones.
 
 The mean over seeds is taken on a grid of environment steps that all seeds have, on which every
-curve is read off linearly. So it is a mean over the same seeds everywhere; its interval is the
+curve is interpolated linearly. So it is a mean over the same seeds everywhere; its interval is the
 percentile bootstrap of whole curves, pointwise. Imports neither jax nor gymnax.
 """
 
@@ -41,8 +41,8 @@ def seed_curves(
         points: of a curve, at most: K is `points`, or the number of updates where that is less.
 
     Returns:
-        Environment steps at the end of each stretch [S, K], and the mean return of the episodes
-        that ended in it [S, K], NaN where none did, or where a return is not finite.
+        Environment steps at the end of each bin [S, K], and the mean return of the episodes that
+        ended in it [S, K], NaN if none did, or if a return is not finite.
     """
     num_updates = metrics["env_steps"].shape[1]
     edges = np.linspace(0, num_updates, min(points, num_updates) + 1).astype(int)
@@ -56,8 +56,8 @@ def seed_curves(
 
 
 def evaluation_curve(metrics: Mapping[str, np.ndarray]) -> Curve:
-    """The mean over seeds of the evaluations while they trained, which are at the same updates of
-    all; steps are those of a seed on average.
+    """The mean over seeds of the evaluations during training, which are at the same updates for
+    all; steps are averages over seeds.
 
     metrics: eval_return and env_steps, [S, updates] each. Evaluations in which a return is not
     finite are left out.
@@ -71,7 +71,7 @@ def evaluation_curve(metrics: Mapping[str, np.ndarray]) -> Curve:
 def _between(x: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Sums of x [S, updates] over the updates before each end since the end before, [S, K].
 
-    A number that is not finite is in the sum of its own stretch alone.
+    A number that is not finite only affects the sum of its own bin.
     """
     starts = np.concatenate([[0], ends[:-1]])
     return np.add.reduceat(np.asarray(x, float), starts, axis=1)
@@ -91,8 +91,8 @@ def mean_learning_curve(
         statistic: over seeds, as `statistics.iqm`.
 
     Raises:
-        ValueError: a seed has no value at all, as a mean over the others would flatter; or the
-            seeds have no steps in common.
+        ValueError: a seed has no value at all, as a mean over the others would be biased upwards;
+            or the seeds have no steps in common.
     """
     pairs = []
     for x, y in zip(steps, returns, strict=True):
@@ -107,11 +107,11 @@ def mean_learning_curve(
 
 
 def steps_to_threshold(steps: Any, returns: Any, threshold: float) -> np.ndarray:
-    """Environment steps of each seed to the end of the first stretch whose mean return is at least
-    the threshold, [S]; infinite where there is none.
+    """Environment steps of each seed to the end of the first bin whose mean return is at least the
+    threshold, [S]; infinite if there is none.
 
     Args:
-        steps: environment steps so far, [S, K], as of `seed_curves`.
+        steps: environment steps so far, [S, K], as in `seed_curves`.
         returns: values there, of the same shape; NaN where no episode had ended.
         threshold: a return.
     """
@@ -124,11 +124,11 @@ def steps_to_threshold(steps: Any, returns: Any, threshold: float) -> np.ndarray
 def aligned(
     curves: Sequence[tuple[np.ndarray, np.ndarray]], points: int = POINTS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Curves (steps, values), read off at the same steps: steps [points], which all curves have,
-    and [N, points].
+    """Curves (steps, values), interpolated at the same steps: steps [points], which all curves
+    have, and [N, points].
 
-    Raises ValueError for curves that have no steps in common, or of which one has no points or
-    other shapes.
+    Raises ValueError for curves that have no steps in common, that have no points, or whose shapes
+    differ.
     """
     points = count("points", points)
     for curve in curves:
@@ -152,14 +152,15 @@ def aligned(
 
 
 def gradient_quality(metrics: Mapping[str, np.ndarray], bins: int = 30) -> dict[str, np.ndarray]:
-    """With `Config.diagnostics`, of stretches of training: env_steps (a seed's, so far),
+    """With `Config.diagnostics`, for bins of training: env_steps (a seed's, so far),
     noise_scale (in episodes, or in environments of a window), signal_to_noise (of one),
     explained_variance (with a critic V); [bins] each.
 
-    metrics: [seeds, updates]. Of each stretch numerators and denominators are averaged over seeds
-    and updates before they are divided: a signal that is small is negative at times, and no ratio
-    of one update means anything. Where noise hides the signal the noise scale is infinite; where
-    every gradient is 0, as of rewards that are all equal, or nothing was measured, a ratio is NaN.
+    metrics: [seeds, updates]. In each bin numerators and denominators are averaged over seeds
+    and updates before they are divided: an estimate of a small signal is sometimes negative, and
+    the ratio of a single update is meaningless. If noise hides the signal the noise scale is
+    infinite; if every gradient is 0, as with rewards that are all equal, or nothing was measured, a
+    ratio is NaN.
     """
     updates = metrics["env_steps"].shape[1]
     edges = np.unique(np.linspace(0, updates, bins + 1).astype(int))
@@ -185,13 +186,13 @@ def gradient_quality(metrics: Mapping[str, np.ndarray], bins: int = 30) -> dict[
 
 
 def final_noise_scale(metrics: Mapping[str, np.ndarray]) -> float:
-    """The noise scale of the last tenth of the training, as of `gradient_quality`."""
+    """The noise scale of the last tenth of the training, as in `gradient_quality`."""
     return float(gradient_quality(metrics, bins=10)["noise_scale"][-1])
 
 
 def final_explained_variance(metrics: Mapping[str, np.ndarray]) -> float | None:
-    """The critic's explained variance in the last tenth of the training, as of `gradient_quality`;
-    None where there is no V, NaN where there was nothing to explain.
+    """The critic's explained variance in the last tenth of the training, as in `gradient_quality`;
+    None without a V, NaN if there was nothing to explain.
     """
     if "explained_variance" not in metrics:
         return None

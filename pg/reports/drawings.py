@@ -1,7 +1,7 @@
 """Pictures of episodes: an environment's state drawn on axes, animations and film strips.
 
 `DRAWINGS` has a function (axes, state, parameters) for each environment that can be drawn; state
-and parameters are gymnax's own, of one environment. An environment of a user's own has a method
+and parameters are gymnax's own, of one environment. A custom environment has a method
 `draw` of the same arguments. Imports neither jax nor gymnax until there is something to draw.
 """
 
@@ -21,7 +21,7 @@ from pg.reports.plots import BLUE, GREEN, ORANGE
 Draw = Callable[[Any, Any, Any], None]  # axes, state, parameters
 DARK, GREY, PALE, PAPER = "#444444", "#999999", "#D8D8D8", "#F4F4F4"
 PINK, YELLOW, SKY, BLACK = plots.COLOURS[3:]
-END = 0.8  # seconds for which the last frame of an episode stands
+END = 0.8  # seconds for which the last frame of an episode is shown
 
 
 class Film(NamedTuple):
@@ -41,9 +41,9 @@ def check(env: Any) -> None:
 
 
 def drawing_of(env: Any) -> Draw:
-    """The method `draw` of an environment of one's own, or the drawing of its name.
+    """The method `draw` of a custom environment, or the drawing of its name.
 
-    Raises ValueError where it has neither.
+    Raises ValueError if it has neither.
     """
     own: Draw | None = getattr(env, "draw", None)
     if callable(own):
@@ -75,10 +75,10 @@ def film(
         config: the settings of the run.
         params: of the policy.
         key: of the episodes.
-        normaliser: `state.normaliser`, where observations are standardised.
+        normaliser: `state.normaliser`, if observations are standardised.
         env_params: overrides of the environment's parameters.
-        episodes: how many.
-        steps: of an episode at most.
+        episodes: their number.
+        steps: the largest number per episode.
         greedy: with the mode of the action distribution, not with samples.
     """
     import jax
@@ -94,7 +94,7 @@ def film(
     steps = min(steps, env.horizon(config.horizon))
     act = rollout.greedy if greedy else rollout.sample
 
-    # One step more than is shown: where the last that is shown led to.
+    # One step more than is shown, for the state after the last one.
     stations = jax.jit(
         lambda params, key: rollout.visited(env, policy, params, key, steps + 1, act=act)
     )
@@ -123,7 +123,7 @@ def animate(shown: Film, path: Path, fps: float = 30) -> None:
     Args:
         shown: the frames.
         path: of the picture.
-        fps: frames per second; the last frame of an episode stands longer.
+        fps: frames per second; the last frame of an episode is shown for longer.
     """
     captions = [
         f"{shown.env}, step {int(step)}, return {numerals.number(total)}"
@@ -140,7 +140,7 @@ def strip(shown: Film, path: Path, frames: int = 6) -> None:
     Args:
         shown: the frames.
         path: of the picture.
-        frames: how many at most.
+        frames: the largest number of them.
     """
     length = int(np.argmax(shown.last))
     at = np.unique(np.linspace(0, length, frames).round().astype(int))
@@ -310,7 +310,7 @@ def _catch(axes: Any, state: Any, params: Any) -> None:
 
 def _deep_sea(axes: Any, state: Any, params: Any) -> None:
     size = _gymnax("DeepSea-bsuite").size
-    kinds = 1 - np.tri(size, dtype=int)  # what lies right of the diagonal cannot be reached
+    kinds = 1 - np.tri(size, dtype=int)  # the part right of the diagonal cannot be reached
     kinds[-1, -1] = 2
     _tiles(axes, kinds, (PALE, PAPER, GREEN))
     axes.set_ylim(size + 0.5, -0.5)  # an episode ends below the last row
@@ -340,7 +340,7 @@ def _point_robot(axes: Any, state: Any, params: Any) -> None:
     radius = params.circle_radius
     _stage(axes, (-1.5 * radius, 1.5 * radius), (-0.8 * radius, 1.5 * radius))
     turn = np.linspace(0, np.pi, 60)
-    # goals lie on it
+    # goals are on top
     axes.plot(radius * np.cos(turn), radius * np.sin(turn), color=PALE, linewidth=1.5)
     _disc(axes, state.goal, params.goal_radius, GREEN, 2)
     _disc(axes, np.clip(state.pos, -1.45 * radius, 1.45 * radius), 0.06 * radius, BLUE)
@@ -363,7 +363,7 @@ def _swimmer(axes: Any, state: Any, params: Any) -> None:
     """Draws the swimmer, at the edge of the picture if it is beyond."""
     _stage(axes, (-1.6, 1.6), (-1.6, 1.6))
     edge = np.array([-1, 1, 1, -1])
-    axes.fill(edge, edge[[0, 0, 1, 1]], color=PAPER, linewidth=0)  # where all begins
+    axes.fill(edge, edge[[0, 0, 1, 1]], color=PAPER, linewidth=0)  # the start
     axes.plot(*state.urchin_xys.T, "*", color=DARK, markersize=7, linestyle="")
     _disc(axes, state.goal_xy, 0.1, GREEN, 2)
     _disc(axes, np.clip(state.xy, -1.52, 1.52), 0.08, BLUE)

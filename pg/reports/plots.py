@@ -1,8 +1,8 @@
-"""Pictures of runs. The only importer of matplotlib, which loads when something is drawn.
+"""Figures of runs. The only module that imports matplotlib, and only when something is drawn.
 
 One style for all, the notebooks too (`STYLE`): a page's width, letters of 8 pt, colours that the
 colour-blind can tell apart and that an estimator keeps from picture to picture (`looks`), legends
-above the panels, tick labels that leave each other room. `save` writes PNG and SVG, the same bytes
+above the panels, tick labels that do not overlap. `save` writes PNG and SVG, the same bytes
 for the same numbers.
 """
 
@@ -22,8 +22,8 @@ from pg.reports.curves import Curve, evaluation_curve, mean_learning_curve, seed
 from pg.reports.statistics import Estimate
 from pg.runs import files, results
 
-WIDTH, HEIGHT = 6.75, 2.6  # inches: of a figure, which fills the text of a page; of its only panel
-TALLEST = 7.8  # inches: of all panels above one another
+WIDTH, HEIGHT = 6.75, 2.6  # inches: of a figure of the width of a page's text; of a single panel
+TALLEST = 7.8  # inches: of all rows of panels together
 # Okabe & Ito's colours, which the colour-blind can tell apart.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 COLOURS = (BLUE, ORANGE, GREEN, PINK, "#E69F00", "#56B4E9", "#000000")
@@ -66,7 +66,7 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.color": "0.9",
     "grid.linewidth": 0.5,
-    # Every tick says its number: none is to be added to what stands in a corner.
+    # Tick labels without a common offset in a corner.
     "axes.formatter.useoffset": False,
     "axes.formatter.use_mathtext": True,
     "axes.formatter.limits": (-4, 6),
@@ -75,13 +75,12 @@ STYLE: dict[Any, Any] = {
     **{f"{axis}tick.minor.size": 1.5 for axis in "xy"},
     "lines.linewidth": 1.3,
     "lines.markersize": 3.5,
-    # Letters as outlines look the same everywhere; the salt makes the names inside an SVG the same
-    # each time.
+    # Text as outlines looks the same everywhere; the salt makes the ids inside an SVG reproducible.
     "svg.fonttype": "path",
     "svg.hashsalt": "pg",
 }
-# Of each estimator, the place of its colour in COLOURS and of its line in STYLES; no two have the
-# same two. Those that are most often compared differ in colour.
+# The indices of each estimator's colour in COLOURS and line in STYLES; each pair occurs once. Those
+# that are most often compared differ in colour.
 LOOKS: dict[str, tuple[int, int]] = {
     "reinforce": (0, 0),
     "reward_to_go": (1, 0),
@@ -129,7 +128,7 @@ LOOKS: dict[str, tuple[int, int]] = {
     "counterfactual_contributions": (2, 6),
 }
 _PAIRS = [(colour, style) for style in range(len(STYLES)) for colour in range(len(COLOURS))]
-# Estimators that are not listed above take the pairs that are left.
+# Estimators that are not listed above take the remaining pairs.
 _FREE = [pair for pair in _PAIRS if pair not in LOOKS.values()]
 _UNLISTED = [name for name in FACTS if name not in LOOKS]
 LOOKS.update(zip(_UNLISTED, _FREE, strict=False))
@@ -138,9 +137,7 @@ Frame = Callable[[Any, int], None]  # draws the frame of an index on axes
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Sets the style of the project for what is drawn meanwhile. As a decorator: for what the
-    function draws.
-    """
+    """Sets the style of the project within a context, or, as a decorator, within a function."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
@@ -149,7 +146,9 @@ def style() -> Iterator[None]:
 
 @style()
 def save(figure: Any, path: Path) -> None:
-    """The figure as PNG, of 200 dots per inch, and as SVG beside it, whichever `path` names."""
+    """Writes the figure as PNG, with 200 dots per inch, and as SVG beside it, whichever `path`
+    names.
+    """
     _leave_room(figure)
     for kind, about in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         write = functools.partial(figure.savefig, format=kind, dpi=200, metadata=about)
@@ -162,8 +161,8 @@ def bars(
 ) -> None:
     """Dots with intervals, a row per name and a panel per group, as PNG and SVG.
 
-    A value that has no place (not finite, or not positive if `log`) is written as a number at its
-    end of the axis.
+    A value off the axis (not finite, or not positive if `log`) is written as a number at its end of
+    the axis.
 
     Args:
         groups: of each panel, an estimate for each name. The names are the rows of all panels, in
@@ -264,8 +263,8 @@ def learning_curve(
     """Learning curves of a run, one thin line per seed, and their mean with its interval; PNG and
     SVG.
 
-    Both are as `curves` defines them. Of a single seed the thin line is of every update. The
-    evaluations while it trained, where there were any, are a third line, their mean.
+    Both are defined in `curves`. For a single seed the thin line shows every update. The mean of
+    the evaluations during training, if there were any, is a third line.
 
     Args:
         metrics: return, episodes, env_steps, and eval_return of a run that was evaluated while it
@@ -294,11 +293,11 @@ def learning_curve(
         if frozen:
             label += f", {frozen} of them frozen"
         if seeds == 1:
-            label = f"mean of each of {numerals.counted(points, 'stretch', 'stretches')}"
+            label = f"mean of each of {numerals.counted(points, 'bin')}"
         handles.append(_draw_mean(axes, steps, returns, label))
     if "eval_return" in metrics and np.isfinite(metrics["eval_return"]).all(axis=0).any():
         evaluations = evaluation_curve(metrics)
-        handles.append(_draw_curve(axes, evaluations, "evaluated while it trained", PINK, "."))
+        handles.append(_draw_curve(axes, evaluations, "evaluated during training", PINK, "."))
     if final is not None and np.isfinite(final):
         label = f"final evaluation {numerals.number(final)}"
         if frozen:
@@ -314,7 +313,7 @@ def learning_curve(
 
 def _draw_mean(axes: Any, steps: np.ndarray, returns: np.ndarray, label: str) -> Any:
     """Draws the mean of learning curves with its interval, and returns its line for the legend, or
-    a text there that says why there is no mean.
+    a text with the reason why there is no mean.
     """
     try:
         curve = mean_learning_curve(steps, returns)
@@ -335,7 +334,7 @@ def _draw_curve(axes: Any, curve: Curve, label: str, colour: str, marker: str = 
 def gradient_quality(quality: Mapping[str, np.ndarray], path: Path, *, title: str) -> None:
     """Noise scale and, with a critic, explained variance against environment steps, as PNG and SVG.
 
-    quality: as of `curves.gradient_quality`. Where noise hides the signal the curve is
+    quality: see `curves.gradient_quality`. If noise hides the signal the curve is
     interrupted.
     """
     labels = {
@@ -364,10 +363,10 @@ def learning_curves(
     label; PNG and SVG.
 
     panels: of each environment, of each label, the mean curve over seeds.
-    best: of each environment, where a dashed line is drawn: the best that was published.
+    best: for each environment, the best published return, drawn as a dashed line.
     """
     everywhere = [label for lines in panels.values() for label in lines]
-    # the common ones look simplest
+    # the most common ones have the simplest look
     look_of = looks(sorted(everywhere, key=lambda label: -everywhere.count(label)))
     columns = _columns(len(panels))
     figure, grid = _panels(len(panels), columns)
@@ -426,7 +425,7 @@ class Compared(NamedTuple):
 def comparison(
     panels: Mapping[str, Compared], path: Path, *, ylabel: str, threshold: float | None = None
 ) -> None:
-    """Learning curves over one another and, beside them, performance profiles of the final scores,
+    """Learning curves and, beside them, performance profiles of the final scores,
     two panels per environment and a line with its band per label; PNG and SVG.
 
     Args:
@@ -473,7 +472,7 @@ def comparison(
 
 
 def _lines(axes: Any, lines: Mapping[str, Curve], look_of: Mapping[str, dict[str, Any]]) -> None:
-    """Draws lines with their bands, and says so where there is none."""
+    """Draws lines with their bands, or a text if there are none."""
     shade = 0.18 if len(lines) < 8 else 0.07
     for label, (x, y) in lines.items():
         look = look_of[label]
@@ -519,9 +518,9 @@ def sensitivity(
     """Return against each value that was varied, a point with its 95 % interval per setting; PNG
     and SVG.
 
-    varied: of each name, the value of every setting; means: of every setting. A line joins the best
-    at each value where values come again. Few values are ticks themselves; those that would lie on
-    one another on an axis of numbers, as 0.9, 0.999 and 0.9999 do, stand side by side.
+    varied: of each name, the value of every setting; means: of every setting. A line
+    joins the best at each value if values recur. A few values are used as ticks; those that would
+    overlap on a numeric axis, such as 0.9, 0.999 and 0.9999, are spaced evenly.
     """
     columns = _columns(len(varied))
     figure, grid = _panels(len(varied), columns, sharey=True)
@@ -556,7 +555,7 @@ def heat_map(
     full = len(xs) * len(ys) == len(means)
     height = float(np.clip(0.25 * len(ys), HEIGHT, 3 * HEIGHT)) if full else HEIGHT
     figure, (axes,) = _panels(1, height=height)
-    room = WIDTH - 1.8  # for the colour bar and what stands beside the axes
+    room = WIDTH - 1.8  # for the colour bar and the labels beside the axes
     if full:
         cells = np.full((len(ys), len(xs)), np.nan)
         for x, y, mean in zip(x_values, y_values, means, strict=True):
@@ -608,7 +607,7 @@ def animation(
 
     some = np.unique(np.linspace(0, len(captions) - 1, 8).astype(int))
     palette = _palette(Image.fromarray(np.concatenate([np.asarray(frame(i)) for i in some])))
-    none = Image.Dither.NONE  # few colours, the same in all frames: what stands still costs nothing
+    none = Image.Dither.NONE  # few colours, the same in all frames: still parts cost nothing
     first, *rest = (frame(i).quantize(palette=palette, dither=none) for i in range(len(captions)))
     times = [round(1000 * s) for s in seconds]
     write = functools.partial(
@@ -638,7 +637,7 @@ def strip(draw: Frame, captions: Mapping[int, str], path: Path) -> None:
 
 
 def _palette(picture: Any) -> Any:
-    """The picture in its 64 most distant colours, all that is nearly white in white."""
+    """The picture in its 64 most distant colours, with near white as white."""
     few = picture.quantize(64, method=1)  # maximum coverage
     colours = np.reshape(few.getpalette(), (-1, 3))
     colours[colours.min(axis=1) > 246] = 255
@@ -647,7 +646,7 @@ def _palette(picture: Any) -> Any:
 
 
 def _ratio(draw: Frame) -> float:
-    """Height over width of what is drawn; a line has some height, too."""
+    """Aspect ratio of the drawing, height over width; a line has some height, too."""
     from matplotlib.figure import Figure
 
     axes = Figure().subplots()
@@ -709,8 +708,8 @@ def _measured(what: str, lows: Iterable[Any]) -> str:
 
 
 def legend(figure: Any, handles: Sequence[Any], title: str = "") -> None:
-    """One legend above all panels, in as many columns as there is room for; the figure grows by
-    it. None where there is nothing to be told apart.
+    """One legend above all panels, in as many columns as fit; the figure grows by it. None if there
+    is only one entry.
     """
     if not handles:
         return
@@ -734,7 +733,7 @@ def _title(figure: Any, title: str) -> None:
 
 
 def _leave_room(figure: Any) -> None:
-    """Takes away ticks whose labels would touch another text; the first of an axis stay."""
+    """Removes ticks whose labels would touch another text; the first of an axis stay."""
     from matplotlib.text import Text
 
     figure.draw_without_rendering()
@@ -762,14 +761,14 @@ def _leave_room(figure: Any) -> None:
 
 
 def _labelled(axis: Any) -> list[Any]:
-    """The ticks that are seen with their labels, in their order."""
+    """The visible ticks with their labels, in order."""
     low, high = sorted(axis.get_view_interval())
     seen = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
     return [tick for tick in seen if tick.label1.get_visible() and tick.label1.get_text()]
 
 
 def _spread(values: np.ndarray, *, log: bool) -> tuple[float, float]:
-    """Limits of an axis that leave a margin around all that is finite."""
+    """Limits of an axis that leave a margin around all finite values."""
     seen = values[np.isfinite(values)]
     if not seen.size:
         return (0.1, 1.0) if log else (0.0, 1.0)
@@ -801,9 +800,7 @@ def _counts(axis: Any) -> None:
 
 
 def _name_ticks(axis: Any, texts: Sequence[str], room: float) -> None:
-    """A text at 0, 1, ...; upright below an axis where side by side they need more than `room`
-    inches.
-    """
+    """Labels at 0, 1, ...; rotated below an axis if side by side they need more than `room` inches."""
     short = _shortened(texts, 0.2 * WIDTH)
     width = LETTER * max(map(len, short))
     upright = axis.axis_name == "x" and width * len(short) > room
@@ -813,11 +810,11 @@ def _name_ticks(axis: Any, texts: Sequence[str], room: float) -> None:
 
 
 def _write_cells(axes: Any, cells: np.ndarray, width: float, height: float) -> None:
-    """The number of every cell of a heat map, where none is wider than a cell.
+    """Writes the number of every cell of a heat map, if none is wider than a cell.
 
     Args:
         axes: on which the cells are drawn.
-        cells: the numbers, [Y, X]; NaN where there is none.
+        cells: the numbers, [Y, X]; NaN for empty cells.
         width: of a cell, in inches.
         height: of a cell, in inches.
     """
@@ -833,8 +830,7 @@ def _write_cells(axes: Any, cells: np.ndarray, width: float, height: float) -> N
 def _dots(
     axes: Any, rows: Sequence[int], values: np.ndarray, colours: Sequence[str], log: bool
 ) -> None:
-    """Dots with their intervals, lying; a number at its end of the axis for what has no place on
-    it.
+    """Dots with horizontal intervals; a number at its end of the axis for values off it.
 
     Args:
         axes: on which they are drawn.
@@ -864,7 +860,7 @@ def _dots(
 
 
 def _say_if_empty(axes: Any, values: Any) -> None:
-    """Says so in a panel in which no number is finite, and writes none beside it."""
+    """Marks a panel in which no number is finite, and writes none beside it."""
     if not any(np.isfinite(y).any() for y in values):
         axes.text(
             0.5,
@@ -879,14 +875,14 @@ def _say_if_empty(axes: Any, values: Any) -> None:
 
 
 def _alone(y: Any) -> list[int]:
-    """Finite numbers between others that are not: of these no line is seen."""
+    """Finite numbers between others that are not, through which no line is visible."""
     finite = np.pad(np.isfinite(np.asarray(y, float)), 1)
     return np.flatnonzero(finite[1:-1] & ~finite[:-2] & ~finite[2:]).tolist()
 
 
 def _marked(y: Any, offset: int) -> list[int]:
-    """The points of a line that have markers: eight tell it apart, more would hide it; and those
-    that stand alone.
+    """The points of a line that have markers: eight to identify it, as more would hide it; and
+    isolated points.
     """
     every = -(-len(y) // 8)
     return sorted({*range(offset % every, len(y), every), *_alone(y)})
@@ -898,8 +894,8 @@ def _wrapped(text: str, inches: float) -> str:
 
 
 def _shortened(texts: Sequence[str], inches: float) -> list[str]:
-    """Texts of that length at most, the middle of longer ones left out, and of more where two would
-    look the same.
+    """Texts of at most that length, without the middle of longer ones; more is left out if two
+    would look the same.
     """
     letters = max(8, int(inches / LETTER))
     while True:
@@ -917,8 +913,8 @@ def looks(labels: Iterable[str], *, markers: bool = False) -> dict[str, dict[str
     """Colour, line style and, if asked for, marker of each label, as arguments of matplotlib's
     `plot`.
 
-    An estimator has its own, whatever it is drawn with (`LOOKS`); other labels take those that are
-    left, in the order in which they first appear.
+    An estimator always has the same (`LOOKS`); other labels take the remaining ones, in the order
+    in which they first appear.
     """
     labels = list(dict.fromkeys(labels))
     taken = {LOOKS[label] for label in labels if label in LOOKS}
@@ -933,14 +929,14 @@ def looks(labels: Iterable[str], *, markers: bool = False) -> dict[str, dict[str
 
 
 def _positions(axis: Any, name: str, values: Sequence[Any], room: float) -> np.ndarray:
-    """The places of values on an axis: as numbers, on a log scale where they span a decade or more.
+    """The positions of values on an axis: as numbers, on a log scale if they span a decade or more.
 
-    Values that somebody wrote, with few digits, are ticks themselves. They stand side by side where
-    they are no numbers, or where their labels would lie on one another.
+    Values that somebody typed, with few digits, are used as ticks. They are spaced evenly if they
+    are not numbers, or if their labels would overlap.
 
     Args:
-        axis: on which they are to be.
-        name: of what is varied.
+        axis: the axis.
+        name: of the varied setting.
         values: one per setting.
         room: the length of the axis, in inches.
     """
@@ -965,9 +961,7 @@ def _positions(axis: Any, name: str, values: Sequence[Any], room: float) -> np.n
 
 
 def _fit(at: np.ndarray, texts: Sequence[str], room: float) -> bool:
-    """Says if texts at these places, ascending, are clear of one another on an axis of `room`
-    inches.
-    """
+    """True if texts at these ascending positions do not overlap on an axis of `room` inches."""
     needed = LETTER * (max(map(len, texts)) + 1)
     return len(at) == 1 or np.diff(at).min() / (at[-1] - at[0]) * 0.9 * room > needed
 

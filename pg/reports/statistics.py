@@ -1,12 +1,12 @@
 """Numbers with intervals, and statistics of scores, after Agarwal et al. 2021 (2108.13264).
 
 `scores` is [N, M], N seeds on each of M environments, or [N], seeds on one environment. Every
-interval, but for that of pairs, is of the stratified percentile bootstrap: the seeds are drawn
-again with replacement within each environment, independently of the other environments, and the
-environments stay as they are. A single seed has no interval, as nothing is known of the spread
-between seeds: both ends are NaN then. Of few seeds intervals are too narrow: none goes beyond the
-lowest and the highest seed, which hold the mean of a symmetric distribution between them with
-probability 1/2 for two seeds and 3/4 for three. Nothing here imports jax.
+interval, except that of pairs, is a stratified percentile bootstrap: the seeds are resampled with
+replacement within each environment, independently of the other environments, and the environments
+stay fixed. A single seed has no interval, as nothing is known of the spread between seeds: both
+ends are NaN. With few seeds intervals are too narrow: none extends beyond the lowest and the
+highest seed, which enclose the mean of a symmetric distribution with probability 1/2 for two seeds
+and 3/4 for three. Nothing here imports jax.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,8 @@ Statistic = Callable[[np.ndarray], Any]  # scores [..., N, M] -> [...]
 class Estimate(NamedTuple):
     """A number and the two ends of its interval, or three arrays of one shape.
 
-    The interval is of 95 % unless another confidence was asked for. Both ends are NaN where there
-    is none.
+    The confidence is 95 % unless another one was asked for. Both ends are NaN if there is no
+    interval.
     """
 
     value: Any
@@ -88,8 +88,8 @@ def bootstrap_interval(
     """A statistic of the scores with its stratified percentile bootstrap interval.
 
     Args:
-        scores: [N, M] or [N]; of a single seed, N = 1, as in a table that lies on its side, both
-            ends are NaN.
+        scores: [N, M] or [N]; for a single seed, N = 1, as in a transposed table, both ends are
+            NaN.
         statistic: maps [..., N, M] to [...], as `iqm` and `mean` do.
         seed: of the resampling.
         repetitions: number of resamples.
@@ -119,11 +119,11 @@ def probability_of_improvement(
     """P(X > Y) + ½ P(X = Y) for a run X of one method and a run Y of another, averaged over
     environments.
 
-    Of independent runs it is the Mann-Whitney statistic U / (N K) of each environment (2108.13264,
-    section 4.3); the seeds of both methods are resampled. Of pairs, as runs that share their seed,
-    it is the share of pairs in which X is above Y, so that what both have of their seed cancels;
-    the interval is Wilson's, of a share, as resampling would find no spread where every pair is
-    won. Where one method has a single seed, both ends of the interval are NaN.
+    For independent runs it is the Mann-Whitney statistic U / (N K) of each environment (2108.13264,
+    section 4.3); the seeds of both methods are resampled. For pairs, such as runs that
+    share their seed, it is the share of pairs in which X is above Y, so that the common effect of
+    the seed cancels; the interval is Wilson's, for a share, as resampling would find no spread if
+    every pair is won. If one method has a single seed, both ends of the interval are NaN.
 
     Args:
         x: scores [N, M] or [N].
@@ -134,8 +134,7 @@ def probability_of_improvement(
         confidence: of the interval.
 
     Raises:
-        ValueError: the environments differ in number, pairs are of unequal numbers, or as of
-            `bootstrap_interval`.
+        ValueError: the numbers of environments or of pairs differ, or as in `bootstrap_interval`.
     """
     x, y = _table(x), _table(y)
     _check_bootstrap(repetitions, confidence)
@@ -145,7 +144,7 @@ def probability_of_improvement(
         )
     if paired:
         if len(x) != len(y):
-            raise ValueError(f"pairs must have as many runs each, got {len(x)} and {len(y)}")
+            raise ValueError(f"pairs need equally many runs, got {len(x)} and {len(y)}")
         won = (x > y) + 0.5 * (x == y)  # [N, M]
         return _share(won, confidence)
     above = (x[:, None] > y[None]) + 0.5 * (x[:, None] == y[None])  # [N, K, M]
@@ -168,7 +167,7 @@ def performance_profile(
     """Share of runs that score above each threshold τ, with pointwise intervals (2108.13264,
     equation 3).
 
-    Each field of the result is [K], and does not increase with τ; of a single seed the ends of the
+    Each field of the result is [K], and does not increase with τ; for a single seed the ends of the
     intervals are NaN.
 
     Args:
@@ -179,7 +178,7 @@ def performance_profile(
         confidence: of the intervals.
 
     Raises:
-        ValueError: thresholds are no list of finite numbers, or as of `bootstrap_interval`.
+        ValueError: thresholds are not a list of finite numbers, or as in `bootstrap_interval`.
     """
     scores, thresholds = _table(scores), np.asarray(thresholds, float)
     if thresholds.ndim != 1 or not np.isfinite(thresholds).all():
@@ -203,14 +202,14 @@ def mean_curve(
     with one there is no interval: both ends are NaN. Each field of the result is [K].
 
     Args:
-        curves: [N, K], N seeds at the same K points; NaN where a seed has no value, as before its
+        curves: [N, K], N seeds at the same K points; NaN if a seed has no value, as before its
             first episode has ended.
         seed: of the resampling.
         repetitions: number of resamples.
         confidence: of the intervals.
 
     Raises:
-        ValueError: as of `bootstrap_interval`, but for NaN.
+        ValueError: see `bootstrap_interval`, except for NaN.
     """
     curves = np.asarray(curves, float)
     known = ~np.isnan(curves)
@@ -223,7 +222,7 @@ def mean_curve(
     ends = np.full((2, len(mean)), np.nan)
     for k, seeds in enumerate(known.sum(axis=0)):
         drawn = resampled[:, k]
-        # without the resamples that hold none of the seeds that have a value here
+        # without the resamples that contain none of the seeds with a value here
         some = drawn[~np.isnan(drawn)]
         if some.size:
             ends[:, k] = _interval(some, confidence, seeds=seeds)
@@ -243,13 +242,13 @@ def curve(
 
     Args:
         curves: [N, K], N seeds at the same K points.
-        statistic: as of `bootstrap_interval`.
+        statistic: see `bootstrap_interval`.
         seed: of the resampling.
         repetitions: number of resamples.
         confidence: of the intervals.
 
     Raises:
-        ValueError: as of `bootstrap_interval`.
+        ValueError: see `bootstrap_interval`.
     """
     values = _table(curves)
     n, points = values.shape
@@ -266,21 +265,21 @@ def curve(
 def median_time(
     times: Any, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95
 ) -> Estimate:
-    """The median of times to an event, as environment steps to a return, with its bootstrap
+    """The median of times to an event, such as environment steps to a return, with its bootstrap
     interval.
 
-    A time that was censored, as the event did not come, counts as infinite: the median is infinite
-    unless more than half of the runs came to it, and so is an end of the interval. A mean of the
-    others would flatter.
+    A censored time, where the event did not happen, counts as infinite: the median is infinite
+    unless more than half of the runs reached it, and so may be an end of the interval. A mean of
+    the others would be biased.
 
     Args:
-        times: [N]; infinite where it was censored.
+        times: [N]; infinite if censored.
         seed: of the resampling.
         repetitions: number of resamples.
         confidence: of the interval.
 
     Raises:
-        ValueError: there are no times, one is NaN, or as of `bootstrap_interval`.
+        ValueError: there are no times, one is NaN, or as in `bootstrap_interval`.
     """
     times = np.asarray(times, float)
     if times.ndim != 1 or not len(times) or np.isnan(times).any():
@@ -320,8 +319,8 @@ def normalise(scores: Any, low: Any, high: Any) -> np.ndarray:
 
 
 def _share(won: np.ndarray, confidence: float) -> Estimate:
-    """The mean of 0, ½ and 1, [N, M], with Wilson's interval, which ties make wider than need
-    be.
+    """The mean of 0, ½ and 1, [N, M], with Wilson's interval, which ties make wider than
+    necessary.
     """
     share = float(won.mean())
     if len(won) < 2:
@@ -345,12 +344,12 @@ def _interval(resampled: np.ndarray, confidence: float, *, seeds: int) -> np.nda
     """The percentiles of the resampled statistics [R, ...] that leave (1 - confidence)/2 on either
     side: [2, ...].
 
-    With fewer than two `seeds` they would be a point, whatever the spread between seeds: NaN.
+    NaN with fewer than two `seeds`: they would be a point, whatever the spread between seeds.
     """
     if seeds < 2:
         return np.full((2, *resampled.shape[1:]), np.nan)
     tail = (1.0 - confidence) / 2
-    # between a number and infinity there is nothing to be interpolated
+    # nothing to interpolate between a number and infinity
     method: Literal["linear", "inverted_cdf"] = "linear"
     if not np.isfinite(resampled).all():
         method = "inverted_cdf"
@@ -358,7 +357,7 @@ def _interval(resampled: np.ndarray, confidence: float, *, seeds: int) -> np.nda
 
 
 def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """The quotient, and NaN, without a warning, where the denominator is 0."""
+    """The quotient; NaN, without a warning, if the denominator is 0."""
     positive = denominator > 0
     return np.where(positive, numerator / np.where(positive, denominator, 1), np.nan)
 

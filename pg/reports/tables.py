@@ -1,4 +1,4 @@
-"""Tables: parquet and CSV, read within bounds and written whole; Markdown and aligned text.
+"""Tables: parquet and CSV, read within bounds and written atomically; Markdown and aligned text.
 
 The only reader and writer of tables. Imports neither jax nor gymnax.
 """
@@ -19,9 +19,9 @@ from pg.reports.statistics import Estimate
 from pg.runs import files, memory
 
 _CELL = 8  # bytes of a number
-# bytes of a value in a parquet file before it was packed, on average, texts included
+# bytes of an uncompressed value in a parquet file, on average, strings included
 _LONGEST_CELL = 256
-_CELLS_BESIDE = 1000  # as many values' bytes are beside them: heads of pages, dictionaries
+_CELLS_BESIDE = 1000  # allowance for page headers and dictionaries, in values
 Row = TypeVar("Row", bound=Any)  # a NamedTuple
 
 
@@ -44,14 +44,14 @@ def read_parquet(
 
     Args:
         path: the file.
-        columns: those that are wanted; default: all.
-        most_rows: as many as there can be; default: any number that fits into memory.
-        texts: columns may be of texts too.
+        columns: the columns to read; default: all.
+        most_rows: the largest possible number; default: any that fits into memory.
+        texts: columns may also be strings.
 
     Raises:
-        files.UnreadableError: memory or the disk does not let it be read at present; it may be
-        sound. ValueError: the file is damaged, or, which is found before any column is read, would
-        unpack to something else.
+        files.UnreadableError: it cannot be read at present, for lack of memory or a failing disk;
+            it may be valid. ValueError: the file is corrupt, or would unpack to something else,
+            which is checked before any column is read.
     """
     import pyarrow
     import pyarrow.parquet as parquet
@@ -66,29 +66,29 @@ def read_parquet(
             if odd:
                 raise ValueError(f"it has no column {odd[0]}")
             words = [field.name for field in table.schema_arrow if _is_text(field.type)]
-            # a long text that comes often stays one
+            # a long string that recurs is stored once
             table = parquet.ParquetFile(file, read_dictionary=words)
             found = table.read(None if columns is None else list(columns), use_threads=False)
             return {name: _values(found[name]) for name in found.column_names}
         except (pyarrow.ArrowException, OSError, MemoryError, ValueError) as error:
             first = " ".join(str(error).split())
-            # The system's own errors have a number; an OSError without one is arrow's word for
-            # damage.
+            # System errors have a number; an OSError without one is arrow's way to report a corrupt
+            # file.
             if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
                 raise files.UnreadableError(f"{path} cannot be read now: {first}") from None
-            raise ValueError(f"{path} is damaged, remove it: {first}") from None
+            raise ValueError(f"{path} is corrupt, remove it: {first}") from None
 
 
 def _too_much(table: Any, most_rows: int | None, *, texts: bool) -> str:
-    """The reason not to read a parquet file, by its metadata; "" where there is none."""
+    """The reason not to read a parquet file, by its metadata; "" if there is none."""
     from pyarrow import types as kinds
 
     about, names = table.metadata, table.schema_arrow.names
     rows = [about.row_group(i).num_rows for i in range(about.num_row_groups)]
     if about.num_rows != sum(rows) or min(rows, default=0) < 0:
-        return "its parts do not add up"
+        return "its sizes are inconsistent"
     if len(set(names)) < len(names) or about.num_columns != len(names):
-        return "its columns are not named once each"
+        return "its columns have duplicate names"
     if most_rows is not None and about.num_rows > most_rows:
         there = numerals.counted(about.num_rows, "row")
         return f"it has {there}, where at most {most_rows:,} can have been written"
@@ -110,9 +110,7 @@ def _too_much(table: Any, most_rows: int | None, *, texts: bool) -> str:
 
 
 def _check_room(table: Any) -> None:
-    """Raises MemoryError for a parquet file that may be sound, and is larger than the memory that
-    is free now.
-    """
+    """Raises MemoryError for a parquet file that may be valid but is larger than the free memory."""
     about = table.metadata
     size = max(_num_bytes(about), _CELL * about.num_rows * about.num_columns)
     if size > (free := memory.free()):
@@ -122,7 +120,7 @@ def _check_room(table: Any) -> None:
 
 
 def _num_bytes(about: Any) -> int:
-    """Bytes of a parquet file's values before they were packed, by its metadata."""
+    """Uncompressed bytes of a parquet file's values, by its metadata."""
     return sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
 
 
@@ -133,7 +131,7 @@ def _is_text(kind: Any) -> bool:
 
 
 def _values(column: Any) -> np.ndarray:
-    """A column of arrow's, each text once in memory however often it comes."""
+    """An arrow column, with each distinct string once in memory."""
     import pyarrow
 
     if not pyarrow.types.is_dictionary(column.type):
@@ -182,9 +180,9 @@ def read_csv(
     Args:
         path: the file.
         kind: of the rows, with fields that are texts, whole numbers, floats, or estimates, which
-            take three columns each (`flat_columns`). The last columns may be missing where their
-            fields have defaults, as in files that are older than they.
-        former: names of columns in files of before, and those of today.
+            take three columns each (`flat_columns`). The last columns may be missing if their
+            fields have defaults, as in older files.
+        former: names of columns in older files, and their current names.
 
     Raises:
         ValueError: the file cannot be read, or is another table.
@@ -238,21 +236,21 @@ def row_of_cells(kind: type[Row], cells: Sequence[Any]) -> Row:
     fields = {}
     for name, field in kind.__annotations__.items():
         of_field = list(itertools.islice(rest, 3 if field is Estimate else 1))
-        if not of_field:  # of a file that is older than the field
+        if not of_field:  # for a file that is older than the field
             break
         fields[name] = Estimate(*of_field) if field is Estimate else of_field[0]
     return kind(**fields)
 
 
 def _cell(kind: type, text: str) -> Any:
-    """A cell as it was written. Raises ValueError for something else."""
+    """The value of a cell. Raises ValueError for something else."""
     if kind is int and (len(text) > 20 or abs(int(text)) >= 2**63):
         raise ValueError(text)
     return kind(text)
 
 
 def printed(columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """A table in Markdown, of which each row is printed as soon as it is computed; its text.
+    """Prints a table in Markdown, each row as soon as it is computed. Returns its text.
 
     Args:
         columns: The heads of the cells.
@@ -267,7 +265,7 @@ def printed(columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, aligned to be read as it stands; the first row is its head."""
+    """A table in Markdown, aligned to be readable as text; the first row is its head."""
     widths = _widths(rows)
     head, *body = rows
     rule = ["-" * width for width in widths]
@@ -297,9 +295,7 @@ def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
 
 
 def insert(path: Path, text: str, marks: tuple[str, str]) -> None:
-    """Replaces what stands between the two marks of a file. Raises ValueError where they are not,
-    once each.
-    """
+    """Replaces the text between the two marks of a file. Raises ValueError unless each occurs once."""
     check_marks(path, marks)
     before, rest = path.read_text(encoding="utf-8").split(marks[0])
     whole = "\n".join([before + marks[0], text, marks[1] + rest.split(marks[1])[1]])

@@ -1,4 +1,4 @@
-"""A run: its training in chunks, folder, checkpoints and results, and its policy loaded again."""
+"""A run: its training in chunks, folder, checkpoints and results, and loading its policy."""
 
 import lazy_loader
 

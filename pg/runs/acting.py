@@ -1,6 +1,6 @@
 """A saved policy that acts: observation in, action out, as in the run that trained it.
 
-policy = pg.load_policy("results/Pendulum-v1/ppo/mine")  # or "CartPole-v1/ppo", of the zoo
+policy = pg.load_policy("results/Pendulum-v1/ppo/mine")  # or "CartPole-v1/ppo", from the zoo
 action = policy(obs)         # the mode        policy(obs, key)    # a sample
 """
 
@@ -26,10 +26,9 @@ from pg.runs import folders, parameters, zoo
 
 @dataclass(frozen=True, eq=False)  # hashed by its identity, so that `jax.jit` takes it
 class Policy:
-    """The policy of a run, with the statistics, the encoding and the bounds that it was trained
-    with.
+    """The policy of a run, with the statistics, the encoding and the action bounds of its training.
 
-    `pg.episodes(policy.env, policy.network, policy.params, key)` are episodes of it.
+    `pg.episodes(policy.env, policy.network, policy.params, key)` runs episodes of it.
     """
 
     config: Config
@@ -38,19 +37,20 @@ class Policy:
     params: Any  # of `network`, of one seed
 
     def __call__(self, obs: Any, key: Any = None, *, mask: Any = None) -> Any:
-        """The action for an observation of the environment, or for several with any axes in front.
+        """The action for an observation of the environment, or for a batch of them with any leading
+        axes.
 
         Args:
             obs: [..., *O], as the environment itself gives it, before encoding, `observe` and
-                standardisation; of parts by name those that the policy sees will do.
-            key: of a sample, one for all observations; None: the mode of the policy. Of a policy
-                whose parameters are drawn once an episode it draws those, for each observation:
-                give all steps of an episode one key.
-            mask: [..., A] the legal actions at each observation, where the environment has action
+                standardisation; of named parts only those that the policy sees are needed.
+            key: for samples, one for all observations; None: the mode of the policy. For a policy
+                whose parameters are drawn once per episode, it draws those, for each observation:
+                use the same key for all steps of an episode.
+            mask: [..., A] the legal actions at each observation, if the environment has action
                 masks.
 
         Returns:
-            What the environment is to be given, within its bounds: [...] or [..., D], or as it has
+            Actions for the environment, within its bounds: [...] or [..., D], or a tree if it has
             several actions at once.
 
         Raises:
@@ -59,7 +59,7 @@ class Policy:
         """
         if self.network.remembers:
             raise ValueError(
-                "this policy remembers what it saw: write carry = policy.start() at the start of "
+                "this policy has a recurrent cell: write carry = policy.start() at the start of "
                 "an episode, and then carry, action = policy.step(carry, obs) instead of "
                 "policy(obs)"
             )
@@ -68,7 +68,7 @@ class Policy:
     def start(self, *batch: int) -> Any:
         """The state of the recurrent cell at the start of episodes, [*batch, ...]; () without one.
 
-        Raises ValueError for sizes that are no whole numbers.
+        Raises ValueError for sizes that are not whole numbers.
         """
         batch = tuple(count("a size of the batch", size, low=0) for size in batch)
         if self.network.draw_carry is not None:
@@ -80,16 +80,15 @@ class Policy:
     ) -> tuple[Any, Any]:
         """The state of the recurrent cell after an observation, and the action.
 
-        Other arguments are as of a call.
+        Other arguments are as in a call.
 
         Args:
-            carry: as `start` or the step before has given it, with the axes that are in front of
-                `obs`.
+            carry: as `start` or the previous step returned it, with the leading axes of `obs`.
             obs: [..., *O].
             key: None: the mode.
-            first: where an episode begins with this observation, [...], for environments that reset
-                on their own.
-            mask: as of a call.
+            first: True if an episode begins with this observation, [...], for environments that
+                reset by themselves.
+            mask: as in a call.
 
         Raises:
             ValueError: observations, a carry or a `first` of another shape.
@@ -103,13 +102,13 @@ class Policy:
         return self._step(carry, obs, key, numbers("first", first), mask)
 
     def act(self, carry: Any, seen: Any, first: Any, key: Any = None) -> tuple[Any, Any]:
-        """The state of the recurrent cell and the action, of observations that are encoded.
+        """The state of the recurrent cell and the action, for encoded observations.
 
         Args:
             carry: [N, ...]; () without a recurrent cell.
             seen: [N, *O], as `env.encode` gives it.
-            first: [N], where an episode begins.
-            key: as of a call.
+            first: [N], True at the start of an episode.
+            key: as in a call.
         """
         if self.network.draw_carry is None:
             carry, dist = self.network.apply(self.params, carry, seen, first)
@@ -119,12 +118,14 @@ class Policy:
         action = dist.action(dist.mode() if key is None else dist.sample(dist.draw(key)))
         own_action = self.env.to_own_action
         if isinstance(self.env.action_space, ProductSpace):
-            own_action = jax.vmap(own_action)  # it arranges the parts of one; others go by entries
+            own_action = jax.vmap(
+                own_action
+            )  # it assembles one action from its parts; other spaces work elementwise
         return carry, own_action(action)
 
     def _drawn_carry(self, number: int, key: Any) -> Any:
-        """The carries of episodes that a network draws from a key, [number, ...]; None: those of
-        greedy episodes.
+        """The carries that a network draws for episodes from a key, [number, ...]; key None: those
+        of greedy episodes.
         """
         draw_carry = self.network.draw_carry
         if key is None or draw_carry is None:
@@ -155,12 +156,12 @@ class Policy:
             return
         sizes = ", ".join(map(str, batch))
         raise ValueError(
-            "carry must be that of as many episodes as there are observations: "
-            f"start with policy.start({sizes}), and go on with what the step before has given"
+            "carry must have the leading axes of obs: "
+            f"start with policy.start({sizes}), and continue with what the previous step returned"
         )
 
 
-# The parts of one's own without which no policy acts.
+# The custom parts that a policy needs to act.
 NEEDED = ("env", "policy")
 
 
@@ -174,20 +175,20 @@ def load_policy(
     allow_changed_code: bool = False,
 ) -> Policy:
     """The policy that a run has trained, from its folder, or from that of a sweep: the
-    best configuration; or a policy of the zoo by its name, as "CartPole-v1/ppo".
+    best configuration; or a policy of the zoo by its name, such as "CartPole-v1/ppo".
 
     Args:
-        folder: that which `pg train` or `pg sweep` has printed last, or the name of a policy of the
-            zoo (`pg zoo` lists them); a folder goes before a name.
-        seed: which of the run's seeds; default: its first.
-        env: the environment object of the run, where it had one of its own, or `FILE.py:CLASS`.
-        policy: the policy's function or Network, where the run had one's own, or `FILE.py:NAME`;
-            a file must have the digest that the run's folder records.
-        best: the parameters with the best evaluation while it trained, instead of the last ones.
-        allow_changed_code: it may have another.
+        folder: the one that `pg train` or `pg sweep` printed last, or the name of a policy of the
+            zoo (`pg zoo` lists them); a folder takes precedence over a name.
+        seed: one of the run's seeds; default: its first.
+        env: the environment object of the run, or `FILE.py:CLASS`, if its environment is custom.
+        policy: the policy's function or Network, or `FILE.py:NAME`, if the policy is custom; a file
+            must have the digest that the run's folder records.
+        best: the parameters with the best evaluation during training, instead of the last ones.
+        allow_changed_code: the file may have another digest.
 
     Raises:
-        ValueError: there is no finished run, its files are damaged, or it has no such seed.
+        ValueError: there is no finished run, its files are corrupt, or it has no such seed.
     """
     if not isinstance(folder, str | os.PathLike):
         raise ValueError(
@@ -218,7 +219,7 @@ def load_policy(
 
     stored = parameters.read_policy(folder, *like, best=best)
     params, normaliser = jax.tree.map(of_the_seed, stored, like)
-    # who acts has no use for what the critic alone saw
+    # acting does not need the critic's part of the observation
     env = envs.configured(config, 1, h.env_params, for_critic=False)
     network = networks.make_policy(config, env)
     normaliser = normalisation.seen_by(normaliser, trained_in.views.policy)
@@ -226,7 +227,7 @@ def load_policy(
 
 
 def acting_shapes(config: Config, env: Env, policy: Network) -> tuple[Any, Normaliser]:
-    """The shapes of a policy's parameters and of the running statistics, all that it acts by.
+    """The shapes of a policy's parameters and of the running statistics, all that it needs to act.
 
     Args:
         config: its settings.

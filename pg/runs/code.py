@@ -1,12 +1,12 @@
-"""A run's own parts: what its folder records of them, and the check of those that are given again.
+"""A run's custom parts: the records of them in its folder, and the check of those given again.
 
     config.json     "parts": name, file and sha256 of each, and those of what its file imports from
                     its folder                                  code/NAME-SHA256.py    their texts
 
-A run is resumed, replayed and loaded with parts that are given again, which must be those that are
-recorded. Neither what lies in a run's folder nor a file that it names is ever executed for it. What
-has several parts of one field, as the leaderboard, records a list of them. Of a part that was given
-in Python the file says little, and its definition is recorded too.
+A run is resumed, replayed and loaded with parts that are given again, which must match the records.
+Neither a file in a run's folder nor one that it names is ever executed. A folder with several
+parts of one field, such as the leaderboard's, records a list of them. For a part given in Python,
+whose file says little about it, a digest of its definition is recorded too.
 """
 
 import hashlib
@@ -47,44 +47,44 @@ _ENTRY: dict[str, Any] = {
     "defined_in": Optional(str),
     "imports": Optional({...: str}),
 }
-# The expected shape of the entry `parts` of config.json, as of `inputs.misfit`.
+# The expected shape of the entry `parts` of config.json (see `inputs.misfit`).
 PARTS_JSON: dict[Any, Any] = {...: _ENTRY}
-# That of a list of parts, several of which may be of one field.
+# The shape of a list of parts, several of which may have the same field.
 LIST_JSON: list[Any] = [{"field": str, **_ENTRY}]
-SHORT = 12  # characters of a digest that a sentence shows
+SHORT = 12  # characters of a digest that messages show
 
 
 class ChangedCodeError(ValueError):
-    """A part of one's own is of a file that has changed since the run."""
+    """The file of a custom part has changed since the run."""
 
 
 class StandIn:
-    """A placeholder in a Config for a part of one's own that is not given, as it is not needed."""
+    """A placeholder in a Config for a custom part that was not given because it is not needed."""
 
     def __init__(self, folder: Path, field: str, name: str) -> None:
         self.field, self.__name__ = field, name
         self.sentence = f"{folder} was loaded without its {field} {name!r}: give it too"
 
     def __call__(self, *parts: Any) -> Any:
-        """Raises ValueError: it is asked for after all."""
+        """Raises ValueError: the part is needed after all."""
         raise ValueError(self.sentence)
 
 
 def record(config: Config) -> dict[str, dict[str, Any]]:
-    """The entry `parts` of config.json: by field, each part that is a user's own."""
+    """The entry `parts` of config.json: by field, each part that is custom."""
     return {field: _entry(part, source) for field, part, source in _sources(_of_run(config))}
 
 
 def record_list(parts: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
-    """The entries of parts, pairs of a field and a part, that are a user's own: each with its
+    """The entries of the custom ones among parts, pairs of a field and a part: each with its
     field.
     """
     return [{"field": field, **_entry(part, source)} for field, part, source in _sources(parts)]
 
 
 def digest(entry: Mapping[str, Any]) -> str:
-    """The SHA-256 of a part's code: that of its file, or, where the file imports others from its
-    folder, one of all of them; of a part that was given in Python that of its definition.
+    """The SHA-256 of a part's code: of its file, or, if the file imports others from its folder, of
+    all of them together; for a part given in Python, of its definition.
 
     entry: of the part, in `parts`.
     """
@@ -97,8 +97,8 @@ def digest(entry: Mapping[str, Any]) -> str:
 
 
 def _of_run(config: Config) -> Iterator[tuple[str, Any]]:
-    """Field and part of a Config's own parts; an environment object that was given in Python is
-    known by its class, as `folders` has it.
+    """Field and part of a Config's custom parts; an environment object that was given in Python is
+    recorded by its class, by `folders`.
     """
     for field, part in own_parts(config).items():
         source = own_files.source_of(part)
@@ -128,13 +128,13 @@ def _entry(part: Any, source: Source) -> dict[str, Any]:
 
 
 def write_texts(folder: Path, config: Config) -> None:
-    """Copies the files of a run's own parts into its folder, to be read and compared."""
+    """Copies the files of a run's custom parts into its folder, to be read and compared."""
     copy_texts(folder, _of_run(config))
 
 
 def copy_texts(folder: Path, parts: Iterable[tuple[str, Any]]) -> None:
-    """Copies the files of parts, pairs of a field and a part, and of what they import into `code`
-    of a folder.
+    """Copies the files of parts, pairs of a field and a part, and of their imports into `code` of a
+    folder.
     """
     texts = {}
     for _, _, source in _sources(parts):
@@ -149,7 +149,7 @@ def copy_texts(folder: Path, parts: Iterable[tuple[str, Any]]) -> None:
 
 
 def label(part: Any) -> str:
-    """The file and the beginning of the digest of a user's own part, for people; "" without."""
+    """The file and the beginning of the digest of a custom part, for messages; "" for others."""
     source = own_files.source_of(part)
     if source is None or not source.sha256:
         return ""
@@ -157,14 +157,14 @@ def label(part: Any) -> str:
 
 
 def _copy(file: str, sha256: str) -> str:
-    """The name of the copy of a file; one that is imported has its folders in front."""
+    """The name of the copy of a file; that of an imported file begins with its folders."""
     path = PurePosixPath(file)
     name = path.stem if path.is_absolute() else ".".join(path.with_suffix("").parts)
     return f"{name}-{sha256[:SHORT]}.py"
 
 
 def changes(before: Mapping[str, Any], config: Config) -> list[str]:
-    """Sentences on the parts whose code is another than the one that is recorded.
+    """Sentences on the parts whose code differs from the recorded one.
 
     before: the entry `parts` of config.json.
     """
@@ -175,29 +175,29 @@ def changes(before: Mapping[str, Any], config: Config) -> list[str]:
                 of_file = "" if change.path is None else f", {change.path},"
                 said.append(
                     f"the code of {field} {new['name']!r}{of_file} is {_short(change.before)} "
-                    f"there and {_short(change.now)} here"
+                    f"in the stored run and {_short(change.now)} in this one"
                 )
     return said
 
 
 class _Change(NamedTuple):
-    """A file of a part's code that is another than the one that is recorded."""
+    """A file of a part's code that differs from the recorded one."""
 
-    path: str | None  # from the folder of the part's file; None: that file itself
+    path: str | None  # relative to the folder of the part's file; None: that file itself
     before: str | None  # digest; None: it was not imported
     now: str | None
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[_Change]:
-    """The files that differ in two entries of a part. Entries of before imports were recorded have
-    none, and nothing is said of them.
+    """The files that differ between two entries of a part. Imports are compared only if both
+    entries record them; old ones do not.
     """
     found: list[_Change] = []
     if _is_given_otherwise(before, now):
         if before["sha256"] != now["sha256"] or before.get("imports") or now.get("imports"):
             found.append(_Change(None, digest(before), digest(now)))
         return found
-    if "module" in before:  # of its file other parts may have changed
+    if "module" in before:  # only the definition counts: the rest of its file may have changed
         if _is_redefined(before, now):
             found.append(_Change(None, digest(before), digest(now)))
         return found
@@ -219,19 +219,20 @@ def given_again(
     needed: Collection[str],
     allow_changed_code: bool = False,
 ) -> dict[str, Any]:
-    """The own parts of a stored run, by field: those that are given, once they are its own.
+    """The custom parts of a stored run, by field: the given ones, after checking that they are the
+    same.
 
     Args:
         folder: of the run.
         stored: its config.json.
         given: by field, an object or a function, or `FILE.py:NAME`, whose digest is compared
             before it is executed.
-        needed: the fields that must be given; for others a `StandIn` will do.
+        needed: the fields that must be given; others may be replaced by a `StandIn`.
         allow_changed_code: a file may have another digest than the recorded one.
 
     Raises:
         ChangedCodeError: a part has another digest.
-        ValueError: a part is missing, has another name, or is of a run that has none.
+        ValueError: a part is missing, has another name, or is given for a run without one.
     """
     recorded = stored.get("parts", {})
     for field, part in given.items():
@@ -239,8 +240,7 @@ def given_again(
             name = stored["config"].get(field)
             what = "the settings of its networks" if name is None else repr(name)
             raise ValueError(
-                f"{folder} holds a run whose {field} is {what}, and none of one's own: leave "
-                f"{field} out"
+                f"{folder} holds a run whose {field} is {what}, not a custom one: leave {field} out"
             )
     found: dict[str, Any] = {}
     for field, entry in recorded.items():
@@ -263,17 +263,17 @@ def is_changed(
     *,
     allow_changed_code: bool = False,
 ) -> bool:
-    """True for a part that has the recorded one's name, and other code.
+    """True for a part with the recorded name but other code.
 
     Args:
-        folder: of what was recorded.
+        folder: of the records.
         field: of the part.
         entry: the recorded one.
         part: an object or a function, or `FILE.py:NAME`, which is not executed.
-        allow_changed_code: the code may be another.
+        allow_changed_code: the code may differ.
 
     Raises:
-        ChangedCodeError: it has code that may not be another.
+        ChangedCodeError: its code differs and may not.
         ValueError: it has another name.
     """
     source = own_files.read(part) if own_files.is_reference(part) else own_files.source_of(part)
@@ -297,15 +297,15 @@ def is_changed(
 
 
 def _is_given_otherwise(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """True where one of two entries is of a part from Python, and the other one is of
-    `FILE.py:NAME`, so that the text of its own file is all that they can be compared by.
+    """True if only one of two entries is of a part given in Python and the other of `FILE.py:NAME`,
+    so that only the text of its file can be compared.
     """
     return ("module" in before) != ("module" in now)
 
 
 def _is_redefined(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """True where two entries of a part that was given in Python are of other definitions, and one
-    version of Python. Entries of before definitions were recorded have none.
+    """True if two entries of a part that was given in Python have different definitions, under the
+    same version of Python. Old entries have no definition.
     """
     then, today = before.get("definition"), now.get("definition")
     if not then or not today or not definitions.are_comparable(then, today):
@@ -314,61 +314,59 @@ def _is_redefined(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 
 def _given_otherwise(folder: Path, part: str, entry: Mapping[str, Any]) -> str:
-    """The sentence on a part that was given in the other way. part: with its field."""
-    ways = ["an object of Python", own_files.FORM]
+    """The error for a part that was given in the other way. part: with its field."""
+    ways = ["a Python object", own_files.FORM]
     was, today = ways if "module" in entry else ways[::-1]
     return (
-        f"{part} of {folder} was given as {was}, and is {today} today, so that not all of its code "
-        f"can be compared: give it as {was}, or --allow-changed-code (in Python "
-        "allow_changed_code=True) goes on with that of today"
+        f"{part} of {folder} was given as {was} and is now given as {today}, so that not all of "
+        f"its code can be compared: give it as {was}, or use --allow-changed-code (in Python "
+        "allow_changed_code=True) to continue with the current one"
     )
 
 
 def _redefined(folder: Path, part: str) -> str:
-    """The sentence on a part that was given in Python, and is another one today. part: with its
-    field.
-    """
+    """The error for a part that was given in Python and has changed. part: with its field."""
     return (
         f"{part} is not the one that {folder} was run with, as its code, or a value that it closes "
-        "over, has changed since: give that one, or allow_changed_code=True to go on with that of "
-        "today"
+        "over, has changed since: give that one, or allow_changed_code=True to continue with the "
+        "current one"
     )
 
 
 def _changed(folder: Path, part: str, recorded: str, source: Source, change: _Change) -> str:
-    """The sentence on a file that is another than the one that is recorded.
+    """The error for a file that differs from the recorded one.
 
     Args:
         folder: Of the run.
         part: The part, with its field.
-        recorded: Its file, as it was.
-        source: Where it is today.
+        recorded: Its file at that time.
+        source: Its current file.
         change: The file that differs.
     """
     file, whose, copied = source.file, part, recorded
     if change.path is not None:
         file = str(Path(source.file).parent / change.path)
         whose, copied = f"{change.path}, which {part} imports,", change.path
-    go_on = "--allow-changed-code (in Python allow_changed_code=True) goes on with"
+    go_on = "--allow-changed-code (in Python allow_changed_code=True) continues with"
     if change.before is None:
-        return f"{file} was not there when {folder} was run, and {part} imports it: {go_on} it"
-    then = f"the text of then is {folder / 'code' / _copy(copied, change.before)}"
+        return f"{file} did not exist when {folder} was run, and {part} imports it: {go_on} it"
+    then = f"the old text is {folder / 'code' / _copy(copied, change.before)}"
     if change.now is None:
-        return f"{part} of {folder} imported {file}, and does so no more: {then}, and {go_on} that"
+        return f"{part} of {folder} no longer imports {file}: {then}, and {go_on} that"
     return (
         f"{file} is not the file that {folder} was run with: the digest of {whose} was "
-        f"{_short(change.before)}, and is {_short(change.now)}; {then}, and {go_on} that of today"
+        f"{_short(change.before)}, and is {_short(change.now)}; {then}, and {go_on} the current one"
     )
 
 
 def _missing(folder: Path, field: str, entry: Mapping[str, str]) -> str:
-    """The sentence for a part that must be given again."""
+    """The error for a part that must be given again."""
     if "module" in entry:
         give = f"in Python, as in pg.commands.job.resume({str(folder)!r}, {field}={entry['name']})"
     else:
         reference = f"{entry['file']}:{entry['name']}"
         give = f"--{field} {reference} (in Python {field}={reference!r})"
-    return f"{folder} holds a run whose {field} is one's own, {entry['name']!r}: give it, {give}"
+    return f"{folder} holds a run whose {field} is custom, {entry['name']!r}: give it, {give}"
 
 
 def _short(sha256: str | None) -> str:

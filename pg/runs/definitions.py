@@ -1,9 +1,9 @@
 """Digests of parts that are given in Python: of the code of a function, a class or an object, and
-of the values that it closes over, as the parameters of a reference policy.
+of the values that it closes over, such as the parameters of a reference policy.
 
-A script or a notebook goes on while its results stay, so that the digest of its file says little.
-What is hashed is the bytecode of the user's own functions, all those that they name included;
-functions of libraries count by their names, as versions are recorded apart.
+A script or a notebook keeps changing while its results stay, so that the digest of its file says
+little. Hashed is the bytecode of the user's functions and of all functions that they name;
+functions of libraries count by their names, as their versions are recorded separately.
 """
 
 import contextlib
@@ -25,23 +25,23 @@ from pg.settings import own_files
 __all__ = ["are_comparable", "digest"]
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
-_FORM = 2  # of what is hashed: digests of another one are not compared
-# Objects that came before, by identity, which no other has while they are held: index and object.
+_FORM = 2  # version of the hashed content: digests of different versions are not compared
+# Objects seen before, by id, which stays unique while they are held: index and object.
 _Seen = dict[int, tuple[int, Any]]
 
 
 def digest(part: Any) -> str:
-    """The version of Python, whose bytecode it is, and the SHA-256 of what a part is made of."""
+    """The version of Python, whose bytecode it is, and the SHA-256 of a part's definition."""
     return f"{sys.implementation.cache_tag}-{_FORM} {_hashed(_pieces(part, {})).hex()}"
 
 
 def are_comparable(before: str, now: str) -> bool:
-    """True for digests of one version of Python, and of one form."""
+    """True for digests of the same version of Python and the same form."""
     return before.split(" ")[0] == now.split(" ")[0]
 
 
 def _hashed(pieces: Iterable[bytes]) -> bytes:
-    """The SHA-256 of bytes, and of where each of them ends."""
+    """The SHA-256 of pieces of bytes and their lengths."""
     hashed = hashlib.sha256()
     for piece in pieces:
         hashed.update(len(piece).to_bytes(8, "little") + piece)
@@ -49,10 +49,10 @@ def _hashed(pieces: Iterable[bytes]) -> bytes:
 
 
 def _pieces(x: Any, seen: _Seen) -> Iterator[bytes]:
-    """The bytes that tell a value from others; of one that came before, only which one it is."""
+    """Bytes that identify a value; for one seen before, only its index."""
     if isinstance(x, _PLAIN):
         yield f"{type(x).__name__} {x!r}".encode()
-    elif isinstance(x, tuple):  # equal ones may be one object or not
+    elif isinstance(x, tuple):  # equal tuples may or may not be the same object
         yield from _of_sequence(x, seen)
     elif isinstance(x, frozenset):
         yield from _of_set(x, seen)
@@ -102,12 +102,12 @@ def _of_set(x: set[Any] | frozenset[Any], seen: _Seen) -> Iterator[bytes]:
 
 
 def _alone(x: Any, seen: _Seen) -> bytes:
-    """The digest of a value that does not depend on what comes beside it."""
+    """The digest of a value, independent of the values beside it."""
     return _hashed(_pieces(x, dict(seen)))
 
 
 def _of_array(x: Any) -> Iterator[bytes]:
-    """The bytes of an array, if it has any that can be read; of a key of jax those of its data."""
+    """The bytes of an array, if they can be read; for a jax key those of its data."""
     try:
         array = np.asarray(_data(x))
     except Exception:  # traced, or deleted
@@ -127,7 +127,7 @@ def _data(x: Any) -> Any:
 
 
 def _of_module(module: ModuleType) -> Iterator[bytes]:
-    """The name of a module, and the text of its file, where it is a user's own."""
+    """The name of a module, and the text of its file if it is the user's."""
     yield module.__name__.encode()
     file = getattr(module, "__file__", None)
     if file and not own_files.is_of_library(file):
@@ -136,8 +136,8 @@ def _of_module(module: ModuleType) -> Iterator[bytes]:
 
 
 def _of_object(x: Any, seen: _Seen) -> Iterator[bytes]:
-    """The name of a function, a class or an object; its code, where that is a user's own; and the
-    values that it has.
+    """The name of a function, a class or an object; its code, if that is the user's; and its
+    values.
     """
     named = x if isinstance(x, FunctionType | type) else type(x)
     yield f"{getattr(named, '__qualname__', named)} {getattr(x, '__name__', '')}".encode()
@@ -157,8 +157,8 @@ def _of_object(x: Any, seen: _Seen) -> Iterator[bytes]:
 
 
 def _of_function(function: FunctionType, seen: _Seen) -> Iterator[bytes]:
-    """The defaults of a function and the values that it closes over, and its code and what that
-    names, where it is a user's own.
+    """The defaults of a function and the values that it closes over; and, if it is the user's, its
+    code and the globals that it names.
     """
     yield from _pieces((function.__defaults__, function.__kwdefaults__), seen)
     for cell in function.__closure__ or ():
@@ -185,8 +185,8 @@ def _of_code(code: CodeType) -> Iterator[bytes]:
 
 
 def _globals(code: CodeType) -> set[str]:
-    """The names of its module that a code uses, also in functions within; not those of attributes,
-    which a variable of a script may have by chance.
+    """The globals that a code object uses, also in inner functions; not names of attributes, which
+    may coincide with a script's variables.
     """
     own = {x.argval for x in dis.get_instructions(code) if x.opname == "LOAD_GLOBAL"}
     inner = [_globals(x) for x in code.co_consts if isinstance(x, CodeType)]
@@ -194,7 +194,7 @@ def _globals(code: CodeType) -> set[str]:
 
 
 def _is_own(kind: type) -> bool:
-    """True for a class of a user's own."""
+    """True for a custom class."""
     try:
         return not own_files.is_of_library(inspect.getfile(kind))
     except (OSError, TypeError):  # built in, or typed into a console
@@ -202,18 +202,20 @@ def _is_own(kind: type) -> bool:
 
 
 def _values(x: Any) -> Any:
-    """The attributes of an object, private ones too; cached properties are left out. Objects of
-    Python's library, and of numpy, that say how they are pickled, as loggers, are what they say.
+    """The attributes of an object, private ones too, without cached properties. Objects of Python's
+    library and of numpy that define their pickling, such as loggers, are represented by that.
     """
     kind = type(x)
     library = kind.__module__.partition(".")[0]
     if library in (*sys.stdlib_module_names, "numpy") and _is_pickled_its_way(kind):
         try:
             reduced = x.__reduce_ex__(4)
-        except Exception:  # as of an open file
+        except Exception:  # e.g. an open file
             return None
         return reduced if isinstance(reduced, str) else _without_iterators(reduced)
-    if dataclasses.is_dataclass(x):  # others are a library's affair, as numbers of flax's modules
+    if dataclasses.is_dataclass(
+        x
+    ):  # other attributes are internal to libraries, such as counters of flax's modules
         names = [field.name for field in dataclasses.fields(x)]
     else:
         names = [*getattr(x, "__dict__", {}), *_slots(kind)]
@@ -223,14 +225,14 @@ def _values(x: Any) -> Any:
 
 
 def _is_pickled_its_way(kind: type) -> bool:
-    """True for a class that has a way of its own to be pickled."""
+    """True for a class that defines how it is pickled."""
     return (
         kind.__reduce__ is not object.__reduce__ or kind.__reduce_ex__ is not object.__reduce_ex__
     )
 
 
 def _without_iterators(reduced: tuple[Any, ...]) -> list[Any]:
-    """The result of `__reduce_ex__`, with lists in the place of iterators of members."""
+    """The result of `__reduce_ex__`, with lists instead of iterators of members."""
     return [list(value) if isinstance(value, Iterator) else value for value in reduced]
 
 

@@ -1,7 +1,8 @@
-"""Hyperparameters that change nothing: no number of an update depends on them, as on the weight of
-a divergence that the estimator does not use.
+"""Hyperparameters without effect: no number of an update depends on them, such as the weight of a
+divergence that the estimator does not use.
 
-It is read off the program of an update, which knows what estimator, optimizer and networks use.
+This is read off the traced program of an update, which shows what estimator, optimizer and
+networks use.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,15 +19,15 @@ __all__ = ["changed", "remark", "without_effect"]
 
 
 def changed(config: Config, hyperparams: Hyperparams) -> list[str]:
-    """The hyperparameters that are not what the estimator has on the environment by itself."""
+    """The hyperparameters that differ from the defaults of the estimator on the environment."""
     usual = Config(env=config.env, estimator=config.estimator).hyperparams().scalars()
     return [name for name, value in hyperparams.scalars().items() if value != usual[name]]
 
 
 def _always_used(config: Config) -> tuple[str, ...]:
-    """The hyperparameters that every update depends on, so that no program need be looked at:
-    gradients are clipped before any optimizer, and steps are of the learning rate but where trpo or
-    an optimizer of one's own may set their length.
+    """The hyperparameters that every update depends on, for which no program need be inspected:
+    gradients are clipped before any optimizer, and the learning rate sets the step unless trpo or a
+    custom optimizer does.
     """
     if config.optimizer == "trpo" or not isinstance(config.optimizer, str):
         return ("max_grad_norm",)
@@ -35,10 +36,10 @@ def _always_used(config: Config) -> tuple[str, ...]:
 
 @faults_in_one_sentence()
 def without_effect(config: Config, hyperparams: Hyperparams, names: Iterable[str]) -> list[str]:
-    """The hyperparameters of these names that nothing in an update depends on; an update is traced,
-    and nothing compiled.
+    """The hyperparameters among these names on which nothing in an update depends; the update is
+    traced but not compiled.
 
-    Raises ValueError as `make_learner` and what it makes do.
+    Raises ValueError as `make_learner` and its learner do.
     """
     always = _always_used(config)
     values: dict[str, Any] = {
@@ -61,15 +62,15 @@ def without_effect(config: Config, hyperparams: Hyperparams, names: Iterable[str
 
 
 def _used(jaxpr: Any) -> list[bool]:
-    """The inputs of a program that an output depends on: True or False for each of them; none where
-    this version of jax does not say it, as its way to is no stable one.
+    """For each input of a program, True if an output depends on it; [] if this version of jax
+    cannot tell, as that interface is not stable.
     """
     try:
         from jax.interpreters import partial_eval
 
         _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
         return list(used)
-    except Exception:  # another name, other arguments, or another result
+    except Exception:  # the interface has changed
         return []
 
 

@@ -4,10 +4,10 @@ A console may be ASCII or Latin-1 (`PYTHONIOENCODING`, `LANG=C`, an old Windows 
 Python then ends a program at the first character that it cannot encode. Files that `pg` writes are
 always UTF-8.
 
-Names are never respelled, as they would be those of something else: in a path, what cannot be
+Names are never respelled, as that would name something else: in a path, what cannot be
 encoded is quoted as shells read it, so that results/é1 is results/$'\\303\\251'1, and elsewhere
-letters are escaped as Python does. A formula may have a slash too, as ∇J/σ² has: what does not
-begin as a path does, and has signs of formulas alone, is a path only if it lies on disk.
+letters are escaped as Python does. A formula may have a slash too, as ∇J/σ² has: a word
+that does not begin like a path and has only signs of formulas is a path only if it exists on disk.
 """
 
 import bisect
@@ -68,16 +68,17 @@ _SEPARATOR = re.compile(r"[/\\]")
 # The beginning of a path, in a word: a root, or a dot or two with a separator.
 _ROOT = re.compile(r"""(?<![^'"(\[=])(?:~?/|\.\.?[/\\]|[A-Za-z]:[/\\])(?=.)""")
 _QUOTES = "'\""
-_OPENING, _CLOSING = _QUOTES + "([", _QUOTES + ")].,:;"  # around a path, and not of it
+_OPENING, _CLOSING = _QUOTES + "([", _QUOTES + ")].,:;"  # around a path, not part of it
 _LONGEST_NAME = 255  # of a file
-_TEXT = re.compile("[^\ud800-\udfff]+")  # without bytes of names that are no text
+_TEXT = re.compile("[^\ud800-\udfff]+")  # without bytes of names that are not text
 _BOX = {"HORIZONTAL": "-", "VERTICAL": "|"}  # corners and crossings are +
 
 
 def make_streams_readable() -> None:
-    """Has standard output and standard error replace what they cannot encode by something readable.
+    """Makes standard output and standard error replace what they cannot encode by something
+    readable.
 
-    Streams in UTF-8, and streams that are no files of this process (a notebook's), stay as they
+    Streams in UTF-8, and streams that are not files of this process (a notebook's), stay as they
     are.
     """
     codecs.register_error(ERRORS, _replace)
@@ -87,8 +88,8 @@ def make_streams_readable() -> None:
 
 
 def readable(text: str) -> str:
-    """The text in ASCII, as a reader of formulas would type it: γᵗ as gamma^t; ? where there is no
-    such thing.
+    """The text in ASCII, as one would type a formula: γᵗ as gamma^t; ? for characters without
+    such a spelling.
     """
     written = ""
     before = ""
@@ -139,7 +140,7 @@ def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     first = error.object[error.start]
-    if "\ud800" <= first <= "\udfff":  # a byte of a file's name that is no text: written as it is
+    if "\ud800" <= first <= "\udfff":  # a byte of a file's name that is not text: written as it is
         byte = ord(first) - 0xDC00
         return (bytes([byte]) if 0x80 <= byte <= 0xFF else "?"), error.start + 1
     paths = _paths(error.object)
@@ -160,10 +161,10 @@ class _Path(NamedTuple):
     is_quoted: bool
 
 
-# The handler is called for every piece that cannot be encoded, and each time with all of the text.
+# The handler is called for every piece that cannot be encoded, each time with the whole text.
 @functools.lru_cache(maxsize=1)
 def _paths(text: str) -> list[_Path]:
-    """The paths in a text, in lines that are not ASCII alone; and an empty one at its end."""
+    """The paths in a text, in lines that are not pure ASCII; and an empty one at its end."""
     paths = []
     begin = 0
     for line in text.splitlines(keepends=True):
@@ -189,7 +190,7 @@ def _paths_of_line(line: str) -> Iterator[_Path]:
 
 
 def _end_of_path(line: str, words: list[re.Match[str]], index: int) -> int:
-    """The end of the path that begins with a word; 0 where none does."""
+    """The end of the path that begins with a word; 0 if none does."""
     word = words[index].group()
     start, end = words[index].span()
     root = _ROOT.search(word)
@@ -212,9 +213,9 @@ def _end_of_path(line: str, words: list[re.Match[str]], index: int) -> int:
 
 def _end_on_disk(line: str, words: list[re.Match[str]], index: int, start: int) -> int:
     """The end of a path from `start` on: that of its first word, or, as names may have spaces, that
-    of a later one up to which it lies on disk.
+    of a later one up to which it exists on disk.
     """
-    end = last = words[index].end()  # the last: of the names that are there
+    end = last = words[index].end()  # the last of the existing names
     for place in range(index + 1, len(words)):
         word = words[place]
         clause_ends = words[place - 1].group().endswith((":", ",", ";"))
@@ -245,7 +246,7 @@ def _quoted(text: str) -> str:
     """Part of a path as bash and zsh read it, by the bytes of the file's name."""
     try:
         return "$'" + "".join(f"\\{byte:03o}" for byte in os.fsencode(text)) + "'"
-    except UnicodeEncodeError:  # a name that no file can have here
+    except UnicodeEncodeError:  # a name that no file can have on this system
         return _escaped(text)
 
 

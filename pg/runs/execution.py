@@ -44,22 +44,22 @@ from pg.train import TrainState, make_chunk, make_learner, training_keys
 
 # updates done, seconds, last metrics [n, updates]
 OnChunk = Callable[[int, float, dict[str, np.ndarray]], None]
-# A keeper of states: it is given updates done, a way to get the states [n, ...] on the host, with
-# the best parameters under `best` where there are any, the metrics since the last call, and whether
-# this is the last chance.
-Keep = Callable[[int, Callable[[], Any], dict[str, np.ndarray], bool], None]
-# chunks whose metrics lie apart: many small arrays would take more memory than their numbers
+# Writes checkpoints. Arguments: updates done, a function that fetches the states [n, ...] to the
+# host, with the best parameters under `best` if there are any, the metrics since the last call, and
+# True at the last call.
+OnCheckpoint = Callable[[int, Callable[[], Any], dict[str, np.ndarray], bool], None]
+# number of chunks after which metrics are concatenated: many small arrays take more memory
 MERGED = 64
-# that are kept for the next run, each with its code and the constants that are compiled into it
+# compiled programs that are cached, each with its code and the constants compiled into it
 PROGRAMS = 16
 # LLVM's first level: it compiles a training in about 0.8 of the default's processor time, and the
 # training is as fast (experiments/speed/compilation.py).
 CPU_OPTIONS: Any = {"xla_backend_optimization_level": 1}
-_programs: OrderedDict[Any, Any] = OrderedDict()  # the last used at the end
-# in a program's text, by JAX's backends
+_programs: OrderedDict[Any, Any] = OrderedDict()  # most recently used last
+# host callbacks in a program's text, for JAX's backends
 _CALLS_PYTHON = re.compile(r"custom_call @\w*callback|is_host_transfer")
 _lock = threading.Lock()
-SECONDS = 2.0  # a chunk lasts about so long at most: the time between a signal and the end of a run
+SECONDS = 2.0  # largest duration of a chunk, roughly: the time from a signal to the end of a run
 
 
 class Programs(NamedTuple):
@@ -72,19 +72,17 @@ class Programs(NamedTuple):
     num_runs: int  # n
     length: int  # updates of one `advance`, at most
     init: Any  # key data, hyperparams -> states
-    advance: (
-        # states, key data, hyperparams, count -> states, metrics [n, length], the first `count` of
-        # them real
-        Any
-    )
+    # states, key data, hyperparams, count -> states, metrics [n, length], the first `count` of
+    # them real
+    advance: Any
     # *acting(states), env_params, key data -> {"greedy" or "sampled": Evaluation [n, episodes]};
-    # None: not wanted
+    # None: not compiled
     evaluate: Any
-    seconds: float  # that compilation took
+    seconds: float  # of compilation
 
     @property
     def num_bytes(self) -> int:
-        """Memory of one device that the largest of them needs, the program itself included."""
+        """Memory of one device that the largest program needs, including its code."""
         return max(
             _num_bytes(program) for program in (self.init, self.advance, self.evaluate) if program
         )
@@ -94,7 +92,7 @@ class PartialRun(NamedTuple):
     """Runs that are partly done, on the host."""
 
     states: TrainState  # leaves [n, ...]
-    metrics: dict[str, np.ndarray]  # [kept, updates done]
+    metrics: dict[str, np.ndarray]  # [num_logged, updates done]
     best: Best | None = None  # leaves [n, ...], of runs that were evaluated while they trained
 
     @property
@@ -107,12 +105,12 @@ class TrainResult(NamedTuple):
     """The results of training n vmapped runs."""
 
     states: TrainState  # leaves [n, ...], on the devices
-    metrics: dict[str, np.ndarray]  # [kept, updates done]
-    # False: by a signal, or all runs have stopped; the rest is of the updates that were done
+    metrics: dict[str, np.ndarray]  # [num_logged, updates done]
+    # False: ended by a signal, or because all runs have stopped
     finished: bool
     signum: int | None  # the signal
     best: Best | None = None  # leaves [n, ...], on the host; None: there was no evaluation
-    reached: bool = False  # the return at which training ends
+    reached: bool = False  # the return at which training ends was reached
 
 
 class Run(NamedTuple):
@@ -120,22 +118,22 @@ class Run(NamedTuple):
 
     states: TrainState  # leaves [S, ...]
     metrics: dict[str, np.ndarray]  # [S, updates done]
-    finished: bool  # False: interrupted or stopped, the rest is of the updates that were done
+    finished: bool  # False: interrupted or stopped
     signum: int | None  # the signal that interrupted it
     compile_seconds: float
     train_seconds: float
-    env_params: Mapping[str, np.ndarray] = {}  # traced ones that it was trained with, leaves [S]
-    # those with the best evaluation while it trained, leaves [S, ...]; None: there was none
+    env_params: Mapping[str, np.ndarray] = {}  # traced ones of the training, leaves [S]
+    # parameters with the best evaluation during training, leaves [S, ...]; None: no evaluation
     best: Best | None = None
-    reached: bool = False  # it ended at the return that was asked for
+    reached: bool = False  # training ended at `stop_at_return`
 
     def with_params(self, params: Any, normaliser: Normaliser) -> "Run":
-        """The run with other parameters in the place of its last ones, to be evaluated."""
+        """The run with other parameters instead of its last ones, to be evaluated."""
         return self._replace(states=self.states._replace(params=params, normaliser=normaliser))
 
 
 def whole_seeds(seeds: Any) -> list[int]:
-    """The seeds as Python's own numbers. Raises ValueError for anything else than whole numbers in
+    """The seeds as Python integers. Raises ValueError for anything but whole numbers in
     [0, 2^32).
     """
     several = entries(seeds)
@@ -163,7 +161,7 @@ def run(
     *,
     layout: Layout | None = None,
     partial: PartialRun | None = None,
-    keep: Keep | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
     plan: periodic.Plan | None = None,
     on_compiled: Callable[[], object] = lambda: None,
     **parts: Any,
@@ -177,14 +175,14 @@ def run(
         on_chunk: called after every chunk with updates done, seconds of training, and the chunk's
             metrics [S, n].
         layout: the layout of the seeds over devices; default: the first device.
-        partial: runs to go on with; default: from the start.
-        keep: writes checkpoints; called after every chunk.
-        plan: the evaluations while it trains; default: none.
+        partial: runs to continue; default: start from scratch.
+        on_checkpoint: writes checkpoints; called after every chunk.
+        plan: the evaluations during training; default: none.
         on_compiled: called before the first update.
-        parts: `estimator`, `policy`, `critic` and `optimizer` of one's own, as of `make_learner`.
+        parts: custom `estimator`, `policy`, `critic` and `optimizer`, as in `make_learner`.
 
     Returns:
-        States [S, ...], metrics [S, updates] by name, and how the training ended.
+        States [S, ...], metrics [S, updates] by name, and the way in which training ended.
 
     Raises:
         ValueError: settings that are invalid or do not fit together, or invalid seeds.
@@ -211,9 +209,9 @@ def run(
         keys,
         h,
         on_chunk,
-        kept=len(seeds),
+        num_logged=len(seeds),
         partial=partial,
-        keep=keep,
+        on_checkpoint=on_checkpoint,
         evaluator=evaluator,
     )
     seconds = time.monotonic() - started
@@ -253,14 +251,14 @@ def _evaluator(
 def way_of_resets(
     config: Config, hyperparams: Hyperparams, layout: Layout, num_runs: int
 ) -> dict[str, str]:
-    """The way in which windows reset their environments, as of `rollout.way_of_resets`, as an entry
-    of `versions.json`; {} with complete episodes, of which every batch begins with resets.
+    """The way in which windows reset their environments (see `rollout.way_of_resets`), as an entry
+    of `versions.json`; {} with complete episodes, where every batch begins with resets.
 
     Args:
         config: The settings, with a number of micro-batches.
         hyperparams: Scalars.
         layout: The devices.
-        num_runs: Vmapped runs, on all of these.
+        num_runs: Vmapped runs, over all devices.
     """
     if config.collect == "episodes":
         return {}
@@ -272,10 +270,10 @@ def way_of_resets(
 
 @faults_in_one_sentence()
 def check_update(config: Config, hyperparams: Hyperparams) -> None:
-    """Traces an update, and compiles nothing: a part that does not fit is found before others have
-    trained.
+    """Traces an update without compiling it, so that a part that does not fit is found before
+    others have trained.
 
-    Raises ValueError as `make_learner` and what it makes do.
+    Raises ValueError as `make_learner` and its learner do.
     """
     learner = make_learner(config, hyperparams)
     state = jax.eval_shape(learner.init, jax.random.key(0))
@@ -318,19 +316,19 @@ def compile_programs(
 ) -> Programs:
     """The programs for `num_runs` runs, a multiple of what `layout.round_up` gives.
 
-    hyperparams: leaves [>= 1]; their types count, and the largest time limit among them. episodes:
-    of each evaluation; 0: none. exact: runs one after the other, bitwise identical to single-seed
-    runs. length: updates of a call, at most; default: a fortieth of the run.
+    hyperparams: leaves [>= 1]; only their types and the largest time limit matter. episodes: of
+    each evaluation; 0: none. exact: runs one after the other, bitwise identical to single-seed
+    runs. length: largest number of updates per call; default: a fortieth of the run.
 
-    Programs are cached for the process: hyperparameter values are not part of a program, so it is
-    traced again, recognised by its text, and not compiled again. One with a host callback is always
-    compiled, as its text does not say which function of Python is called.
+    Programs are cached for the process: hyperparameter values are not part of a program, so that
+    it is traced again, recognised by its text, and not compiled again. A program with a host
+    callback is always compiled, as its text does not tell which Python function is called.
     """
     layout.check(config)
     values = {name: dict.fromkeys(x.tolist()) for name, x in hyperparams.env_params.items()}
     envs.check_parameters(config.env, values)
     config = bounded(config, hyperparams.env_params)
-    # an environment may hold arrays, which none of the traces below should make
+    # an environment may create arrays, which must not happen within a trace below
     envs.configured(config, 1)
     length = length or max(1, config.num_updates // 40)
 
@@ -354,7 +352,7 @@ def compile_programs(
     h = jax.tree.map(described, hyperparams)
     with interrupts.held("the compilation"), jax.set_mesh(layout.mesh):
         first_program = compiled(init, key, h)
-        # What comes out goes in again, and so must lie where it lay.
+        # The output states are the next input, and so need the same sharding.
         states = jax.tree.map(described, first_program.out_info, first_program.output_shardings)
         out = first_program.output_shardings, layout.sharding
         count = jax.ShapeDtypeStruct((), np.int32, sharding=layout.everywhere)
@@ -372,12 +370,12 @@ def compile_programs(
 
 
 class Fitted(NamedTuple):
-    """A number of micro-batches with which the programs of runs fit into memory."""
+    """A number of micro-batches with which the programs fit into memory."""
 
     micro_batches: int
-    num_bytes: int  # of the programs, on all devices of the layout that this process has
-    budget: int  # bytes that they may have
-    compilations: int  # until they fitted
+    num_bytes: int  # of the programs, on this process's devices of the layout
+    budget: int  # bytes available for them
+    compilations: int  # number of compilations until they fitted
 
 
 def fitted(
@@ -394,20 +392,20 @@ def fitted(
 ) -> Fitted:
     """The smallest number of micro-batches with which the programs fit, by the compiler's account.
 
-    They are compiled, which takes no memory yet, for ever more micro-batches. Of K of them they
-    need a + b/K bytes, a >= 0: where that is too much, no number below K·need(K)/budget fits, and
-    the next one above it is tried.
+    They are compiled, which does not allocate their memory, for more and more micro-batches. With K
+    of them they need a + b/K bytes, a >= 0: if that is too much, no number below K·need(K)/budget
+    fits, and the next one above it is tried.
 
     Args:
-        config: The settings; its own number does not count.
-        hyperparams: As of `compile_programs`.
+        config: The settings; its own number is ignored.
+        hyperparams: See `compile_programs`.
         layout: The devices.
         num_runs: Vmapped runs.
         episodes: Of each evaluation.
         actions: Ways to act in it.
-        least: Settings -> bytes that are too few for them; no program is compiled beyond these.
-        budget: Bytes for the programs; None: of what is free, less what the account leaves out.
-        first: The number that is tried first, and taken if it fits though a smaller one might.
+        least: Settings -> a lower bound on their bytes; beyond the budget no program is compiled.
+        budget: Bytes for the programs; None: the free memory, less what the account leaves out.
+        first: The number that is tried first, and used if it fits even if a smaller one would too.
 
     Raises:
         ValueError: No number is large enough.
@@ -446,9 +444,9 @@ def train(
     hyperparams: Hyperparams,
     on_chunk: OnChunk = lambda *_: None,
     *,
-    kept: int | None = None,
+    num_logged: int | None = None,
     partial: PartialRun | None = None,
-    keep: Keep | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
     halt: bool = True,
     evaluator: Evaluator | None = None,
     until: int | None = None,
@@ -461,78 +459,118 @@ def train(
         keys: training keys [n].
         hyperparams: leaves [n].
         on_chunk: called after every chunk with updates done, seconds, and its metrics
-            [kept, count].
-        kept: number of the first runs, whose metrics are wanted; None: all.
-        partial: runs to go on with.
-        keep: writes checkpoints; called after every chunk.
-        halt: end where every run has stopped at a number that is not finite.
-        evaluator: evaluates the runs between chunks, which end where it is its time.
-        until: the update after which training ends, with the schedules of all; None: the last.
+            [num_logged, count].
+        num_logged: number of the first runs, whose metrics are returned; None: all.
+        partial: runs to continue.
+        on_checkpoint: writes checkpoints; called after every chunk.
+        halt: end when every run has stopped at a number that is not finite.
+        evaluator: evaluates the runs between chunks, which end when an evaluation is due.
+        until: the update after which training ends, on the schedules of the whole run; None: the
+            last.
 
     Raises:
-        ValueError: `partial` has metrics that this training has not.
+        ValueError: `partial` has metrics that this training does not have.
     """
     partial = partial and _fitted(partial, programs)
-    keys, hyperparams = devices.place((_data(keys), hyperparams), programs.layout.sharding)
-    rows = [partial.metrics] if partial else list[dict[str, np.ndarray]]()
-    done, count, started = partial.updates if partial else 0, 1, time.monotonic()
-    with interrupts.held("the start of the environments"):
-        if partial:
-            states = devices.place(partial.states, programs.layout.sharding)
-        else:
-            states = jax.block_until_ready(programs.init(keys, hyperparams))
+    layout = programs.layout
+    keys, hyperparams = devices.place((_data(keys), hyperparams), layout.sharding)
+    states = _initial_states(programs, partial, keys, hyperparams)
     num_updates = programs.config.num_updates if until is None else until
-    signum, stopped = 0, False
+    rows = [partial.metrics] if partial else list[dict[str, np.ndarray]]()
+    done = partial.updates if partial else 0
     best = partial.best if partial else None
     reached = bool(evaluator and partial and evaluator.has_reached(partial.metrics))
     reached = bool(devices.agreed(int(reached)))  # only the first process has all metrics
     if evaluator and partial and done == num_updates:  # it ended before its results were written
         rows = [evaluator.at_end(done, partial.metrics, states)]
         best, reached = evaluator.best, evaluator.has_reached(rows[0])
+    count, signum, stopped, started = 1, 0, False, time.monotonic()
     with interrupts.deferred("the updates in progress") as caught:
         while done < num_updates and not (signum or stopped or reached):
-            count, began = min(count, programs.length, num_updates - done), time.monotonic()
+            began = time.monotonic()
+            count = min(count, programs.length, num_updates - done)
             if evaluator:
                 count = int(min(count, evaluator.updates_left(done)))
-            number = devices.place(np.int32(count), programs.layout.everywhere)
-            states, metrics = programs.advance(states, keys, hyperparams, number)
-            new = nonfinite.restored(
-                {
-                    k: x[:kept, :count].copy()
-                    for k, x in devices.fetch(metrics, programs.layout).items()
-                }
-            )
+            states, metrics = _advance_chunk(programs, states, keys, hyperparams, count, num_logged)
             done += count
             taken = time.monotonic() - began
-            whole = new
+            logged = metrics
             if evaluator:
-                new |= evaluator.columns(done, count, states)
-                best = evaluator.best
-                whole = evaluator.at_end(done, new, states) if done == num_updates else new
-                reached = evaluator.has_reached(whole)
-            rows = [joined([*rows, whole])] if len(rows) == MERGED else [*rows, whole]
-            on_chunk(done, time.monotonic() - started, whole)
+                is_end = done == num_updates
+                metrics, logged, best = _evaluate_chunk(
+                    evaluator, metrics, states, done, count, is_end
+                )
+                reached = evaluator.has_reached(logged)
+            rows = [joined([*rows, logged])] if len(rows) == MERGED else [*rows, logged]
+            on_chunk(done, time.monotonic() - started, logged)
             # One count and one end for all processes: each has a part of every program.
             count = max(1, min(programs.length, int(SECONDS * count / taken)))
             count, signum = devices.settled(count, caught.signum or 0)
-            stopped = (
-                halt
-                and programs.config.on_nonfinite == "stop"
-                and bool(results.failed_runs(new).all())
-            )
-            if keep:
-                last = done == num_updates or bool(signum) or stopped or reached
-                # as they are without the evaluation at the end, so that more updates can be added
-                keep(done, functools.partial(_fetched, states, best, programs.layout), new, last)
+            stopped = halt and _should_stop(programs.config, metrics)
+            if on_checkpoint:
+                is_last = done == num_updates or bool(signum) or stopped or reached
+                fetch = functools.partial(_fetched, states, best, layout)
+                # both without the evaluation at the end, so that more updates can be added
+                on_checkpoint(done, fetch, metrics, is_last)
     if jax.process_count() == 1:
-        signum = caught.signum or 0  # also one that came after the last look
+        signum = caught.signum or 0  # also one that came after the last check
     finished = done == num_updates
     best = evaluator.best if evaluator else best
     return TrainResult(states, joined(rows), finished, signum or None, best, reached)
 
 
+def _initial_states(
+    programs: Programs, partial: PartialRun | None, keys: Any, hyperparams: Hyperparams
+) -> TrainState:
+    """The states of runs before their next update, [n, ...], on the devices."""
+    with interrupts.held("the start of the environments"):
+        if partial:
+            states: TrainState = devices.place(partial.states, programs.layout.sharding)
+        else:
+            states = jax.block_until_ready(programs.init(keys, hyperparams))
+    return states
+
+
+def _advance_chunk(
+    programs: Programs,
+    states: TrainState,
+    keys: Any,
+    hyperparams: Hyperparams,
+    count: int,
+    num_logged: int | None,
+) -> tuple[TrainState, dict[str, np.ndarray]]:
+    """The states after `count` updates, and their metrics on the host, [num_logged, count]."""
+    number = devices.place(np.int32(count), programs.layout.everywhere)
+    states, padded = programs.advance(states, keys, hyperparams, number)
+    fetched = devices.fetch(padded, programs.layout)
+    metrics = {name: x[:num_logged, :count].copy() for name, x in fetched.items()}
+    return states, nonfinite.restored(metrics)
+
+
+def _evaluate_chunk(
+    evaluator: Evaluator,
+    metrics: dict[str, np.ndarray],
+    states: TrainState,
+    done: int,
+    count: int,
+    is_end: bool,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Best | None]:
+    """The metrics of a chunk with the columns of its evaluation, and the same with the evaluation
+    at the end of training; and the best parameters so far, without the evaluation at the end.
+    """
+    metrics = metrics | evaluator.columns(done, count, states)
+    best = evaluator.best
+    logged = evaluator.at_end(done, metrics, states) if is_end else metrics
+    return metrics, logged, best
+
+
+def _should_stop(config: Config, metrics: Mapping[str, np.ndarray]) -> bool:
+    """True if every run has stopped at a number that is not finite."""
+    return config.on_nonfinite == "stop" and bool(results.failed_runs(metrics).all())
+
+
 def _fetched(states: TrainState, best: Best | None, layout: Layout) -> Any:
-    """The states on the host, with the best parameters, as a checkpoint keeps them."""
+    """The states on the host, with the best parameters, as a checkpoint stores them."""
     fetched = devices.fetch(states, layout)
     return fetched._asdict() | {"best": best} if best else fetched
 
@@ -540,17 +578,14 @@ def _fetched(states: TrainState, best: Best | None, layout: Layout) -> Any:
 def explained(
     config: Config, hyperparams: Hyperparams, state: TrainState, key: jax.Array, update: int
 ) -> str:
-    """The first operation of an update that gives a NaN, and where it stands.
+    """The first operation of an update that gives a NaN, with its line.
 
     state: of one run, as it was before the update; key: the run's training key.
     """
     _, keys = training_keys(key, update, 1)
     step = checkify.checkify(make_learner(config, hyperparams).step, errors=checkify.float_checks)
     error, _ = jax.jit(step)(state, keys[0])
-    return (
-        error.get()
-        or "no operation gives a NaN: what is not finite comes from outside, or is an overflow"
-    )
+    return error.get() or "no operation gives a NaN: it comes from outside, or is an overflow"
 
 
 @faults_in_one_sentence()
@@ -559,8 +594,8 @@ def evaluate_all(
 ) -> dict[str, Evaluation]:
     """The final policies of n runs on fresh episodes, [n, episodes] of each way to act.
 
-    keys: evaluation keys [n]; hyperparams: leaves [n], those of the training, as they have
-    parameters of the environment.
+    keys: evaluation keys [n]; hyperparams: leaves [n], those of the
+    training, which include parameters of the environment.
     """
     env_params, data = devices.place(
         (hyperparams.env_params, _data(keys)), programs.layout.sharding
@@ -570,21 +605,21 @@ def evaluate_all(
 
 
 def acting(state: TrainState) -> tuple[Any, Normaliser]:
-    """The parts of the state that a policy needs to act: parameters, and statistics of what it
-    observes.
+    """The parts of the state that a policy needs to act: parameters, and statistics of its
+    observations.
     """
     return state.params.policy, state.normaliser
 
 
 def broadcast(hyperparams: Hyperparams, num_runs: int) -> Hyperparams:
-    """Leaves [n], in the floats of this process; leaves that have runs already keep them.
+    """Leaves [n], in the float type of this process; leaves that already have a run axis keep it.
 
-    A learning rate of 1 is a float as one of 0.1 is: another type would be another program.
+    A learning rate of 1 becomes a float like one of 0.1: another type would be another program.
     """
 
     check_is_hyperparams(hyperparams)
     real = jnp.zeros(()).dtype
-    kinds = {"f": real, "b": np.bool_}  # of a parameter of the environment; else a whole number
+    kinds = {"f": real, "b": np.bool_}  # of environment parameters; else a whole number
 
     def one(x: Any, dtype: Any) -> np.ndarray:
         x = np.asarray(x)
@@ -602,11 +637,11 @@ def broadcast(hyperparams: Hyperparams, num_runs: int) -> Hyperparams:
 
 
 def bounded(config: Config, env_params: Mapping[str, Any]) -> Config:
-    """The config with the longest time limit of all runs as its horizon: in their program the
-    limits are traced.
+    """The config with the longest time limit of all runs as its horizon, since the limits are
+    traced in their program.
 
-    env_params: traced parameters of the environment, whose values are known here; leaves [n].
-    Raises ValueError for a limit that is no number of steps.
+    env_params: parameters of the environment with concrete values; leaves [n].
+    Raises ValueError for a limit that is not a number of steps.
     """
     limits = env_params.get("max_steps_in_episode")
     if limits is None or config.horizon is not None:
@@ -616,8 +651,8 @@ def bounded(config: Config, env_params: Mapping[str, Any]) -> Config:
 
 
 def filled_up(tree: Any, num_runs: int) -> Any:
-    """Leaves [n, ...] made [num_runs, ...] by more of the last: work that is thrown away, for
-    widths to be equal.
+    """Leaves [n, ...] padded to [num_runs, ...] by repeating the last; the padded work is
+    discarded.
     """
 
     def one(x: Any) -> Any:
@@ -628,7 +663,7 @@ def filled_up(tree: Any, num_runs: int) -> Any:
 
 
 def joined(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Metrics [n, updates] of those of updates that follow each other."""
+    """Metrics [n, updates], concatenated along updates."""
     whole = results.completed(rows)
     return {name: np.concatenate([row[name] for row in whole], axis=1) for name in whole[0]}
 
@@ -639,7 +674,7 @@ def first(tree: Any, num_runs: int | None) -> Any:
 
 
 def forget_programs() -> None:
-    """Drops the compiled programs that are kept for the next run."""
+    """Drops the cached programs."""
     with _lock:
         _programs.clear()
 
@@ -647,15 +682,15 @@ def forget_programs() -> None:
 def _compiled(
     f: Callable[..., Any], layout: Layout, *args: Any, exact: bool = False, **options: Any
 ) -> Any:
-    """`f` for arguments like these, compiled, if it has not been before.
+    """`f` compiled for arguments like these, from the cache if possible.
 
-    exact: by the compiler's own options, for the bits of `jax.jit`. options: of `jax.jit`.
+    exact: with the compiler's default options, for the bits of `jax.jit`. options: of `jax.jit`.
     """
     # Unused arguments are kept, as the text of the program is its key in the cache. The settings
     # cannot be the key: an environment object, or a function it calls, may have changed since.
     lowered = jax.jit(f, keep_unused=True, **options).lower(*args)
     text, compiler_options = lowered.as_text(), {} if exact else _compiler_options()
-    # the text does not say which function of Python, nor what that closes over
+    # the text does not tell which Python function, nor its closure
     if _CALLS_PYTHON.search(text):
         return lowered.compile(compiler_options)
     settings = tuple(folders.settings_of_jax().items())
@@ -688,7 +723,7 @@ def _compiler_options() -> dict[str, Any]:
 def _evaluation(
     config: Config, episodes: int, actions: Sequence[str]
 ) -> Callable[..., Mapping[str, Evaluation]]:
-    """The evaluation of one run, by every way to act."""
+    """The evaluation of one run, for each way to act."""
 
     def one(
         params: Any, normaliser: Normaliser, env_params: Mapping[str, Any], key: jax.Array
@@ -704,9 +739,9 @@ def _evaluation(
 
 
 def _fitted(partial: PartialRun, programs: Programs) -> PartialRun:
-    """Runs to go on with, as many as the programs have.
+    """The runs to continue, padded to the number of runs of the programs.
 
-    Raises ValueError where what was measured before has another name or type than what will be.
+    Raises ValueError if a stored metric has another name or type than those of this training.
     """
     coming = programs.advance.out_info[1]
     for name, x in partial.metrics.items():
@@ -714,8 +749,8 @@ def _fitted(partial: PartialRun, programs: Programs) -> PartialRun:
             continue
         if name not in coming or x.dtype != coming[name].dtype:
             raise ValueError(
-                f"the metrics of the checkpoint are of another run: {x.dtype} {shown(name)} is in "
-                f"none here"
+                f"the metrics of the checkpoint are of another run: this run has no "
+                f"{x.dtype} {shown(name)}"
             )
     n = programs.num_runs
     return partial._replace(states=filled_up(first(partial.states, n), n))

@@ -1,18 +1,18 @@
-"""A policy to take away: programs that act without this package, and without the run.
+"""Export of a policy: programs that act without this package, and without the run.
 
     OUT/mode.jax_export      observations -> actions of the mode
     OUT/sample.jax_export    observations, the data of a key -> sampled actions
-    OUT/mode.onnx            the mode for an ONNX runtime, where it is asked for
-    OUT/policy.json          arguments and results of each program, and what it was made of
+    OUT/mode.onnx            the mode for an ONNX runtime, if asked for
+    OUT/policy.json          arguments and results of each program, and its origin
 
 A `.jax_export` file is a program of `jax.export`: parameters, statistics, the encoding of
-observations and the bounds of actions are in it, and any number of observations may be given.
+observations and the bounds of actions are included, and any number of observations may be given.
 
     act = jax.export.deserialize(bytearray(Path("mode.jax_export").read_bytes())).call
     actions = act(observations)  # [N, *O] -> [N] or [N, D]
 
 A program with a recurrent cell takes and gives the cell's state first: carry, obs, first -> carry,
-actions. The legal actions, of an environment with action masks, come last.
+actions. For an environment with action masks, the legal actions are the last argument.
 """
 
 import logging
@@ -36,7 +36,9 @@ __all__ = ["PLATFORMS", "export_policy", "programs"]
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 LARGEST_DIFFERENCE = 1e-5  # between the actions of an ONNX program and those of the policy
-CARRY = "as the call before has given it; at the start of an episode, where first is true, any"
+CARRY = (
+    "as the previous call returned it; any value at the start of an episode, where first is true"
+)
 EXAMPLES = 64  # observations on which two programs are compared
 _ROWS = "n"  # the name of the axis of observations
 
@@ -60,15 +62,15 @@ def export_policy(policy: Policy, out: Path | str, *, onnx: bool = False) -> Pat
 
     Args:
         policy: as `pg.load_policy` gives it.
-        out: the folder, which is made where it is not there.
-        onnx: writes the mode as an ONNX program too; needs jax2onnx and onnxruntime.
+        out: the folder, which is made if it does not exist.
+        onnx: also writes the mode as an ONNX program; needs jax2onnx and onnxruntime.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: the policy cannot be written as such a program, or the programs do not act as
-            the policy does.
+        ValueError: the policy cannot be exported as such a program, or the programs act differently
+            from the policy.
         OSError: the folder cannot be written.
     """
     check_kind("policy", policy, Policy, "write pg.load_policy(folder)")
@@ -85,7 +87,7 @@ def export_policy(policy: Policy, out: Path | str, *, onnx: bool = False) -> Pat
 
 
 def programs(policy: Policy) -> dict[str, Program]:
-    """The mode and a sample of a policy as functions of arrays alone, of any number of
+    """The mode and a sample of a policy as functions of arrays only, for any number of
     observations.
     """
     (rows,) = export.symbolic_shape(_ROWS)
@@ -118,7 +120,7 @@ def programs(policy: Policy) -> dict[str, Program]:
 
 
 def _acted(policy: Policy, given: Mapping[str, Any]) -> Any:
-    """The actions for arguments by name; with a recurrent cell its state, actions."""
+    """The actions for named arguments; with a recurrent cell its state, actions."""
     obs = given["obs"]
     seen = policy.env.encode(Masked(obs, given["mask"]) if "mask" in given else obs)
     if not policy.network.remembers:
@@ -141,9 +143,9 @@ def _serialised(program: Program) -> bytes:
 def _as_onnx(program: Program) -> bytes:
     """The program in ONNX.
 
-    Raises ValueError where it cannot be converted, or acts otherwise on a few observations.
+    Raises ValueError if it cannot be converted, or acts differently on a few observations.
     """
-    # it remarks on each of its own parts that this release of jax has no use for
+    # it warns about each of its components that this release of jax does not need
     logging.getLogger("jax2onnx").setLevel(logging.CRITICAL)
     try:
         import onnxruntime
@@ -177,8 +179,7 @@ def _as_onnx(program: Program) -> bytes:
     ]
     if not max(gaps) <= LARGEST_DIFFERENCE:
         raise ValueError(
-            f"the ONNX program acts otherwise than the policy, by {max(gaps):.2g}: export without "
-            "ONNX"
+            f"the ONNX program differs from the policy by {max(gaps):.2g}: export without ONNX"
         )
     return text
 
@@ -195,7 +196,7 @@ def _example(seed: int, shape: Shape) -> np.ndarray:
     if shape.dtype == bool:
         flags = values > 0.0
         if flags.ndim > 1:
-            flags[..., 0] = True  # of a mask: one action at least is legal
+            flags[..., 0] = True  # a mask: at least one action is legal
         return flags
     if not jnp.issubdtype(shape.dtype, jnp.floating):
         values = np.abs(values)
@@ -203,9 +204,9 @@ def _example(seed: int, shape: Shape) -> np.ndarray:
 
 
 def _space(space: Any) -> str:
-    """A space of actions, for people."""
+    """A description of an action space."""
     if isinstance(space, Discrete):
-        return f"whole numbers from 0 to {space.n - 1}, counted as the environment does"
+        return f"whole numbers from 0 to {space.n - 1}, numbered as in the environment"
     if isinstance(space, Box):
         low, high = (np.asarray(bound).tolist() for bound in space)
         return f"from {low} to {high}"

@@ -1,13 +1,12 @@
-"""Files: read within bounds, written whole or not at all, and never through a link.
+"""Files: read within bounds, written atomically, and never through a link.
 
-A folder of results may come from somebody else, or lie where somebody else may write. So a file is
-opened only if it is a plain file, and read only if it is no larger than it can have become; a new
-one is made under a name that nobody knows, beside its place, and renamed into it; and what is
-removed is a plain file whose whole name is one of ours.
+A folder of results may come from somebody else, or be writable by others. So a file is opened only
+if it is a plain file, and read only if it is no larger than expected; a new file is written under a
+random name beside its place, and renamed into it; and only plain files whose whole name is one of
+ours are removed.
 
-What is written is on the disk, its name included, once the function returns: the file is synced
-before it is renamed, and its folder afterwards. A machine that loses its power has the old file or
-the new one.
+A file is on the disk, its name included, once the function returns: it is synced before it is
+renamed, and its folder afterwards. After a loss of power there is the old file or the new one.
 """
 
 import contextlib
@@ -21,9 +20,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-# bytes of a text that is read: a run's settings have some thousand, a long sweep's some million
+# bytes of a text that is read: a run's settings take a few thousand, a long sweep's a few million
 LARGEST = 2**26
-# Of a file that was not renamed, by the kinds that are written; before the digits there were none.
+# Temporary files that were not renamed, by kind; older ones have no digits.
 _TEMPORARY = r"\..+\.(csv|gif|json|npz|parquet|png|safetensors|svg)(\.[0-9a-f]{8})?\.tmp"
 # Absent on Windows, which has no such links either.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -52,8 +51,8 @@ def read_bytes(path: Path, most: int = LARGEST) -> bytes:
 
 
 class UnreadableError(ValueError):
-    """A file that may be sound, and that memory, the disk or its owner does not let read at
-    present.
+    """A file that may be valid but cannot be read at present, for lack of memory or rights, or a
+    failing disk.
     """
 
 
@@ -61,8 +60,8 @@ class UnreadableError(ValueError):
 def opened(path: Path, most: int | None = None) -> Iterator[BufferedReader]:
     """A plain file, open for reading.
 
-    Raises ValueError, with the path, where it is missing, a link, a folder, a pipe, a socket or a
-    device, which would be waited for; where it may not be read; and where it has more than `most`
+    Raises ValueError, with the path, if it is missing, a link, a folder, a pipe, a socket or a
+    device, on which reading would block; if it may not be read; and if it has more than `most`
     bytes.
     """
     try:
@@ -81,17 +80,16 @@ def opened(path: Path, most: int | None = None) -> Iterator[BufferedReader]:
 
 
 def replace(path: Path, write: Callable[[BinaryIO], object], *, sync: bool = True) -> None:
-    """Has `write` fill a new file beside `path`, and renames it into its place once it is on the
-    disk.
+    """Lets `write` fill a new file beside `path`, and renames it into place once it is on the disk.
 
     Args:
         path: the file.
         write: fills it.
-        sync: waits for the disk. Without, in a hundredth of the time, a kill leaves the old file or
-            the new one too, and only a loss of power may leave neither.
+        sync: waits for the disk. Without it, which takes a hundredth of the time, a kill still
+            leaves the old file or the new one; only a loss of power may leave neither.
 
     Raises:
-        OSError: that is not possible, with the path; what was there is there still.
+        OSError: writing failed, with the path; an existing file is unchanged.
     """
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.tmp")
     with saying(path):
@@ -114,25 +112,23 @@ def replace(path: Path, write: Callable[[BinaryIO], object], *, sync: bool = Tru
 
 @contextlib.contextmanager
 def saying(path: Path) -> Iterator[None]:
-    """Turns what goes wrong in writing into an OSError that names the path."""
+    """Turns errors in writing into an OSError that names the path."""
     try:
         yield
     except OSError as error:
-        # arrow gives a text only
+        # arrow has only a message
         number = error.errno or (errno.ENOSPC if "No space left" in str(error) else 0)
         reason = os.strerror(number) if number else str(error).splitlines()[0]
         raise OSError(number, f"cannot write {path}: {reason}") from None
 
 
 def make_folder(path: Path, *, within: Path | None = None, new: bool = False) -> None:
-    """Makes a folder and those above it that are missing, and waits until their names are on the
-    disk.
+    """Makes a folder and its missing parents, and waits until their names are on the disk.
 
     Args:
-        path: the folder; one that is there is taken.
-        within: a folder above it, below which no link is followed; default: the one that it lies
-            in.
-        new: raises FileExistsError where it is there.
+        path: the folder; an existing one is used.
+        within: a folder above it, below which no link is followed; default: its parent.
+        new: raises FileExistsError if it exists.
 
     Raises:
         ValueError: it, or a folder between `within` and it, is a link.
@@ -152,19 +148,17 @@ def make_folder(path: Path, *, within: Path | None = None, new: bool = False) ->
 
 
 def check_folder(path: Path) -> None:
-    """Raises ValueError for a folder that is a link: what is written and removed in it would lie
+    """Raises ValueError for a folder that is a link: files would be written and removed
     elsewhere.
     """
     _check_real(path, None)
 
 
 def sync_folder(folder: Path) -> None:
-    """Waits until the names in a folder are on the disk, where the file system can be asked for
-    that.
-    """
+    """Waits until the names in a folder are on the disk, if the file system supports that."""
     try:
         number = os.open(folder, os.O_RDONLY)
-    # on Windows always; elsewhere a folder that may be written to and not read
+    # always on Windows; elsewhere a folder that is writable but not readable
     except PermissionError:
         return
     try:
@@ -177,8 +171,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def named(folder: Path, pattern: str) -> list[Path]:
-    """The plain files of a folder whose whole name matches, by name; none of a folder that is a
-    link or not there.
+    """The plain files of a folder whose whole name matches, by name; [] for a folder that is a link
+    or does not exist.
     """
     if folder.is_symlink() or not folder.is_dir():
         return []
@@ -194,14 +188,14 @@ def remove(folder: Path, pattern: str) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what a process that was killed had not yet renamed; nobody else may be writing in the
+    """Removes temporary files of a process that was killed; nobody else may be writing in the
     folder.
     """
     remove(folder, _TEMPORARY)
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Removes a folder in which nothing is left; what somebody else has put there stays."""
+    """Removes a folder if it is empty; files of others stay."""
     if not folder.is_symlink():
         with contextlib.suppress(OSError):
             folder.rmdir()
@@ -214,8 +208,7 @@ def _check_real(path: Path, within: Path | None) -> None:
             return
         if folder.is_symlink():
             raise ValueError(
-                f"{folder} is a link, and files in it would lie elsewhere: put a "
-                f"folder in its place"
+                f"{folder} is a link, and files in it would be elsewhere: put a folder in its place"
             )
 
 

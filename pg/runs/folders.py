@@ -2,9 +2,9 @@
 
     OUT/ENV/ESTIMATOR/NAME/
         config.json      Config, Hyperparams, options   versions.json   software, device, git commit
-        code/            texts of the user's own parts
-        init_from.safetensors, reference.safetensors    of a start, as `policy_files` has them
-        .lock            process and host that work in it
+        code/            texts of the user's parts
+        init_from.safetensors, reference.safetensors    of the start (see `policy_files`)
+        .lock            process and host that use it
 
 Imports neither jax nor gymnax, so that a folder which cannot be used is refused at once.
 """
@@ -47,8 +47,8 @@ from pg.settings import own_files
 from pg.settings.choices import MatmulPrecision
 
 PACKAGES: tuple[str, ...] = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
-# Settings of jax, less their "jax_", that numbers can depend on: random bits, precision and types,
-# and the compiler.
+# Settings of jax, without their "jax_", that numbers can depend on: random bits, precision and
+# types, and the compiler.
 SETTINGS_OF_JAX = (
     "default_prng_impl",
     "enable_custom_prng",
@@ -78,14 +78,14 @@ SETTINGS_OF_JAX = (
     "ragged_dot_use_gpu_pallas_triton_lowering",
     "default_device",
 )
-# Variables by which libraries below jax are told how to compute.
+# Environment variables that configure the libraries below jax.
 VARIABLES = ("NVIDIA_TF32_OVERRIDE", "LIBTPU_INIT_ARGS")
 LONGEST_NAME = 100  # characters; file systems allow 255 bytes
-DEEPEST = 20  # lists and objects in each other, in a file that is read: settings have three
-BEST = "best.safetensors"  # the parameters with the best evaluation while a run trained
+DEEPEST = 20  # nesting of lists and objects in a file that is read: settings have three
+BEST = "best.safetensors"  # the parameters with the best evaluation during training
 # A number as `jsonable` writes it, which may not be finite.
 NUMBER: tuple[Any, ...] = (float, None, "inf", "-inf")
-# The expected shapes of a run's files, as of `inputs.misfit`.
+# The expected shapes of a run's files (see `inputs.misfit`).
 SETTINGS: dict[str, Any] = {"config": dict, "hyperparams": dict}
 VERSIONS: dict[str, Any] = {"resumed": Optional([{"changed": Optional([str])}])}
 SETUP: dict[str, Any] = {
@@ -110,7 +110,7 @@ SETUP: dict[str, Any] = {
 
 
 def create(out: Path, config: Config, seed: int) -> Path:
-    """A new folder `out`/ENV/ESTIMATOR/DATE-seedN. Raises ValueError where none can be made."""
+    """A new folder `out`/ENV/ESTIMATOR/DATE-seedN. Raises ValueError if it cannot be made."""
     return dated(parent(out, config), "the run", f"-seed{seed}")
 
 
@@ -119,7 +119,7 @@ def dated(above: Path, what: str, suffix: str = "") -> Path:
 
     Args:
         above: The folder in which it is made.
-        what: That which it is for, in errors.
+        what: Its purpose, for errors.
         suffix: The end of its name.
 
     Raises:
@@ -142,7 +142,7 @@ def dated(above: Path, what: str, suffix: str = "") -> Path:
 
 
 def named(out: Path, config: Config, name: str) -> Path:
-    """The folder `out`/ENV/ESTIMATOR/NAME, made if it is not there. Raises ValueError where it
+    """The folder `out`/ENV/ESTIMATOR/NAME, made if it does not exist. Raises ValueError if it
     cannot be.
     """
     if not re.fullmatch(r"\w[\w.-]*", name) or len(name) > LONGEST_NAME:
@@ -150,7 +150,7 @@ def named(out: Path, config: Config, name: str) -> Path:
             f"letters, digits, '_', '-' and '.', at most {LONGEST_NAME}, a letter, a digit or '_' "
             f"first"
         )
-        raise ValueError(f"name must be of {allowed}; got {name[:LONGEST_NAME]!r}")
+        raise ValueError(f"name must consist of {allowed}; got {name[:LONGEST_NAME]!r}")
     folder = parent(out, config) / name
     if folder.is_symlink():
         raise ValueError(f"{folder} is a link to another folder: choose another name")
@@ -163,15 +163,15 @@ def named(out: Path, config: Config, name: str) -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path, *, of_run: bool = False) -> Iterator[None]:
-    """This process alone works in the folder. Raises ValueError, with the other's number and host,
-    if one does.
+    """Locks the folder for this process. Raises ValueError, with the other's number and host, if it
+    is locked by another one.
 
-    The operating system holds the lock, and drops it when the process ends, however it ends.
+    The operating system releases the lock when the process ends, in whatever way.
 
     Args:
         folder: An existing folder.
-        of_run: It was made for a run, and is removed at the end where nothing is in it, as of one
-            that was refused.
+        of_run: It was made for a run, and is removed at the end if it is empty, as after a run that
+            was refused.
     """
     try:
         import fcntl
@@ -189,7 +189,7 @@ def locked(folder: Path, *, of_run: bool = False) -> Iterator[None]:
     try:
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:  # it is emptied below
-            raise ValueError(f"{folder / '.lock'} is a file of something else: remove it")
+            raise ValueError(f"{folder / '.lock'} is not a lock file of pg: remove it")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -198,7 +198,7 @@ def locked(folder: Path, *, of_run: bool = False) -> Iterator[None]:
                 f"{folder} is in use by {owner}: wait for it, or choose another folder"
             ) from None
         if not os.fstat(file).st_nlink:  # its owner has found nothing to keep in the folder
-            raise ValueError(f"{folder} has been removed meanwhile: start again")
+            raise ValueError(f"{folder} was removed in the meantime: start again")
         os.ftruncate(file, 0)
         os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         try:
@@ -212,7 +212,7 @@ def locked(folder: Path, *, of_run: bool = False) -> Iterator[None]:
 
 def _remove_if_unused(folder: Path) -> None:
     """Removes a folder that holds nothing but the lock and empty folders, and the folders
-    ENV/ESTIMATOR above it where nothing else is in them.
+    ENV/ESTIMATOR above it if nothing else is in them.
     """
     if folder.is_symlink():
         return
@@ -226,7 +226,7 @@ def _remove_if_unused(folder: Path) -> None:
 
 
 def has_updates(folder: Path) -> bool:
-    """True for the folder of a run that has kept an update, or more."""
+    """True for the folder of a run with at least one saved update."""
     names = ("metrics.parquet", "params.safetensors", "summary.json")
     return any(os.path.lexists(folder / name) for name in names) or bool(
         files.named(folder / "checkpoints", r".*")
@@ -234,7 +234,7 @@ def has_updates(folder: Path) -> bool:
 
 
 def discard_setup(folder: Path) -> None:
-    """Removes what `write_setup` has written, of a run that has done no update."""
+    """Removes the files of `write_setup` of a run that has done no update."""
     files.remove(folder, r"(config|versions)\.json")
     files.remove(folder / "code", r".+-[0-9a-f]{12}\.py")
     policy_files.discard_copies(folder)
@@ -251,10 +251,10 @@ def place(out: Path, *names: str) -> Path:
 
 
 def _allowed(name: str) -> str:
-    """The name as that of a folder; one that is too long is cut, and ends with a digest of all of
-    it, as others may begin alike.
+    """The name as a folder name; one that is too long is cut, and ends with a digest of all of it,
+    as others may begin alike.
     """
-    allowed = re.sub(r"[^\w.-]", "-", name)  # "brax:ant" is no name for a folder everywhere
+    allowed = re.sub(r"[^\w.-]", "-", name)  # "brax:ant" is not a valid folder name on every system
     if len(allowed) <= LONGEST_NAME:
         return allowed
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -268,7 +268,7 @@ def write_setup(
     options: Mapping[str, Any],
     versions: Mapping[str, Any] | None = None,
 ) -> None:
-    """config.json and versions.json: all that it takes to run it again. versions: default:
+    """Writes config.json and versions.json: everything needed to run it again. versions: default:
     `environment()`.
     """
     config, hyperparams = merge_env_params(config, hyperparams)
@@ -300,15 +300,15 @@ def read_setup(
     Args:
         folder: of the run.
         env: the environment object of the run, which no file can hold, or `FILE.py:CLASS`; None:
-            the run is of an environment with a name.
-        parts: the other parts that the run has of its user's own, by field of Config, as of
-            `code.given_again`.
-        needed: the fields that must be given where the run has parts of its user's own.
-        allow_changed_code: as of `code.given_again`; so may a run that has done no update.
+            the run's environment has a name.
+        parts: the other custom parts of the run, by field of Config (see `code.given_again`).
+        needed: the fields that must be given if the run has custom parts.
+        allow_changed_code: see `code.given_again`; always allowed for a run that has done no
+            update.
 
     Raises:
         ChangedCodeError: a file of these parts has changed since the run.
-        ValueError: there is no run, or a damaged one, or one of other parts than these.
+        ValueError: there is no run, or it is corrupt, or has other parts than these.
     """
     path = folder / "config.json"
     try:
@@ -329,7 +329,7 @@ def read_setup(
 
 
 def _with_env(folder: Path, data: Mapping[str, Any], env: Any) -> Mapping[str, Any]:
-    """The content of config.json, with the environment object in the place of its name."""
+    """The content of config.json, with the environment object instead of its name."""
     stored, name = data.get("env_class"), data["config"].get("env")
     if stored is None and (env is None or env == name):
         return data
@@ -355,7 +355,7 @@ def _with_env(folder: Path, data: Mapping[str, Any], env: Any) -> Mapping[str, A
 def run_folder(folder: Path) -> Path:
     """The folder itself, or that of a sweep's best configuration.
 
-    Raises ValueError where neither holds a run.
+    Raises ValueError if neither holds a run.
     """
     if os.path.lexists(folder / "config.json"):
         return folder
@@ -368,11 +368,11 @@ def run_folder(folder: Path) -> Path:
         )
     if any(folder.glob("seeds-*.json")) or any(folder.glob("*/seeds-*.json")):
         raise ValueError(
-            f"{folder} holds scores of a benchmark of before, without metrics and "
+            f"{folder} holds scores of an old benchmark, without metrics and "
             f"parameters: run it again in another folder"
         )
     raise ValueError(
-        f"{folder} is no folder of a run: give the one that pg train or pg sweep has printed last"
+        f"{folder} is not a folder of a run: give the one that pg train or pg sweep printed last"
     )
 
 
@@ -380,21 +380,21 @@ def check_best(folder: Path) -> None:
     """Raises ValueError for the folder of a run without best parameters."""
     if not os.path.lexists(folder / BEST):
         raise ValueError(
-            f"{folder} has no best parameters, as it was not evaluated while it trained: train "
+            f"{folder} has no best parameters, as it was not evaluated during training: train "
             f"with --eval-every K"
         )
 
 
 def check_command(folder: Path, command: str) -> None:
-    """Raises ValueError where the run in a folder is of another command than `command`, which
-    would continue or repeat it otherwise than it was made. Commands have the names of scripts here,
-    as folders store them.
+    """Raises ValueError if the run in a folder was made by another command than `command`, which
+    would continue or repeat it differently. Commands have the names of scripts here, as in the
+    folders.
     """
-    maker = read_options(folder).get("command", "train.py")  # as of before it was recorded
+    maker = read_options(folder).get("command", "train.py")  # older folders do not record it
     if maker != command:
         raise ValueError(
             f"{folder} is of pg {maker.removesuffix('.py')}, and pg {command.removesuffix('.py')} "
-            "would run it otherwise: give the folder of a run of pg train, or the command that "
+            "would run it differently: give the folder of a run of pg train, or the command that "
             "made it again"
         )
 
@@ -402,36 +402,35 @@ def check_command(folder: Path, command: str) -> None:
 def read_options(folder: Path) -> dict[str, Any]:
     """The options of the command in the run of a folder.
 
-    Raises ValueError where the folder holds no run, or its seeds are none.
+    Raises ValueError if the folder holds no run, or its seeds are invalid.
     """
     path = folder / "config.json"
     options = dict(read_json(path, SETUP).get("options", {}))
     first, number = options.get("seed", 0), options.get("seeds", 1)
     if number < 1 or not 0 <= first <= 2**32 - number:
-        raise ValueError(f"{path} is damaged: its seeds are {number} from {first} on")
+        raise ValueError(f"{path} is corrupt: its seeds are {number} from {first} on")
     return options
 
 
 def read_stored(folder: Path) -> dict[str, Any]:
-    """The content of config.json, under the names of today: config, hyperparams and options.
+    """The content of config.json, under current names: config, hyperparams and options.
 
-    Raises ValueError where the folder holds no run. The environment need not be known for it.
+    Raises ValueError if the folder holds no run. The environment need not be known.
     """
     return migrated(read_json(folder / "config.json", SETUP))
 
 
 def default_settings() -> dict[str, dict[str, Any]]:
-    """The entries `config` and `hyperparams` of the defaults without a preset: the values of the
-    fields that stored settings do not have, as they are newer.
+    """The entries `config` and `hyperparams` of the defaults without a preset: the values of
+    newer fields, which stored settings lack.
     """
     return {"config": Config(preset=None).to_json(), "hyperparams": Hyperparams().scalars()}
 
 
 def stored_settings(data: Mapping[str, Any]) -> tuple[Config, Hyperparams]:
-    """Config and Hyperparams from the entries `config` and `hyperparams` of what `write_json`
-    wrote.
+    """Config and Hyperparams from the entries `config` and `hyperparams` of a file of `write_json`.
 
-    Raises ValueError for settings that are none.
+    Raises ValueError for invalid settings.
     """
     data = migrated(data)
     try:
@@ -441,10 +440,10 @@ def stored_settings(data: Mapping[str, Any]) -> tuple[Config, Hyperparams]:
 
 
 def environment(layout: Any = None) -> dict[str, Any]:
-    """All that numbers can depend on besides settings, and where they came from: versions, devices,
+    """Everything that numbers can depend on besides settings, and their origin: versions, devices,
     flags, commit.
 
-    layout: of the work over devices; None: all devices, spread in no particular way.
+    layout: of the work over devices; None: all devices, without a layout.
     """
     import jax
 
@@ -471,8 +470,8 @@ def environment(layout: Any = None) -> dict[str, Any]:
 
 
 def num_devices(folder: Path) -> int | None:
-    """The devices that the environments of the run in a folder were spread over; None: it does not
-    say, or its seeds were, whose number of devices need not divide the environments.
+    """The number of devices that the environments of the run in a folder were spread over; None:
+    not recorded, or the seeds were spread, so that it need not divide the number of environments.
     """
     path = folder / "versions.json"
     if not os.path.lexists(path):
@@ -483,8 +482,8 @@ def num_devices(folder: Path) -> int | None:
 
 
 def settings_of_jax() -> dict[str, Any]:
-    """The settings of jax that numbers can depend on, as JSON has them; None of a name that this
-    release has not.
+    """The settings of jax that numbers can depend on, as JSON has them; None for a name that
+    this release lacks.
     """
     import jax
 
@@ -495,41 +494,45 @@ def settings_of_jax() -> dict[str, Any]:
     }
 
 
-def differing(there: Any, here: Any, name: str = "") -> list[str]:
-    """Sentences on the entries in which two settings, as JSON has them, differ."""
-    if isinstance(there, Mapping) and isinstance(here, Mapping):
+def differing(stored: Any, current: Any, name: str = "") -> list[str]:
+    """Sentences on the entries in which two settings, as JSON, differ."""
+    if isinstance(stored, Mapping) and isinstance(current, Mapping):
         return [
             text
-            for key in sorted({*there, *here}, key=str)
-            for text in differing(there.get(key), here.get(key), f"{name}.{key}".removeprefix("."))
+            for key in sorted({*stored, *current}, key=str)
+            for text in differing(
+                stored.get(key), current.get(key), f"{name}.{key}".removeprefix(".")
+            )
         ]
-    return [] if there == here else [f"{name} is {shown(there)} there and {shown(here)} here"]
+    return (
+        []
+        if stored == current
+        else [f"{name} is {shown(stored)} in the stored run and {shown(current)} in this one"]
+    )
 
 
 def write_json(path: Path, data: Any, *, sync: bool = True) -> None:
-    """Strict JSON: what is not finite is written as a string ("inf") or, where it stands for
-    "none", null. sync: as of `files.replace`.
+    """Writes strict JSON: a number that is not finite is a string ("inf") or, if it stands for
+    "none", null. sync: see `files.replace`.
     """
     text = json.dumps(jsonable(data), indent=2, allow_nan=False) + "\n"
     files.replace(path, lambda file: file.write(text.encode()), sync=sync)
 
 
 def read_json(path: Path, shape: Any = dict) -> Any:
-    """Reads a file of `write_json`, of a shape as of `inputs.misfit`.
+    """Reads a file of `write_json`, of a given shape (see `inputs.misfit`).
 
-    Raises ValueError where the file is not there, is no plain file, is damaged, or holds something
-    else.
+    Raises ValueError if the file does not exist, is not a plain file, is corrupt, or holds
+    something else.
     """
     return parse_json(files.read_bytes(path), path, shape)
 
 
 def parse_json(text: bytes | str, path: Path, shape: Any = dict) -> Any:
-    """Strict JSON of a shape, as of `inputs.misfit`. path: the file it comes from, for what is
-    said.
+    """Strict JSON of a shape (see `inputs.misfit`). path: its file, for errors.
 
     Raises ValueError for a number that is not finite or does not fit into 64 bits, a name that
-    comes twice, what is nested more than `DEEPEST` times, bytes that are no UTF-8, and another
-    shape.
+    occurs twice, nesting deeper than `DEEPEST`, bytes that are not UTF-8, and another shape.
     """
     try:
         data = json.loads(
@@ -540,9 +543,9 @@ def parse_json(text: bytes | str, path: Path, shape: Any = dict) -> Any:
             parse_int=_countable,
         )
     except (ValueError, RecursionError):
-        raise ValueError(f"{path} is damaged: it holds no strict JSON") from None
+        raise ValueError(f"{path} is corrupt: it holds no strict JSON") from None
     if _depth(data) > DEEPEST:
-        raise ValueError(f"{path} is damaged: it is nested more than {DEEPEST} times")
+        raise ValueError(f"{path} is corrupt: it is nested more than {DEEPEST} times")
     if found := misfit(data, shape):
         raise ValueError(f"{path} does not hold what was expected: {found}")
     return data
@@ -578,7 +581,7 @@ def _depth(data: Any) -> int:
 
 
 def jsonable(data: Any) -> Any:
-    """The data as strict JSON can hold it."""
+    """The data as strict JSON can represent it."""
     if isinstance(data, Mapping):
         return {str(name): jsonable(value) for name, value in data.items()}
     if isinstance(data, list | tuple):
@@ -591,8 +594,8 @@ def jsonable(data: Any) -> Any:
 
 
 def _versions() -> dict[str, str]:
-    """The versions of the packages that are installed; the distribution of this one has another
-    name than the package.
+    """The versions of the installed packages; the distribution of this one is named differently
+    from the package.
     """
     versions = {"pg": __version__}
     for name in PACKAGES:
@@ -604,8 +607,8 @@ def _versions() -> dict[str, str]:
 def _checkout(file: Path) -> dict[str, Any]:
     """The commit of the checkout that a file is tracked in, and whether that has changes.
 
-    None and False for a file of an installed package, whose environment may lie in the checkout of
-    another project.
+    None and False for a file of an installed package, whose environment may be inside the checkout
+    of another project.
     """
     if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
         return {"git_commit": None, "git_dirty": False}
@@ -616,7 +619,7 @@ def _checkout(file: Path) -> dict[str, Any]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """The answer of git in a folder; None outside of a checkout, and where it refuses."""
+    """The answer of git in a folder; None outside of a checkout, and if git refuses."""
     try:
         done = subprocess.run(
             ["git", *arguments],
@@ -632,8 +635,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def _instructions() -> str:
-    """The widest vector instructions of the processor, by which sums are ordered; "" where that is
-    not known.
+    """The widest vector instructions of the processor, which determine the order of sums; "" if
+    unknown.
     """
     with contextlib.suppress(OSError):
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()

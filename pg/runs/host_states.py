@@ -1,8 +1,9 @@
-"""The environments of runs that live outside of their checkpoints, in Python or in another process.
+"""Environments whose state is outside of checkpoints, in Python or in another process.
 
-A checkpoint holds arrays. Of an environment in Python it has the history of the episode (`promise`
-says so at the start), from which runs that go on bring the environment back; or, where that
-cannot be, begin a new episode. So do single runs and the runs of sweeps and searches.
+A checkpoint holds arrays. For an environment in Python it holds the history of the episode
+(`promise` announces this at the start), from which a resumed run restores the environment, or, if
+that is impossible, begins a new episode. This holds for single runs and the runs of sweeps and
+searches.
 """
 
 import contextlib
@@ -21,22 +22,22 @@ from pg.runs.checkpoints import Restored
 from pg.runs.waiting import said_after
 from pg.train import make_learner, training_keys
 
-PATIENCE = 10.0  # seconds in which environments are closed without a word; of workers it is 5
+PATIENCE = 10.0  # seconds after which closing environments is reported; 5 for workers
 
 
 def promise(config: Config) -> str:
-    """A sentence on what a run that is resumed does with its unfinished episodes; "" where all of
-    their state is in the checkpoint.
+    """A sentence on the unfinished episodes of a resumed run; "" if all of their state is in the
+    checkpoint.
     """
-    if config.collect == "episodes":  # every batch begins anew
+    if config.collect == "episodes":  # every batch begins with new episodes
         return ""
     env = _hosted(config)
     return "" if env is None else str(env.promise)
 
 
 def _hosted(config: Config) -> Any:
-    """The environment where it is one of the host's (`pg.envs.adapters.hosted`), or a wrapper of
-    such a one; else None.
+    """The environment if it is a host environment (`pg.envs.adapters.hosted`) or a wrapper of one;
+    else None.
     """
     env = environment_of(config.env)
     return env if hasattr(env, "bring_back") else None
@@ -48,16 +49,16 @@ def promises(configs: Iterable[Config]) -> list[str]:
 
 
 def about(configs: Iterable[Config]) -> dict[str, str]:
-    """The promises as an entry of `versions.json`; {} where there is none."""
+    """The promises as an entry of `versions.json`; {} if there are none."""
     sentences = promises(configs)
     return {"environments": "; ".join(sentences)} if sentences else {}
 
 
 @contextlib.contextmanager
 def closing(configs: Iterable[Config]) -> Iterator[None]:
-    """At its end, also by an error or a signal, closes the environments of these settings, with
-    their worker processes, and says so where that takes long. The first signal meanwhile raises
-    Interrupted once all are closed, unless another error is on its way.
+    """On exit, also by an error or a signal, closes the environments of these settings and their
+    worker processes, and reports if that takes long. A signal in the meantime raises Interrupted
+    once all are closed, unless another error is being raised.
     """
     try:
         yield
@@ -81,18 +82,18 @@ def closing(configs: Iterable[Config]) -> Iterator[None]:
 def taken_up(
     config: Config, hyperparams: Hyperparams, found: Restored, keys: jax.Array
 ) -> Restored:
-    """The runs with their environments where they were, or at the beginning of new episodes.
+    """The runs with their environments restored, or at the beginning of new episodes.
 
     Args:
         config: The static settings.
         hyperparams: The others, leaves [n] or scalars.
         found: The runs so far, as a checkpoint has them.
-        keys: The training keys of as many runs as go on, [n]; further runs than there were are
+        keys: The training keys of the runs that continue, [n]; runs beyond the stored ones are
             copies of the last.
 
     Returns:
-        The runs, where environments are taken up n of them; episodes that could not be taken up
-        again are among what has changed.
+        The runs, n of them if environments are restored; episodes that could not be restored are
+        listed in `changed`.
     """
     env = _hosted(config)
     if config.collect == "episodes" or env is None:
@@ -103,14 +104,14 @@ def taken_up(
         rollout = env.bring_back(states.rollout)
     except HostError as error:
         rollout = _begun_anew(config, hyperparams, partial.updates, keys)
-        changed = [*changed, f"unfinished episodes were begun anew: {error}"]
+        changed = [*changed, f"unfinished episodes were restarted: {error}"]
     partial = partial._replace(states=states._replace(rollout=rollout))
     return found._replace(partial=partial, changed=changed)
 
 
 @faults_in_one_sentence()
 def _begun_anew(config: Config, hyperparams: Hyperparams, updates: int, keys: jax.Array) -> Any:
-    """The states of new episodes, leaves [n, ...]; after another update they are others."""
+    """The states of new episodes, leaves [n, ...]; they differ from update to update."""
     h = execution.broadcast(hyperparams, len(keys))
     config = execution.bounded(config, h.env_params)
 

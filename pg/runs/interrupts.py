@@ -1,12 +1,12 @@
-"""Signals that ask a run to end: noted while work is in progress, and obeyed where nothing is lost
+"""Signals that ask a run to end: noted while work is in progress, and obeyed once nothing is lost
 by it.
 
-SIGINT is Ctrl-C; SIGTERM is what a machine that is taken away sends; SIGUSR1 is what SLURM is
-usually told to send before the time is up. After the second signal a process ends at once.
+SIGINT is Ctrl-C; SIGTERM is sent when a machine is reclaimed; SIGUSR1 is usually configured in
+SLURM as a warning before the time limit. After the second signal a process ends at once.
 
-Python handles a signal between two of its own instructions, and a compiler in C++ executes none of
-them for as long as it works. So a thread watches too: it says at once that a signal was noted, and
-obeys a second one.
+Python handles a signal between two bytecode instructions, and a compiler in C++ executes none of
+them while it works. So a thread watches too: it reports at once that a signal was noted, and obeys
+a second one.
 """
 
 import contextlib
@@ -35,17 +35,17 @@ _say: Callable[[str], object] = lambda work: None  # noqa: E731 - replaced by `l
 
 
 class Caught:
-    """The first signal that came, if one did."""
+    """The first signal received, if any."""
 
     signum: int | None = None
 
 
 def listen(say: Callable[[str], object] = lambda work: None) -> bool:
-    """From now on every one of the signals raises Interrupted, as Ctrl-C raises KeyboardInterrupt
-    by itself.
+    """From now on each of the signals raises Interrupted, as Ctrl-C by default raises
+    KeyboardInterrupt.
 
-    say: called, by another thread, once a signal is noted, with the work that is still to be
-    finished. False, and nothing is changed, in a thread that cannot handle signals.
+    say: called from another thread when a signal is noted, with the work that is still to be
+    finished. Returns False, and changes nothing, in a thread that cannot handle signals.
     """
     global _say
     if threading.current_thread() is not threading.main_thread():
@@ -59,11 +59,11 @@ def listen(say: Callable[[str], object] = lambda work: None) -> bool:
 
 @contextlib.contextmanager
 def deferred(work: str = "the work in progress") -> Iterator[Caught]:
-    """Within it the first signal is only noted, and a second one ends the process; afterwards all
-    is as before.
+    """Within the context the first signal is only noted, and a second one ends the process;
+    afterwards the handlers are as before.
 
     Signals that this process does not listen to are left alone. In a thread that cannot handle
-    signals, nothing is noted. work: what goes on within it, for people.
+    signals, nothing is noted. work: its name in messages.
     """
     caught = Caught()
     if threading.current_thread() is not threading.main_thread():
@@ -87,11 +87,11 @@ def deferred(work: str = "the work in progress") -> Iterator[Caught]:
 
 @contextlib.contextmanager
 def held(work: str = "the work in progress") -> Iterator[None]:
-    """Within it the first signal is only noted; afterwards it raises Interrupted. work: as of
-    `deferred`.
+    """Within the context the first signal is only noted; afterwards it raises Interrupted. work:
+    see `deferred`.
 
-    For libraries in C++ while they load, and for the compiler, which calls Python back: raised in
-    there, it becomes an ImportError, or ends the process by a crash.
+    For C++ libraries while they load, and for the compiler, which calls back into Python: an
+    exception raised inside becomes an ImportError, or crashes the process.
     """
     with deferred(work) as caught:
         yield
@@ -101,7 +101,9 @@ def held(work: str = "the work in progress") -> Iterator[None]:
 
 @contextlib.contextmanager
 def _watched(signums: Collection[int], work: str) -> Iterator[None]:
-    """Within it a thread hears of signals as they come, whatever the main thread is doing."""
+    """Within the context a thread receives signals as they come, whatever the main thread is
+    doing.
+    """
     ours, pythons = socket.socketpair()
     pythons.setblocking(False)  # as `set_wakeup_fd` asks
     before = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
@@ -109,14 +111,14 @@ def _watched(signums: Collection[int], work: str) -> Iterator[None]:
     def watch() -> None:
         heard = 0
         while number := ours.recv(1):
-            if before >= 0:  # who listened before goes on to hear of them
+            if before >= 0:  # the previous listener still receives them
                 with contextlib.suppress(OSError):
                     os.write(before, number)
             if number[0] not in signums:
                 continue
             heard += 1
             if heard > 1:
-                os._exit(128 + number[0])  # the code that shells have for the end by a signal
+                os._exit(128 + number[0])  # the exit code that shells use for a signal
             _say(work)
 
     watching = threading.Thread(target=watch, daemon=True)
@@ -135,7 +137,7 @@ def _raise(signum: int, frame: FrameType | None) -> None:
 
 
 def _again(lost: "sys.UnraisableHookArgs") -> None:
-    """Sends the signal again where what it raised was lost, as it is in a finalizer."""
+    """Sends the signal again if its exception was lost, as in a finalizer."""
     if isinstance(lost.exc_value, Interrupted):
         timer = threading.Timer(0.05, os.kill, (os.getpid(), lost.exc_value.signum))
         timer.daemon = True

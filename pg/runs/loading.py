@@ -1,7 +1,7 @@
 """Runs of every kind by their paths: folders of runs, of sweeps and of benchmarks, at once.
 
-`load` makes one table of their metrics, `find` the runs themselves, those of one setting together.
-Imports neither jax nor gymnax, as `results`.
+`load` makes one table of their metrics; `find` gives the runs themselves, grouped by settings. Like
+`results`, it imports neither jax nor gymnax.
 """
 
 import glob
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 ENV_PARAM = "env_params."  # before the name of a parameter of the environment
-_INFINITE = {"inf": float("inf"), "-inf": float("-inf")}  # as strict JSON has them
-_UNITED = "permissive"  # columns of several tables: int32 and int64 are one, what lacks is null
+_INFINITE = {"inf": float("inf"), "-inf": float("-inf")}  # as in strict JSON
+_UNITED = "permissive"  # unifies int32 and int64; missing values are null
 
 
 class Runs(NamedTuple):
@@ -31,17 +31,19 @@ class Runs(NamedTuple):
 
     folder: Path  # of the run, or of the sweep
     configuration: int | None  # its number in the sweep
-    settings: dict[str, Any]  # by name, as of `flat_settings`
+    settings: dict[str, Any]  # by name, as in `flat_settings`
     seeds: list[int]
     metrics: dict[str, np.ndarray]  # [seeds, updates] each
     # mean return of each final evaluation, by how actions are chosen, "sampled" or "greedy":
     # [seeds], NaN of a seed that diverged; {} of runs that have not finished
     scores: dict[str, np.ndarray]
-    is_fresh: bool = False  # of a sweep's best configuration, which had no part in the choice
+    is_fresh: bool = (
+        False  # fresh seeds of a sweep's best configuration, which were not used to select it
+    )
 
     @property
     def name(self) -> str:
-        """The folder, and of a sweep the number of the configuration."""
+        """The folder, and for a sweep the number of the configuration."""
         number = "" if self.configuration is None else f"#{self.configuration}"
         return f"{self.folder}{number}"
 
@@ -62,13 +64,13 @@ def load(
 
     Args:
         paths: of folders as `find` takes them, or one path.
-        columns: settings and metrics that are wanted besides the labels; None: all.
+        columns: settings and metrics to include besides the labels; None: all.
 
     Returns:
-        The labels `run` (its folder), `configuration` (its number, where a sweep is among them),
+        The labels `run` (its folder), `configuration` (its number, if a sweep is among them),
         `seed`, `update` and `total_env_steps`; then the settings, by the names of Config and
         Hyperparams, parameters of the environment as `env_params.NAME`; then the metrics. Null
-        where a run lacks a setting or a metric.
+        if a run lacks a setting or a metric.
 
     Raises:
         ValueError: as `find` does; there are no metrics; or there is no such column.
@@ -110,19 +112,19 @@ def find(paths: str | Path | Iterable[str | Path]) -> Found:
     Args:
         paths: each a folder of a run, a sweep (every configuration whose seeds are finished, on
             the seeds of the sweep), a search (each of its rungs or batches is a sweep), a folder
-            above such folders, as of a benchmark, or a glob of these. One path need not be in a
-            list.
+            above such folders, such as a benchmark's, or a glob of these. A single path need not be
+            in a list.
 
     Raises:
-        ValueError: a path leads nowhere, a glob to no run, or a file is damaged.
+        ValueError: a path does not exist, a glob matches no run, or a file is corrupt.
     """
     listed = [paths] if isinstance(paths, str | Path) else list(paths)
-    places: dict[Path, Path] = {}  # by what it resolves to, so that each counts once
+    places: dict[Path, Path] = {}  # resolved, so that each counts once
     for path in listed:
         for place in _places(Path(path).expanduser()):
             places.setdefault(place.resolve(), place)
     if not places:
-        raise ValueError("there are no runs without a path: give the folders of runs or of sweeps")
+        raise ValueError("no path was given: give the folders of runs or of sweeps")
     runs, empty = [], []
     for place in places.values():
         if _is_sweep(place):
@@ -136,11 +138,11 @@ def find(paths: str | Path | Iterable[str | Path]) -> Found:
 
 def flat_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run by name, plain values: those of Config, of Hyperparams,
-    `env_params.NAME`, and of a part of the user's own its digest, as `estimator_code`, as of
-    parameters that it starts with; lists as texts, "64 64".
+    `env_params.NAME`, and the digest of a custom part, as `estimator_code`, and of initial
+    parameters; lists as strings, "64 64".
 
-    stored: config, hyperparams and what else there is, as of `folders.read_stored`; fields that
-    are newer than it count as default.
+    stored: config, hyperparams and the other entries, as in `folders.read_stored`; newer fields
+    have their defaults.
     """
     defaults = folders.default_settings()
     config = {**defaults["config"], **stored["config"]}
@@ -153,7 +155,7 @@ def flat_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
         settings[f"{field}_code"] = code.digest(part)[: code.SHORT]
     for field in STORED:
         settings[field] = settings[field] and settings[field][: code.SHORT]
-    # a run that ends at a return is no run of a fixed length
+    # a run that ends at a return has no fixed length
     if (target := stored.get("options", {}).get("stop_at_return")) is not None:
         settings["stop_at_return"] = target
     settings |= {f"{ENV_PARAM}{name}": value for name, value in dict(env_params).items()}
@@ -161,8 +163,8 @@ def flat_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parts_of(stored: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The parts of the user's own with their fields: of a run by field, of a sweep a list of those
-    of all configurations, of which these settings name theirs.
+    """The custom parts with their fields: for a run by field; for a sweep a list of those of all
+    configurations, from which these settings select theirs.
     """
     parts = stored.get("parts", {})
     if isinstance(parts, Mapping):
@@ -174,7 +176,7 @@ def _parts_of(stored: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
 
 
 def _places(path: Path) -> list[Path]:
-    """The folders of runs and of sweeps that a path stands for. Raises ValueError where there are
+    """The folders of runs and of sweeps that a path stands for. Raises ValueError if there are
     none.
     """
     if not path.exists() and glob.has_magic(str(path)):
@@ -189,19 +191,19 @@ def _places(path: Path) -> list[Path]:
             f"there is no folder {path}: give the one that pg train or pg sweep has printed"
         )
     places = _below(path) if path.is_dir() else []
-    # what it is instead of a run is said there
+    # its error says what the folder is instead of a run
     return places or [folders.run_folder(path)]
 
 
 def _below(folder: Path) -> list[Path]:
-    """The folder itself, where it holds a run or a sweep, or those below it that do."""
+    """The folder itself, if it holds a run or a sweep, or those below it that do."""
     if _is_sweep(folder) or os.path.lexists(folder / "config.json"):
         return [folder]
     places = []
     for above, names, inside in os.walk(folder):
-        if "search.json" in inside and "best" in names:  # as of a sweep
+        if "search.json" in inside and "best" in names:  # a sweep's
             names.remove("best")
-        # versions.json too, as other programs have a config.json
+        # versions.json too, as other programs also write a config.json
         if "sweep.json" in inside or {"config.json", "versions.json"} <= set(inside):
             places.append(Path(above))
             names.clear()
@@ -248,7 +250,7 @@ def _with_values(stored: Mapping[str, Any], values: Mapping[str, Any]) -> dict[s
     env_params = dict(config.get("env_params", {}))
     for name, value in values.items():
         if name in Config.__dataclass_fields__:
-            # a part of the user's own goes by its name, as that of a run does
+            # a custom part is represented by its name, as for a run
             config[name] = value.rpartition(":")[2] if own_files.is_reference(value) else value
         elif name in Hyperparams._fields:
             hyperparams[name] = value
@@ -264,7 +266,7 @@ def _plain(value: Any) -> Any:
 
 
 def _settings(runs: Iterable[Runs]) -> dict[str, list[Any]]:
-    """The values of each setting that any of the runs has."""
+    """The values of each setting that occurs in any of the runs."""
     values: dict[str, list[Any]] = {}
     for one in runs:
         for name, value in one.settings.items():
@@ -273,7 +275,7 @@ def _settings(runs: Iterable[Runs]) -> dict[str, list[Any]]:
 
 
 def _as_kind(value: Any, kind: Any) -> Any:
-    """The value in a column of a type; a text in one that holds values of several."""
+    """The value for a column of a type; a string in a column of mixed types."""
     import pyarrow
 
     return str(value) if value is not None and kind == pyarrow.string() else value

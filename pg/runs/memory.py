@@ -1,6 +1,4 @@
-"""Memory: how much there is, and how much a process has taken. Imports jax only when asked of
-devices.
-"""
+"""Memory: the amount available, and the amount used by a process. Imports jax only for devices."""
 
 import contextlib
 import dataclasses
@@ -28,17 +26,16 @@ UNITS = {
     "GI": 2**30,
     "TI": 2**40,
 }
-# A process's memory on a CPU over the compiler's account of its programs, with a margin: 1.24 were
-# seen, of 4 micro-batches of 25,000 environments of CartPole.
+# Ratio of a process's memory on a CPU to the compiler's account of its programs, with a margin:
+# 1.24 was measured with 4 micro-batches of 25,000 environments of CartPole.
 OVER_ACCOUNT = 1.3
-SHARE = 0.8  # of what is free; the rest is for the compiler, the host's copies, and other people
-# bytes of a step besides its observation, at least: action, log-probability, reward, ends
+SHARE = 0.8  # of the free memory; the rest is for the compiler, host copies, others
+# minimum bytes of a step besides its observation: action, log-probability, reward, ends
 _ROW = 16
-# bytes of a step that is kept without its observation, where parts of a batch are compared: the
-# same without the action, and its time
+# bytes of a step that is stored without its observation, when parts of a batch are compared: the
+# same without the action, plus its time
 _COMPARED = 16
-# Where a container or a batch system says how much this process may have, and how much of it is
-# taken.
+# Files in which a container or a batch system states this process's limit and use.
 _LIMITS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -46,8 +43,8 @@ _LIMITS = (
 
 
 def number_of_bytes(text: str) -> int:
-    """The bytes of a size such as 4GiB, 500 MB or 1e9. Raises ValueError for what is none, or not
-    above 0.
+    """The bytes of a size such as 4GiB, 500 MB or 1e9. Raises ValueError for anything else, and
+    for sizes that are not above 0.
     """
     found = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([kmgt]i?)?b?\s*", text, re.IGNORECASE)
     try:
@@ -60,7 +57,7 @@ def number_of_bytes(text: str) -> int:
 
 
 def readable(size: float) -> str:
-    """A size for people: 3.2 GiB."""
+    """A readable size: 3.2 GiB."""
     for unit in ("B", "KiB", "MiB"):
         if abs(size) < 1024:
             return f"{size:.3g} {unit}"
@@ -69,28 +66,28 @@ def readable(size: float) -> str:
 
 
 def resident() -> int:
-    """Bytes of host memory that this process has now."""
+    """Bytes of host memory that this process uses now."""
     import psutil
 
     return psutil.Process().memory_info().rss
 
 
 def peak() -> int:
-    """The most bytes of host memory that this process has had."""
+    """The peak of host memory that this process has used, in bytes."""
     import resource
     import sys
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if sys.platform == "darwin" else 1024
     )
-    return max(most, resident())  # which the system counts in another way, some pages apart
+    return max(most, resident())  # which the system counts differently, by some pages
 
 
 def for_programs(num_devices: int, limit: int | None = None) -> int:
-    """Bytes that programs may take on so many local devices together; those of a CPU share them.
+    """Bytes that programs may use on this many local devices together; those of a CPU share them.
 
-    limit: the most that this process may have, what it has taken by now included; on an
-    accelerator, that a device may. None: a share of what is free.
+    limit: the most that this process may use, including its present use; on an accelerator, the
+    most per device. None: a share of the free memory.
     """
     import jax
 
@@ -102,21 +99,21 @@ def for_programs(num_devices: int, limit: int | None = None) -> int:
 
 
 def over_account() -> float:
-    """The memory of programs over the compiler's account of them."""
+    """The ratio of the programs' memory to the compiler's account of them."""
     import jax
 
     return 1.0 if jax.local_devices()[0].memory_stats() else OVER_ACCOUNT
 
 
 def budget_of(layout: "Layout", budget: int | None = None) -> int:
-    """Bytes that programs may take on the devices of a layout that this process has, together.
+    """Bytes that programs may use on this process's devices of a layout, together.
 
-    They are agreed on by all processes, as each has a part of every program; in whole KiB, for a
-    number that fits.
+    All processes agree on them, as each has a part of every program; in whole KiB, so that the
+    number fits into 32 bits.
 
     Args:
         layout: The devices that compute.
-        budget: Bytes that are given; None: what is free.
+        budget: The given bytes; None: the free memory.
     """
     from pg.fast import devices
 
@@ -130,26 +127,26 @@ def check(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: 
     Args:
         config: of the runs.
         env: the environment, however many copies.
-        state: the shapes of a run's state, as of `jax.eval_shape`.
+        state: the shapes of a run's state, as in `jax.eval_shape`.
         num_seeds: vmapped runs, in all processes of the job.
         num_episodes: of the evaluation.
 
-    What is counted is the least that any way to compute it takes: the state, a batch in bytes, the
-    order of minibatches, and the episodes of the evaluation.
+    Counted is the minimum that any way to compute it needs: the state, a batch in bytes, the order
+    of minibatches, and the episodes of the evaluation.
     """
     need = least(config, env, state, num_seeds, num_episodes)
     if need > (total := _total()):
         raise ValueError(
             f"memory: at least {readable(need)} for {numerals.counted(num_seeds, 'seed')} of "
-            f"num_envs={config.num_envs}, and there are {readable(total)}: {_less(config)}"
+            f"num_envs={config.num_envs}, but only {readable(total)} available: {_less(config)}"
         )
 
 
 def check_programs(config: Config, num_bytes: int) -> None:
-    """Raises ValueError for compiled programs that need more memory of a CPU than is free, before
-    they run: the system would end the process. An accelerator says so itself.
+    """Raises ValueError for compiled programs that need more host memory on a CPU than is free,
+    before they run: the system would kill the process. An accelerator reports it itself.
 
-    num_bytes: what they need by the compiler's account, on all local devices.
+    num_bytes: their need by the compiler's account, on all local devices.
     """
     import jax
     import psutil
@@ -158,21 +155,21 @@ def check_programs(config: Config, num_bytes: int) -> None:
         return
     if num_bytes > (left := free() + psutil.swap_memory().free):
         raise ValueError(
-            f"memory: the programs need {readable(num_bytes)} by the compiler's account, and "
+            f"memory: the programs need {readable(num_bytes)} by the compiler's account, but only "
             f"{readable(left)} are free: {_less(config)}"
         )
 
 
 def _less(config: Config) -> str:
-    """The settings by which runs need less memory."""
+    """The settings that reduce the memory of runs."""
     in_parts = ""
     if _takes_more_parts(config):
-        in_parts = ", or more micro_batches, by which a batch is taken in parts"
+        in_parts = ", or more micro_batches, which split a batch"
     return f"fewer seeds, environments, steps, epochs or eval_episodes{in_parts}"
 
 
 def _takes_more_parts(config: Config) -> bool:
-    """True for settings whose batch may be taken in more micro-batches than it is."""
+    """True for settings whose batch can be split into more micro-batches."""
     if config.micro_batches in ("auto", micro_batches(config)[-1]):
         return False
     try:
@@ -183,7 +180,7 @@ def _takes_more_parts(config: Config) -> bool:
 
 
 def least(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: int = 0) -> float:
-    """The bytes that runs take at least, of those of one process; arguments as of `check`."""
+    """The minimum bytes of the runs of one process; arguments as in `check`."""
     import jax
 
     from pg.train import TrainState
@@ -203,7 +200,7 @@ def least(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: 
         batch += config.num_envs * (starts * env.obs_size + of_gradient)
     if config.optimizer in RESAMPLING:
         batch *= 2
-    # What minibatches are drawn from: environments, or the steps of all of them.
+    # The items of minibatches: environments, or the steps of all of them.
     things = config.num_envs * (1 if config.minibatch_size is None else config.num_steps)
     orders = 4 * config.num_epochs * things if config.steps_per_update > 1 else 0
     held = _size(state)
@@ -212,9 +209,9 @@ def least(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: 
 
 
 def micro_batches(config: Config, num_devices: int = 1) -> tuple[int, ...]:
-    """The numbers of micro-batches that a batch can be taken in, in order.
+    """The numbers of micro-batches that a batch can be split into, in order.
 
-    num_devices: those that the environments of each part are spread over.
+    num_devices: those over which the environments of each part are spread.
     """
     groups = config.num_envs // config.group_size
     small = [number for number in range(1, math.isqrt(groups) + 1) if groups % number == 0]
@@ -236,7 +233,7 @@ def _size(tree: Any) -> int:
 
 
 def _total() -> int:
-    """Bytes of the local devices together, or of the host, or of the container where that has
+    """Bytes of the local devices together, or of the host, or of the container if that has
     fewer.
     """
     import jax
@@ -253,7 +250,7 @@ def _total() -> int:
 
 
 def free() -> int:
-    """Free bytes of the host, or of the container where that has fewer."""
+    """Free bytes of the host, or of the container if that has fewer."""
     import psutil
 
     left = psutil.virtual_memory().available

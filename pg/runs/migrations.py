@@ -1,7 +1,7 @@
-"""Migrations of what was stored under former names, so that old folders still load.
+"""Migrations of stored data with former names, so that old folders still load.
 
-A setting whose name changes, and an array that is new, get a row here, and `tests/data` a folder
-that was written before.
+A setting whose name changes, and a new array, get a row here, and `tests/data` a folder that was
+written before.
 """
 
 import math
@@ -20,14 +20,14 @@ RENAMED: dict[str, dict[str, str]] = {
 # Names of settings that a sweep varies.
 _VARIED = {**RENAMED["config"], **RENAMED["hyperparams"]}
 
-# Arrays that training has carried since, with the values that they start from.
+# Arrays added to the training state since, with their initial values.
 ADDED = {"normaliser/extremes/0": math.inf, "normaliser/extremes/1": -math.inf}
 # The trees whose leaves are stored, in files of parameters.
 _TREES = ("params", "normaliser")
-# A step of a path as format 1 of checkpoints wrote it: .name, ['key'] or [0].
+# A step of a path in format 1 of checkpoints: .name, ['key'] or [0].
 _STEP = re.compile(r"\.(\w+)|\['([^']*)'\]|\[(?:<flat index )?(\d+)>?\]")
 
-# Columns of tables that have another name now: of a sweep's, and of the leaderboard's.
+# Renamed columns, of a sweep's tables and of the leaderboard's.
 _LEADERBOARD = {"subject": "problem", "stage": "snapshot"}
 COLUMNS: dict[str, dict[str, str]] = {
     "sweep": {**_VARIED, "setting": "configuration"},
@@ -43,16 +43,16 @@ COLUMNS: dict[str, dict[str, str]] = {
     "cosines.csv": {**_LEADERBOARD, "low": "cosine_low", "high": "cosine_high"},
 }
 
-# Files that have another name now.
+# Renamed files.
 FILES = {"snapshots.json": "stages.json"}
 
 
 def migrated(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored settings under the names of today.
+    """Stored settings under their current names.
 
     Args:
-        settings: the entries `config` and `hyperparams`, and of a sweep `table`, as JSON has them;
-            others are kept as they are.
+        settings: the entries `config` and `hyperparams`, and of a sweep `table`, as JSON; others
+            are kept as they are.
     """
     new = dict(settings)
     for part, names in {**RENAMED, "table": _VARIED}.items():
@@ -63,13 +63,13 @@ def migrated(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def existing(path: Path) -> Path:
-    """The path of a file, or of the one with its former name if that is the only one there."""
+    """The path of a file, or of the one with its former name if only that exists."""
     former = path.with_name(FILES.get(path.name, path.name))
     return former if former.exists() and not path.exists() else path
 
 
 def leaf_name(stored: str) -> str:
-    """The name of today of a stored array: its path in the state of training.
+    """The current name of a stored array: its path in the training state.
 
     Checkpoints of format 1 wrote `.params.policy['params']['head']`, and files of parameters
     `policy/params/head`, for `params/policy/params/head`.
@@ -81,15 +81,15 @@ def leaf_name(stored: str) -> str:
 
 
 def is_added(name: str) -> bool:
-    """True for an array that files of before do not have; name: as of `leaf_name`."""
+    """True for an array that older files do not have; name: see `leaf_name`."""
     return name in ADDED
 
 
 def added(name: str, leaf: Any, runs: tuple[int, ...]) -> np.ndarray:
-    """The array [*runs, ...] that a file of before does not have, as training starts it.
+    """The initial value of an array [*runs, ...] that an older file does not have.
 
     Args:
-        name: of the array, for which `is_added`.
+        name: of the array, for which `is_added` is true.
         leaf: shape and type of the array of one run.
         runs: the axes of the runs in the file.
     """

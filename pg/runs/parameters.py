@@ -1,11 +1,11 @@
-"""Parameters in a run's folder, and the way back into a tree.
+"""Parameters in a run's folder, and reading them back into a tree.
 
     params.safetensors   final parameters and running statistics, without pickle
-    best.safetensors     those with the best evaluation while it trained, where there was any
+    best.safetensors     those with the best evaluation during training, if there was any
 
-A leaf is named by its path in the state of training, as in a checkpoint:
-`params/policy/params/torso/Dense_0/kernel`, `normaliser/obs/mean`. With several seeds every leaf
-has an axis of seeds in front.
+A leaf is named by its path in the training state, as in a checkpoint:
+`params/policy/params/torso/Dense_0/kernel`, `normaliser/obs/mean`. With several seeds every
+leaf has a leading axis of seeds.
 """
 
 import math
@@ -28,7 +28,7 @@ LAST, BEST = "params.safetensors", folders.BEST
 
 
 def write_params(folder: Path, params: Any, normaliser: Any = (), *, name: str = LAST) -> None:
-    """params.safetensors: final parameters and running statistics.
+    """Writes params.safetensors: final parameters and running statistics.
 
     Args:
         folder: the folder of the run.
@@ -45,15 +45,15 @@ def write_params(folder: Path, params: Any, normaliser: Any = (), *, name: str =
 def leaves(params: Any, normaliser: Any = ()) -> dict[str, np.ndarray]:
     """The arrays that `write_params` writes, by name."""
     named = named_leaves({"params": params, "normaliser": normaliser})
-    # np.ascontiguousarray would make a vector of a number
+    # np.ascontiguousarray would turn a scalar into a vector
     return {name: np.asarray(leaf, order="C") for name, leaf in named.items()}
 
 
 def read_params(folder: Path, like: Any) -> Any:
     """The parameters of a run, in the tree of `like` (arrays or `jax.eval_shape`'s).
 
-    With several seeds every leaf has a first axis. Raises ValueError naming the leaf where file and
-    tree differ, and where observations were standardised: such parameters act otherwise without the
+    With several seeds every leaf has a first axis. Raises ValueError naming the leaf if file and
+    tree differ, and if observations were standardised: such parameters act differently without the
     statistics.
     """
     return _in_tree(read_leaves(folder, like), like)
@@ -66,12 +66,12 @@ def read_state(
 
     Args:
         folder: the folder of the run.
-        params: the tree of the parameters, as of `read_params`.
+        params: the tree of the parameters, as in `read_params`.
         normaliser: the tree of the statistics.
-        best: those with the best evaluation while it trained, instead of the last ones.
+        best: those with the best evaluation during training, instead of the last ones.
 
     Raises:
-        ValueError: as `read_params` does, but for standardised observations.
+        ValueError: as `read_params` does, except for standardised observations.
     """
     return _read_trees(folder, params, normaliser, best=best)
 
@@ -83,9 +83,9 @@ def read_policy(
 
     Args:
         folder: the folder of the run.
-        policy: the tree of the policy's parameters, as of `read_params`.
+        policy: the tree of the policy's parameters, as in `read_params`.
         normaliser: the tree of the statistics.
-        best: as of `read_state`.
+        best: see `read_state`.
 
     Raises:
         ValueError: as `read_state` does.
@@ -98,7 +98,7 @@ def read_policy(
 def _read_trees(
     folder: Path, params: Any, normaliser: Any, *, best: bool, without: str = ""
 ) -> tuple[Any, Any]:
-    """Parameters and running statistics in their trees; arguments as of `read_state` and
+    """Parameters and running statistics in their trees; arguments as in `read_state` and
     `read_leaves`.
     """
     if best:
@@ -117,15 +117,15 @@ def read_leaves(
 
     Args:
         folder: the folder of the run.
-        like: the tree of the parameters, as of `read_params`.
-        normaliser: the tree of the running statistics; None: they are not wanted, and observations
-            not standardised.
+        like: the tree of the parameters, as in `read_params`.
+        normaliser: the tree of the running statistics; None: they are not read, and observations
+            must not be standardised.
         which: name of the file, `LAST` or `BEST`.
-        without: the beginning of the names of arrays that are not wanted.
+        without: the prefix of the names of arrays to leave out.
 
     Raises:
-        ValueError: the file is missing or damaged, or has other arrays, which is found before one
-        is read.
+        ValueError: the file is missing or corrupt, or has other arrays, which is checked before any
+            is read.
     """
     import safetensors
 
@@ -160,27 +160,27 @@ def read_leaves(
                 arrays[name] = added(name, leaf, runs) if is_new else file.get_tensor(stored[name])
             return arrays
     except (OSError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{path} is missing or damaged: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{path} is missing or corrupt: {str(error).splitlines()[0]}") from None
 
 
 def stored_type(dtype: Any) -> str:
-    """The name that safetensors has for a type."""
+    """The name of a type in safetensors."""
     names = {"bool": "BOOL", "bfloat16": "BF16"}
     return names.get(str(dtype), f"{dtype.kind.upper()}{8 * dtype.itemsize}")
 
 
 def described(kind: str, shape: Sequence[int]) -> str:
-    """An array by its type, as safetensors has it, and its shape."""
+    """The description of an array: its type, as safetensors names it, and shape."""
     return f"{kind}[{','.join(map(str, shape))}]"
 
 
 def check_precision(place: object, kind: str, like: Any) -> None:
-    """Raises ValueError for numbers of 32 bits where 64 are expected, or the other way round: a
-    setting of jax.
+    """Raises ValueError for numbers of 32 bits where 64 are expected, or the reverse: a setting of
+    jax.
 
     Args:
-        place: where the array stands, for what is said.
-        kind: its type, as safetensors has it.
+        place: the place of the array, for errors.
+        kind: its type, as safetensors names it.
         like: an array of the expected type.
     """
     expected = stored_type(like.dtype)
@@ -188,12 +188,13 @@ def check_precision(place: object, kind: str, like: Any) -> None:
         there = int(kind.endswith("64"))
         raise ValueError(
             f"{place} holds numbers of {kind[1:]} bits, as it was written with "
-            f"JAX_ENABLE_X64={there}, and here they have {expected[1:]}: set JAX_ENABLE_X64={there}"
+            f"JAX_ENABLE_X64={there}; this process has {expected[1:]}: set JAX_ENABLE_X64={there}"
         )
 
 
 def _check_leaf(name: str, kind: str, shape: Sequence[int], like: Any, most: int | None) -> None:
-    """Raises ValueError unless an array is that of `like`, or has so many seeds in front."""
+    """Raises ValueError unless an array has the type and shape of `like`, or also a leading axis of
+    at most `most` seeds."""
     seeds = list(shape[: len(shape) - like.ndim])
     fits = kind == stored_type(like.dtype) and list(shape[len(seeds) :]) == list(like.shape)
     if (
@@ -203,7 +204,9 @@ def _check_leaf(name: str, kind: str, shape: Sequence[int], like: Any, most: int
         or (most is not None and seeds not in ([], [most]))
     ):
         expected = described(stored_type(like.dtype), like.shape)
-        first = "" if most is None else f", with {numerals.counted(most, 'seed')} in front,"
+        first = (
+            "" if most is None else f", with a leading axis of {numerals.counted(most, 'seed')},"
+        )
         raise ValueError(
             f"{name} is {described(kind, shape)}, where {expected}{first} was expected"
         )
@@ -212,17 +215,17 @@ def _check_leaf(name: str, kind: str, shape: Sequence[int], like: Any, most: int
 
 
 def _check_alone(folder: Path, names: Sequence[str]) -> None:
-    """Raises ValueError unless the parameters act without running statistics. names: of all arrays
-    beside them.
+    """Raises ValueError unless the parameters act without running statistics. names: of all other
+    arrays.
     """
     if any(name.startswith(f"{_NORMALISER}obs/") for name in names):
         raise ValueError(
             f"the policy in {folder} sees standardised observations, and its parameters alone "
-            "would act otherwise: write pg.load_policy(folder), which acts; "
+            "would act differently: use pg.load_policy(folder), which acts; "
             "pg.runs.parameters.read_state reads both"
         )
 
 
 def _in_tree(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
-    """Leaves in the order of a tree, as one."""
+    """The tree of leaves that are in its order."""
     return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(x) for x in arrays.values()])

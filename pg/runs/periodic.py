@@ -1,14 +1,15 @@
-"""Evaluation while it trains: every few updates or minutes, between two chunks of training.
+"""Evaluation during training: every few updates or minutes, between two chunks.
 
-Its episodes have keys of their own, which follow from the seed and the number of updates: training
-has the bits that it has without, and a run that is resumed has the evaluations of one that never
-stopped. They are metrics, `eval_return` and `eval_standard_error`, NaN in updates without one.
+Its episodes have their own keys, which follow from the seed and the number of updates: training has
+the same bits with and without it, and a resumed run has the evaluations of an uninterrupted one.
+The results are metrics, `eval_return` and `eval_standard_error`, NaN in updates without an
+evaluation.
 
-The evaluation after the last update is part of the results alone, and not of what a run goes on
-from: one with more updates added has the evaluations, and the best parameters, of a single run.
+The evaluation after the last update is part of the results, but not of the state from which a run
+is resumed: with more updates added, it has the evaluations and best parameters of a single run.
 
-The parameters with the highest return are kept. That return is the largest of several that are
-noisy, and so too high on average: what is reported of them is from fresh episodes.
+The parameters with the highest return are kept. That return is the largest of several
+noisy ones, and so too high on average: their reported return is from fresh episodes.
 """
 
 import math
@@ -35,27 +36,27 @@ class Plan(NamedTuple):
     """The evaluations of a training."""
 
     every: int | None = None  # updates from one to the next
-    minutes: float | None = None  # or minutes, of the clock: no two runs have the same then
+    minutes: float | None = None  # or minutes: two runs then have different updates
     episodes: int = 100  # of each evaluation and seed
     greedy: bool = False  # the mode of the policy instead of a sample
-    # training ends where the evaluation of every seed has at least this mean; None: it does not
+    # training ends when the evaluation of every seed has at least this mean; None: it does not
     stop_at_return: float | None = None
-    at_end: bool = True  # the last update is evaluated, whenever the one before was
-    # after these updates alone, whatever the fields above say: those of a run that is repeated
+    at_end: bool = True  # also evaluate after the last update
+    # only after these updates, whatever the fields above say: for a run that is repeated
     updates: frozenset[int] | None = None
 
     @property
     def actions(self) -> str:
-        """The way in which actions are chosen, as results name it."""
+        """The way in which actions are chosen, as named in the results."""
         return "greedy" if self.greedy else "sampled"
 
 
 class Best(NamedTuple):
-    """The parameters of n runs that had the highest return of all evaluations so far."""
+    """The parameters of n runs with the highest return of all evaluations so far."""
 
     params: Params  # leaves [n, ...]
     normaliser: Normaliser  # the statistics that belong to them, leaves [n, ...]
-    score: Any  # [n] that return; it has selected them, and is no estimate of theirs
+    score: Any  # [n] that return, which selected them and so is not an unbiased estimate
     update: Any  # [n] updates done then
 
 
@@ -76,10 +77,10 @@ class Evaluator:
         Args:
             plan: The evaluations.
             evaluate: The program of one evaluation of all runs.
-            seeds: Of the runs; further runs only fill up the devices.
+            seeds: Of the runs; further runs only pad the devices.
             num_runs: All of them, n.
             layout: Their layout over devices.
-            best: The best parameters so far, of runs that go on.
+            best: The best parameters so far, for resumed runs.
         """
         self.plan, self.evaluate, self.layout = plan, evaluate, layout
         self.num_seeds, self.best = len(seeds), best
@@ -88,7 +89,7 @@ class Evaluator:
         self.since = time.monotonic()  # the last evaluation
 
     def updates_left(self, done: int) -> float:
-        """The updates until the next evaluation; infinite where only the clock says when."""
+        """The updates until the next evaluation; infinite if only the clock decides."""
         if self.plan.updates is not None:
             return min((x for x in self.plan.updates if x > done), default=math.inf) - done
         return math.inf if self.plan.every is None else self.plan.every - done % self.plan.every
@@ -112,7 +113,7 @@ class Evaluator:
     def at_end(
         self, done: int, metrics: Mapping[str, np.ndarray], states: TrainState
     ) -> dict[str, np.ndarray]:
-        """The metrics of the last updates, of which the last is evaluated if it was not.
+        """The metrics of the last updates; the very last is evaluated if it was not yet.
 
         Args:
             done: All updates.
@@ -120,7 +121,7 @@ class Evaluator:
             states: Leaves [n, ...], on the devices.
         """
         evaluated = "eval_return" in metrics and not np.isnan(metrics["eval_return"][:, -1]).all()
-        # only the first process has all metrics of a run that goes on
+        # only the first process has all metrics of a resumed run
         evaluated = bool(devices.agreed(int(evaluated)))
         if evaluated or not self.plan.at_end:
             return dict(metrics)
@@ -131,8 +132,8 @@ class Evaluator:
         return {**metrics, **columns}
 
     def has_reached(self, metrics: Mapping[str, np.ndarray]) -> bool:
-        """True where the last update was evaluated, and every seed has the return at which training
-        ends; seeds that are frozen do not count.
+        """True if the last update was evaluated, and every seed has the return at which training
+        ends; frozen seeds do not count.
 
         metrics: [seeds, updates] each.
         """
@@ -167,9 +168,7 @@ class Evaluator:
         }
 
     def _keep_best(self, done: int, states: TrainState, scores: np.ndarray) -> None:
-        """Puts the runs that are better than ever in the place of their best; of equals, the
-        first stays.
-        """
+        """Replaces the best parameters of the runs that have improved; on ties, the first stay."""
         scores = np.where(np.isnan(scores), -np.inf, scores).astype(np.float32)
         before = self.best
         better = scores > before.score if before else np.ones(len(scores), bool)
@@ -181,15 +180,15 @@ class Evaluator:
 
         def choose(new: Any, old: Any) -> np.ndarray:
             chosen = better.reshape(-1, *[1] * (np.ndim(new) - 1))
-            return np.where(chosen, new, old)  # a copy: the devices' own buffers are used again
+            return np.where(chosen, new, old)  # a copy: the devices' buffers are reused
 
         self.best = jax.tree.map(choose, now, before or now)
 
 
-def best_like(state: TrainState) -> Best:
+def best_template(state: TrainState) -> Best:
     """The shapes of the best parameters of one run.
 
-    state: that of one run, as of `jax.eval_shape`.
+    state: that of one run, as in `jax.eval_shape`.
     """
     score = jax.ShapeDtypeStruct((), np.float32)
     return Best(state.params, state.normaliser, score, jax.ShapeDtypeStruct((), np.int32))

@@ -1,10 +1,10 @@
-"""Files of the parameters of a policy: one of a user's own, and the copies in the folder of a run.
+"""Files of the parameters of a policy: a user's, and the copies in the folder of a run.
 
     RUN/init_from.safetensors    the parameters with which training starts, without pickle
-    RUN/reference.safetensors    those of the reference policy, where it is another
+    RUN/reference.safetensors    those of the reference policy, if that differs
 
-The copies let a run go on where what they were read from is gone. Their digests are in config.json.
-Nothing here imports jax before a tree is written.
+With the copies a run can be resumed after the originals are gone. Their digests are in config.json.
+jax is imported only to write a tree.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ __all__ = [
 
 OF_POLICY_PARAMS = "params/policy/"  # before the names of the arrays of a policy
 COPIES = {field: f"{field}.safetensors" for field in FIELDS}
-_HEADER = "pg"  # the entry of a file's header that has the settings of the policy
+_HEADER = "pg"  # the entry of a file's header with the settings of the policy
 
 
 def save_params(file: Path | str, params: Any, config: Config) -> None:
@@ -49,11 +49,11 @@ def save_params(file: Path | str, params: Any, config: Config) -> None:
     Args:
         file: its path, which ends in .safetensors.
         params: the parameters of the policy, as `pretrain` gives them.
-        config: the settings of which the policy was made; they are compared with those of a run
+        config: the settings from which the policy was made; they are compared with those of a run
             that starts with the parameters.
 
     Raises:
-        ValueError: the path ends otherwise, or the parameters are no arrays.
+        ValueError: the path has another suffix, or the parameters are not arrays.
     """
     from pg.starting import of_policy
 
@@ -71,7 +71,7 @@ def save_params(file: Path | str, params: Any, config: Config) -> None:
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Those settings that say what the parameters of a policy stand for. config: as JSON has it."""
+    """The settings that determine the meaning of a policy's parameters. config: as JSON."""
     return {name: config[name] for name in (*OF_POLICY, "policy") if name in config}
 
 
@@ -93,7 +93,7 @@ def attached(folder: Path, config: Config) -> Config:
     """The settings of the run in a folder, with the parameters that its config.json names by their
     digests.
 
-    Raises ValueError where a copy is missing, damaged, or has another digest.
+    Raises ValueError if a copy is missing, corrupt, or has another digest.
     """
     found: dict[str, Any] = {}
     for field, name in COPIES.items():
@@ -103,7 +103,7 @@ def attached(folder: Path, config: Config) -> Config:
         path = folder / name
         arrays = read_arrays(path)
         if digest_of(arrays) != stored.digest:
-            raise ValueError(f"{path} is damaged, or of another run: its digest is not {stored!r}")
+            raise ValueError(f"{path} is corrupt, or of another run: its digest is not {stored!r}")
         found[field] = StoredParams(stored.digest, arrays, str(path), settings_in(path))
     return dataclasses.replace(config, **found) if found else config
 
@@ -111,7 +111,7 @@ def attached(folder: Path, config: Config) -> Config:
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a policy in a file of parameters, by name; those of a critic are not read.
 
-    Raises ValueError where the file is missing, damaged, or holds none.
+    Raises ValueError if the file is missing, corrupt, or holds no such arrays.
     """
     import safetensors
 
@@ -122,7 +122,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             names = [name for name in file.keys() if name.startswith(OF_POLICY_PARAMS)]  # noqa: SIM118
             arrays = {name: file.get_tensor(name) for name in names}
     except (OSError, TypeError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{path} is missing or damaged: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{path} is missing or corrupt: {str(error).splitlines()[0]}") from None
     if not arrays:
         raise ValueError(
             f"{path} holds no parameters of a policy, whose names begin with {OF_POLICY_PARAMS}: "
@@ -132,7 +132,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def settings_in(path: Path) -> dict[str, Any]:
-    """The settings of the policy that the header of a file of parameters holds; {}: none."""
+    """The settings of the policy in the header of a file of parameters; {}: none."""
     import safetensors
 
     with safetensors.safe_open(path, framework="numpy") as file:

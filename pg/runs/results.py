@@ -4,7 +4,7 @@ for the best configuration of a sweep, and read by everyone.
     metrics.parquet     a row per seed and update: seed, update, total_env_steps, then the metrics
     summary.json        the final evaluation, by seed and over seeds, steps, and seconds
 
-Imports neither jax nor gymnax: results are read where neither is installed.
+Imports neither jax nor gymnax, so that results can be read without them.
 """
 
 import os
@@ -24,39 +24,41 @@ from pg.runs import files, folders
 if TYPE_CHECKING:
     from pg.evaluate import Evaluation
 
-METRICS_PART = r"metrics-\d{8,}-\d{8,}\.parquet"  # the names of metrics that checkpoints keep
-# Columns that say what a row of metrics is of; all other columns are metrics.
+METRICS_PART = r"metrics-\d{8,}-\d{8,}\.parquet"  # the file names of metrics in checkpoints
+# Columns that label a row of metrics; all other columns are metrics.
 LABELS = ("run", "configuration", "seed", "update", "total_env_steps")
-# Metrics of the evaluations while it trained, of runs that have any.
+# Metrics of the evaluations during training, for runs that have any.
 EVALUATED = ("eval_return", "eval_standard_error")
-# The expected shape of summary.json, as of `inputs.misfit`.
+# The expected shape of summary.json (see `inputs.misfit`).
 SUMMARY: dict[str, Any] = {"status": str, "num_updates": int}
-# Failures of single seeds that a summary lists in the terminal.
+# Number of failures of single seeds that the terminal lists.
 _LISTED_FAILURES = 5
-_MASKS = 1 << NONFINITE_CAUSES.index("action masks")  # no number: a step without a legal action
+_MASKS = 1 << NONFINITE_CAUSES.index(
+    "action masks"
+)  # not about a number: a step without a legal action
 
 
 class Results(NamedTuple):
     """The results in the folder of a run."""
 
     folder: Path
-    settings: dict[str, Any]  # config, hyperparams and options, as config.json has them
+    settings: dict[str, Any]  # config, hyperparams and options, as in config.json
     seeds: list[int]
     metrics: dict[str, np.ndarray]  # [seeds, updates] each
-    summary: dict[str, Any]  # {} of a run that has not ended
+    summary: dict[str, Any]  # {} for a run that has not ended
 
     def learning_curve(self, points: int = curves.POINTS) -> Curve:
-        """The mean learning curve over the seeds, as of `curves.mean_learning_curve`."""
+        """The mean learning curve over the seeds, as in `curves.mean_learning_curve`."""
         return curves.mean_learning_curve(*curves.seed_curves(self.metrics, points), points)
 
     def evaluation_curve(self) -> Curve:
-        """The mean over the seeds of the evaluations while it trained, as of
+        """The mean over the seeds of the evaluations during training, as in
         `curves.evaluation_curve`.
 
-        Raises ValueError where there were none.
+        Raises ValueError if there were none.
         """
         if "eval_return" not in self.metrics:
-            raise ValueError(f"{self.folder} was not evaluated while it trained: --eval-every K")
+            raise ValueError(f"{self.folder} was not evaluated during training: use --eval-every K")
         return curves.evaluation_curve(self.metrics)
 
 
@@ -70,13 +72,13 @@ def load_results(folder: Path | str) -> Results:
         Metrics by name, [seeds, updates] each, the summary and the settings.
 
     Raises:
-        ValueError: it is no such folder, there are no metrics yet, or a file is damaged.
+        ValueError: it is not such a folder, there are no metrics yet, or a file is corrupt.
     """
     folder = folders.run_folder(Path(folder).expanduser())
     settings = folders.read_stored(folder)
     rows = read_metrics(folder)
     if lacking := {"seed", "update"} - set(rows):
-        raise ValueError(f"the metrics in {folder} are damaged: there is no column {lacking.pop()}")
+        raise ValueError(f"the metrics in {folder} are corrupt: there is no column {lacking.pop()}")
     seeds = np.unique(rows["seed"]).tolist()
     path = folder / "summary.json"
     summary = folders.read_json(path, SUMMARY) if os.path.lexists(path) else {}
@@ -84,9 +86,9 @@ def load_results(folder: Path | str) -> Results:
 
 
 def by_run(rows: Mapping[str, np.ndarray], num_runs: int) -> dict[str, np.ndarray]:
-    """Metrics [num_runs, updates] of rows in which each run has its updates in order.
+    """Metrics [num_runs, updates] from rows in which each run has its updates in order.
 
-    Raises ValueError where the runs have not as many rows each.
+    Raises ValueError if the runs have different numbers of rows.
     """
     num_rows = len(rows["update"])
     order = np.argsort(rows["update"], kind="stable")
@@ -99,8 +101,8 @@ def by_run(rows: Mapping[str, np.ndarray], num_runs: int) -> dict[str, np.ndarra
 
 
 def completed(parts: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-    """Metrics of updates that follow each other, all with the columns of evaluations that one of
-    them has: NaN where there was none.
+    """Metrics of consecutive updates, all with the evaluation columns that any of them has: NaN
+    where there was no evaluation.
     """
     names = [name for name in EVALUATED if any(name in part for part in parts)]
 
@@ -114,7 +116,7 @@ def completed(parts: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.nd
 
 def final_means(found: Results) -> dict[str, np.ndarray]:
     """The mean return of each final evaluation by how actions are chosen, "sampled" or "greedy":
-    [seeds], NaN of a seed that diverged; {} of a run that has not finished.
+    [seeds], NaN for a seed that diverged; {} for a run that has not finished.
     """
     summary, failed = found.summary, failed_runs(found.metrics)
     was_evaluated = "actions" in summary or failed.all()
@@ -122,7 +124,7 @@ def final_means(found: Results) -> dict[str, np.ndarray]:
         return {}
     rows = {row["seed"]: row for row in summary.get("per_seed", ())}
     if set(rows) != set(found.seeds):
-        raise ValueError(f"{found.folder / 'summary.json'} is damaged: it is of other seeds")
+        raise ValueError(f"{found.folder / 'summary.json'} is corrupt: it is of other seeds")
     final = summary.get("actions", "sampled")
     scores = {}
     for actions in ("sampled", "greedy"):
@@ -136,7 +138,7 @@ def final_means(found: Results) -> dict[str, np.ndarray]:
 
 
 def stored_number(stored: float | str | None) -> float:
-    """A number as JSON has it: null is NaN, and what is infinite a text."""
+    """A number from JSON, where null is NaN and infinity a string."""
     return np.nan if stored is None else float(stored)
 
 
@@ -150,8 +152,8 @@ def per_seed(
         evaluation: returns [n, episodes]; None: there was none.
 
     Returns:
-        env_steps, finite (no number of any update was not), failed (as of `failed_runs`), and,
-        with an evaluation, mean, standard_error (of the mean over episodes), min, max, episodes:
+        env_steps, finite (all numbers of all updates were), failed (see `failed_runs`), and, with
+        an evaluation, mean, standard_error (of the mean over episodes), min, max, episodes:
         [n] each.
     """
     columns = {
@@ -185,8 +187,8 @@ def as_rows(columns: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
 
 
 def over_seeds(scores: np.ndarray, statistic: Statistic = statistics.mean) -> Estimate:
-    """The mean of one score a seed, [S], or another statistic, with its interval; NaN of no seeds,
-    and without an interval of returns that are not finite.
+    """The mean of one score per seed, [S], or another statistic, with its interval; NaN without
+    seeds, and without an interval if returns are not finite.
     """
     if not len(scores) or not np.isfinite(scores).all():
         mean = float(np.mean(scores)) if len(scores) else np.nan
@@ -195,7 +197,7 @@ def over_seeds(scores: np.ndarray, statistic: Statistic = statistics.mean) -> Es
 
 
 def failed_runs(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
-    """bool [n]: runs whose last update was not applied, so that what they learned is of before.
+    """bool [n]: runs whose last update was not applied.
 
     metrics: [n, updates] each.
     """
@@ -204,7 +206,7 @@ def failed_runs(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def first_failures(metrics: Mapping[str, np.ndarray]) -> list[tuple[int, int] | None]:
     """By run the first update with a number that was not finite or a step without a legal action,
-    and its bits in the metric `nonfinite`; None where there was none.
+    and its bits in the metric `nonfinite`; None if there was none.
 
     metrics: [n, updates] each.
     """
@@ -216,14 +218,14 @@ def first_failures(metrics: Mapping[str, np.ndarray]) -> list[tuple[int, int] | 
 
 
 def causes(bits: int) -> str:
-    """The causes that are set in the metric `nonfinite`, for people."""
+    """The causes that are set in the metric `nonfinite`, in words."""
     return " and ".join(name for i, name in enumerate(NONFINITE_CAUSES) if bits >> i & 1)
 
 
 def fault_of_runs(bits: np.ndarray) -> str:
     """The end of a sentence on runs whose last update was not applied, by its causes.
 
-    bits: As of the metric `nonfinite`, [n]; 0: not known.
+    bits: As in the metric `nonfinite`, [n]; 0: unknown.
     """
     if (bits == _MASKS).all():
         return "without a legal action"
@@ -252,7 +254,7 @@ def describe_failures(
     Args:
         summary: Of the run.
         metrics: Its metrics, [seeds, updates] each.
-        on_nonfinite: Its reaction to such an update.
+        on_nonfinite: The setting of the run.
     """
     lines = []
     failures, skipped = first_failures(metrics), metrics["skipped"].sum(axis=1)
@@ -278,7 +280,7 @@ def describe_failures(
         remedies.append("a smaller learning rate may help; --debug names the operation")
     advice = "; ".join(remedies)
     if on_nonfinite == "stop":
-        advice += ", --on-nonfinite skip goes on"
+        advice += ", --on-nonfinite skip continues"
     return [
         *lines[:_LISTED_FAILURES],
         *([f"... and {more} more"] if more > 0 else []),
@@ -297,7 +299,8 @@ def _skipped(number: int, num_updates: int) -> str:
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, np.ndarray], seeds: Sequence[int]) -> None:
-    """metrics.parquet, long form: seed, update, total_env_steps, then one column per metric.
+    """Writes metrics.parquet in long form: seed, update, total_env_steps, then one column per
+    metric.
 
     Args:
         folder: the folder of the run.
@@ -317,7 +320,7 @@ def long_form(
         metrics: [n, num_updates] each.
         first: number of the first update.
         before: environment steps until then, [n].
-        **labels: of LABELS, what each run is, [n] each.
+        **labels: the other LABELS of each run, [n] each.
     """
     num_runs, num_updates = metrics["env_steps"].shape
     steps = np.cumsum(metrics["env_steps"], axis=1, dtype=np.int64) + np.reshape(before, (-1, 1))
@@ -330,11 +333,10 @@ def long_form(
 
 
 def read_metrics(folder: Path) -> dict[str, np.ndarray]:
-    """The columns of metrics.parquet, or, of a run that has not ended, of what its checkpoints
-    have. A run that is being resumed has no summary, and its metrics.parquet is of before.
+    """The columns of metrics.parquet, or, for a run that has not ended, those in its checkpoints. A
+    run that is being resumed has no summary, and its metrics.parquet is outdated.
 
-    Raises ValueError where there are none, where a file is damaged, and where it has more rows than
-    the run.
+    Raises ValueError if there are none, if a file is corrupt, and if it has more rows than the run.
     """
     path, seeds = folder / "metrics.parquet", num_seeds(folder)
     most = None if seeds is None else seeds * _num_updates(folder)
@@ -348,31 +350,31 @@ def read_metrics(folder: Path) -> dict[str, np.ndarray]:
     for part, table in zip(parts, stored, strict=True):
         if set(table) != set(stored[0]):
             raise ValueError(
-                f"{part} is damaged, remove it: it has other columns than {parts[0].name}"
+                f"{part} is corrupt, remove it: it has other columns than {parts[0].name}"
             )
     return {name: np.concatenate([table[name] for table in stored]) for name in stored[0]}
 
 
 def has_metrics(folder: Path) -> bool:
-    """True where `read_metrics` has something to read."""
+    """True if `read_metrics` has something to read."""
     return os.path.lexists(folder / "metrics.parquet") or bool(_metrics_parts(folder))
 
 
 def _metrics_parts(folder: Path) -> list[Path]:
-    """The tables that the checkpoints of a run have of its metrics."""
+    """The tables of metrics in the checkpoints of a run."""
     return files.named(folder / "checkpoints", METRICS_PART)
 
 
 def num_seeds(folder: Path) -> int | None:
-    """The seeds of the run in a folder, by its config.json; None where there is none."""
+    """The seeds of the run in a folder, by its config.json; None if there is none."""
     if not os.path.lexists(folder / "config.json"):
         return None
     return int(folders.read_options(folder).get("seeds", 1))
 
 
 def _num_updates(folder: Path) -> int:
-    """The updates that the run in a folder has at most; an environment object need not be known for
-    it.
+    """The largest number of updates of the run in a folder; its environment object need not be
+    known.
     """
     data = folders.read_json(
         folder / "config.json", {**folders.SETUP, "config": {"num_updates": int}}

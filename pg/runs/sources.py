@@ -1,11 +1,10 @@
-"""The parameters of a policy from where a user says that they are, for `--init-from` and
-`--reference`.
+"""The parameters of a policy from a path that the user gives, for `--init-from` and `--reference`.
 
     RUN                  the folder of a run with one seed, or of a sweep: its best configuration
-    RUN:SEED             of several seeds this one
+    RUN:SEED             one of several seeds
     FILE.safetensors     as `pg.save_params` writes it; RUN/best.safetensors, the best parameters
 
-Imports no jax, so that what cannot be used is refused at once.
+Imports no jax, so that an invalid path is refused at once.
 """
 
 import os
@@ -28,7 +27,7 @@ _LAST = "params.safetensors"
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with the parameters themselves in the place of the texts that say where they are.
+    """Settings with the parameters themselves instead of their paths.
 
     Raises ValueError as `load_params` does, with the name of the setting.
     """
@@ -48,8 +47,8 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_params(path: Path | str, *, seed: int | None = None, best: bool = False) -> StoredParams:
-    """The parameters of the policy of a run, with which another run starts, or from which it keeps
-    its distance.
+    """The parameters of the policy of a run, from which another run starts, or which serve as its
+    reference policy.
 
         start = pg.load_params("results/sequences-reverse/rloo/mine")
         config = pg.Config(env="sequences:reverse", estimator="grpo", init_from=start)
@@ -57,8 +56,8 @@ def load_params(path: Path | str, *, seed: int | None = None, best: bool = False
     Args:
         path: the folder of a run, or of a sweep: of its best configuration; or a file, as
             `save_params` writes it.
-        seed: of a run with several seeds the one that is wanted.
-        best: the parameters with the best evaluation while it trained, instead of the last ones.
+        seed: the seed, for a run with several.
+        best: the parameters with the best evaluation during training, instead of the last ones.
 
     Raises:
         ValueError: there is no such run, it has not ended, it has several seeds and none is
@@ -107,7 +106,7 @@ def _of_run(folder: Path, file: Path, seed: int | None) -> StoredParams:
     if all(x.shape[:1] == (num_seeds,) for x in arrays.values()):
         arrays = {name: x[index] for name, x in arrays.items()}
     elif num_seeds > 1:
-        raise ValueError(f"{file} is damaged: not every array has an axis of {num_seeds} seeds")
+        raise ValueError(f"{file} is corrupt: not every array has an axis of {num_seeds} seeds")
     config = {**folders.default_settings()["config"], **stored["config"]}
     at_seed = f":{begin + index}" if num_seeds > 1 else ""
     origin = folder if file.name == _LAST else file
@@ -115,14 +114,14 @@ def _of_run(folder: Path, file: Path, seed: int | None) -> StoredParams:
 
 
 def _index(folder: Path, seed: int | None, begin: int, num_seeds: int) -> int:
-    """The place of a seed among those of a run. Raises ValueError where it has no such seed, or
+    """The place of a seed among those of a run. Raises ValueError if it has no such seed, or
     several and none is chosen.
     """
     last = begin + num_seeds - 1
     if seed is None:
         if num_seeds > 1:
             raise ValueError(
-                f"{folder} has the seeds {begin} to {last}, each with parameters of its own: "
+                f"{folder} has the seeds {begin} to {last}, each with its own parameters: "
                 f"choose one, as {folder}:{begin} (in Python seed={begin})"
             )
         return 0

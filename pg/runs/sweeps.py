@@ -1,9 +1,9 @@
 """The tables in the folder of a sweep, in chunks of runs.
 
     metrics/000000-000127.parquet   a row per run and update
-    runs/000000-000127.parquet      a row per run; written last: such a chunk is finished
+    runs/000000-000127.parquet      a row per run; written last, when the chunk is finished
 
-Imports neither jax nor gymnax, as `results`.
+Like `results`, it imports neither jax nor gymnax.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from pg.reports import tables
 from pg.runs import files, folders, results
 from pg.runs.migrations import COLUMNS, migrated
 
-# The expected shape of sweep.json, as of `inputs.misfit`.
+# The expected shape of sweep.json (see `inputs.misfit`).
 SWEEP: dict[str, Any] = {
     **folders.SETTINGS,
     "table": {...: list},
@@ -31,9 +31,9 @@ SWEEP: dict[str, Any] = {
 
 
 def read_stored(folder: Path, name: str = "sweep.json") -> dict[str, Any]:
-    """The content of sweep.json, or of a search.json, which is one too, under the names of today.
+    """The content of sweep.json, or of a search.json, which is one too, under current names.
 
-    Raises ValueError where the folder holds no sweep.
+    Raises ValueError if the folder holds no sweep.
     """
     return migrated(folders.read_json(folder / name, SWEEP))
 
@@ -50,15 +50,15 @@ def runs_of(path: Path) -> range:
 
 
 def read_chunk(path: Path, **options: Any) -> dict[str, np.ndarray]:
-    """A table of the sweep under the names of today. options: as of `tables.read_parquet`."""
+    """A table of the sweep under current names. options: see `tables.read_parquet`."""
     columns = tables.read_parquet(path, **options)
     former = COLUMNS["sweep"]
     return {former.get(name, name): values for name, values in columns.items()}
 
 
 def read_runs(folder: Path) -> dict[str, np.ndarray]:
-    """The rows of all finished runs, in order; {} if there are none. Raises ValueError where some
-    are missing.
+    """The rows of all finished runs, in order; {} if there are none. Raises ValueError if some are
+    missing.
     """
     paths = chunk_files(folder, "runs")
     if not paths:
@@ -70,8 +70,10 @@ def read_runs(folder: Path) -> dict[str, np.ndarray]:
 
 
 def failed_runs(rows: Mapping[str, np.ndarray]) -> np.ndarray:
-    """bool [n]: runs without a score, as they diverged. rows: as of `read_runs`."""
-    failed = rows.get("failed", ~rows["finite"])  # of before, what was not finite failed
+    """bool [n]: runs without a score, because they diverged. rows: see `read_runs`."""
+    failed = rows.get(
+        "failed", ~rows["finite"]
+    )  # in older tables, a run failed if it was not finite
     return failed | ~np.isfinite(rows["mean"])
 
 
@@ -80,10 +82,10 @@ def read_metrics(folder: Path, runs: range | None = None) -> dict[int, dict[str,
 
     Args:
         folder: of the sweep.
-        runs: those that are wanted; None: all that are finished.
+        runs: the runs to read; None: all finished ones.
 
     Raises:
-        ValueError: a file is damaged.
+        ValueError: a file is corrupt.
     """
     finished = {path.name for path in chunk_files(folder, "runs")}
     parts = []
@@ -115,9 +117,9 @@ def _in_order(rows: Mapping[str, np.ndarray], order: np.ndarray) -> dict[str, np
 
 
 def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Tables below one another; {} of none."""
+    """The concatenation of tables; {} of none."""
     if not parts:
         return {}
-    # a column that is new is in later files only
+    # a new column is only in later files
     names = [name for name in parts[0] if all(name in part for part in parts)]
     return {name: np.concatenate([part[name] for part in parts]) for name in names}

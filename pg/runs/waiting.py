@@ -1,4 +1,4 @@
-"""Work that may take long, and says so itself."""
+"""A message for work that takes long."""
 
 import contextlib
 import threading
@@ -10,10 +10,10 @@ __all__ = ["said_after"]
 
 @contextlib.contextmanager
 def said_after(seconds: float, text: str, stream: TextIO | None = None) -> Iterator[None]:
-    """Prints a line, from another thread, where the work within it takes longer.
+    """Prints a line, from another thread, if the work in the context takes longer.
 
     Args:
-        seconds: Until then.
+        seconds: The time until then.
         text: The line.
         stream: Where it is printed; None: the standard output.
     """

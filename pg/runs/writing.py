@@ -24,17 +24,16 @@ def write_results(
     draw: Callable[[Mapping[str, Any]], None] | None = None,
     seconds: Callable[[], Mapping[str, float]] = dict,
 ) -> dict[str, Any]:
-    """Writes metrics, parameters and, as the last, the summary: with it the run is finished.
+    """Writes metrics, parameters and, last, the summary, which marks the run as finished.
 
     Args:
         folder: the folder of the run, which has its config.json and versions.json.
         run: the training of all seeds.
-        evaluations: as of `summarise`.
+        evaluations: see `summarise`.
         seeds: of the run.
-        draw: called with the summary before that is written, for pictures that belong to a
-            finished run.
+        draw: called with the summary before that is written, for the pictures of a finished run.
         seconds: gives the wall time of a command by parts, entries NAME_seconds of the summary;
-            called once all else is written.
+            called once everything else is written.
 
     Returns:
         The summary.
@@ -65,15 +64,15 @@ def summarise(
     Args:
         run: the training of all seeds.
         evaluations: by how actions are chosen, "sampled" or "greedy", the returns [seeds,
-            episodes]. The first is the final evaluation; what others there are stands beside it
-            under their names, as "best" of the best parameters. {}: the run was interrupted.
+            episodes]. The first is the final evaluation; others are listed beside it
+            under their names, such as "best" for the best parameters. {}: the run was interrupted.
         seeds: of the run.
 
     Returns:
         The final evaluation over all seeds and, in `per_seed`, for each. With one seed,
         `standard_error` is over episodes; with several it is of the mean over seeds, and
         `interval` is that mean's bootstrap interval. Seeds that ended at a number that was not
-        finite, or whose returns are not, are listed in `failed_seeds`, and left out of what is over
+        finite, or whose returns are not, are listed in `failed_seeds`, and left out of figures over
         all seeds. With `Config.diagnostics`, `noise_scale` is that of the last tenth of the
         training, and so is `explained_variance`, with a critic V.
     """
@@ -126,7 +125,7 @@ def _status(run: Run) -> str:
 def _over_seeds(scores: Mapping[str, np.ndarray], fine: np.ndarray) -> dict[str, Any]:
     """The final evaluation over the seeds that are `fine` [S]; {} if none is.
 
-    scores: as of `results.final_scores`.
+    scores: see `results.final_scores`.
     """
     if not fine.any():
         return {}

@@ -1,9 +1,9 @@
-"""Trained policies that come with the package, by name; each lies in a folder as a run leaves one.
+"""Trained policies that come with the package, by name; each is in a folder like that of a run.
 
     pg/zoo/ENV/LABEL/
-        config.json          settings, as of a run with one seed
+        config.json          settings, as for a run with one seed
         params.safetensors   parameters of the policy and running statistics, without a critic's
-        evaluation.json      what the policy scores, and the run that trained it
+        evaluation.json      the scores of the policy, and the run that trained it
 
     policy = pg.load_policy("CartPole-v1/ppo")
 
@@ -21,7 +21,7 @@ __all__ = ["FOLDER", "Entry", "entries", "names", "read_entry", "resolved", "wri
 
 FOLDER = Path(__file__).parents[1] / "zoo"
 EVALUATION = "evaluation.json"
-# The expected shape of evaluation.json, as of `inputs.misfit`.
+# The expected shape of evaluation.json (see `inputs.misfit`).
 SHAPE: dict[str, Any] = {
     "evaluation": {
         "mean": float,
@@ -35,13 +35,13 @@ SHAPE: dict[str, Any] = {
 
 
 class Entry(NamedTuple):
-    """A policy of the zoo, and what it scores."""
+    """A policy of the zoo, and its scores."""
 
     name: str  # ENV/LABEL
     mean: float  # return of the evaluation's episodes
     standard_error: float
     episodes: int
-    greedy: bool  # the mode acts; else samples
+    greedy: bool  # True: evaluated with the mode; else with samples
     seed: int  # of the evaluation
     training_seed: int
     env_steps: int  # of the training
@@ -55,12 +55,12 @@ def names(zoo: Path = FOLDER) -> list[str]:
 
 
 def entries(zoo: Path = FOLDER) -> list[Entry]:
-    """The scores of all policies. Raises ValueError where a file is damaged."""
+    """The scores of all policies. Raises ValueError if a file is corrupt."""
     return [read_entry(name, zoo) for name in names(zoo)]
 
 
 def read_entry(name: str, zoo: Path = FOLDER) -> Entry:
-    """The scores of a policy. Raises ValueError where there is none, or the file is damaged."""
+    """The scores of a policy. Raises ValueError if there are none, or the file is corrupt."""
     data = folders.read_json(zoo / name / EVALUATION, SHAPE)
     scored, trained = data["evaluation"], data["training"]
     of_score = [scored[field] for field in ("mean", "standard_error", "episodes", "greedy", "seed")]
@@ -69,7 +69,7 @@ def read_entry(name: str, zoo: Path = FOLDER) -> Entry:
 
 
 def write_entry(entry: Entry, zoo: Path = FOLDER) -> None:
-    """Writes evaluation.json, the last file of a policy: without it there is none of the name."""
+    """Writes evaluation.json, the last file of a policy, which marks it as complete."""
     scored = ("mean", "standard_error", "episodes", "greedy", "seed")
     data = {
         "evaluation": {field: getattr(entry, field) for field in scored},
@@ -83,10 +83,10 @@ def write_entry(entry: Entry, zoo: Path = FOLDER) -> None:
 
 
 def resolved(folder: Path | str, zoo: Path = FOLDER) -> Path:
-    """The folder of a run: the path itself where there is one, else that of the policy of the zoo
-    which has this name.
+    """The folder of a run: the path itself if it exists, else that of the policy of the zoo with
+    this name.
 
-    Raises ValueError for a path that is none, and a name of no policy.
+    Raises ValueError for anything else.
     """
     path = Path(folder)
     if os.path.lexists(path):
@@ -101,7 +101,7 @@ def resolved(folder: Path | str, zoo: Path = FOLDER) -> Path:
     hint = f": it has {', '.join(near)}" if near else ""
     raise ValueError(
         f"there is no run {text}, and the zoo has no policy of that name{hint}; give the folder "
-        "that pg train or pg sweep has printed last, or a name that pg zoo lists"
+        "that pg train or pg sweep printed last, or a name that pg zoo lists"
     )
 
 

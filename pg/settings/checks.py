@@ -108,7 +108,7 @@ def _check_preset(name: Any) -> None:
 
 
 def check_fit(config: Any) -> None:
-    """Raises ValueError where fields of a Config exclude each other."""
+    """Raises ValueError if fields of a Config exclude each other."""
     check_stored_params(config)
     check_network(config)
     _check_batch(config)
@@ -273,7 +273,7 @@ def _asking(*further: str) -> list[str]:
 
 
 def _check_sampling(config: Any, facts: Any) -> None:
-    """Raises ValueError where episodes of a batch are compared, which are not independent."""
+    """Raises ValueError if episodes of a batch are compared, which are not independent."""
     sampling, estimator = config.sampling, part_name(config.estimator)
     instead = "or sampling='independent'"
     if config.collect != "episodes":
@@ -324,7 +324,7 @@ def _check_sampling(config: Any, facts: Any) -> None:
 
 
 def _check_sample_env(config: Any) -> None:
-    """Raises ValueError where the environment's noise is to be spread over a batch, and cannot."""
+    """Raises ValueError if the environment's noise is to be spread over a batch, and cannot."""
     if not config.sample_env:
         return
     facts, instead = facts_of(config.estimator), "or leave sample_env out"
@@ -530,7 +530,7 @@ def _check_parts(config: Any) -> None:
 
 
 def _check_hindsight(config: Any, facts: Any, estimator: str) -> None:
-    """Raises ValueError where a hindsight distribution would be asked to remember."""
+    """Raises ValueError if a hindsight distribution would be asked to remember."""
     if facts.critic != "hindsight":
         return
     for field, remembers in (
@@ -546,7 +546,7 @@ def _check_hindsight(config: Any, facts: Any, estimator: str) -> None:
 
 
 def _check_standardised_weights(config: Any) -> None:
-    """Raises ValueError where Ψ must stay as it is: the weights of a regression, which would be
+    """Raises ValueError if Ψ must stay as it is: the weights of a regression, which would be
     made negative, and those of a gradient on which a control variate was regressed.
     """
     if config.advantages != "raw" and facts_of(config.estimator).starts:
@@ -824,7 +824,7 @@ def check_steps(config: Any, longest: int) -> None:
 
 
 def check_standardised(config: Any, longest: int) -> None:
-    """Raises ValueError where advantages are standardised one by one. longest: of an episode, or of
+    """Raises ValueError if advantages are standardised one by one. longest: of an episode, or of
     the window.
     """
     if config.advantages == "raw":

@@ -47,7 +47,7 @@ def checking_names(kind: _Settings) -> _Settings:
 
 
 def _check_names(kind: str, values: Mapping[str, Any]) -> None:
-    """Raises ValueError for a name that is no field of this class of settings: one of the other's,
+    """Raises ValueError for a name that is not a field of this class of settings: one of the other's,
     or of none.
     """
     own = _FIELDS[kind]

@@ -46,7 +46,7 @@ def convolutions(conv: Sequence[str]) -> tuple[Convolution, ...]:
 def convolved(conv: Sequence[str], height: int, width: int) -> tuple[int, int, int]:
     """Height, width and channels after the convolutions of an image.
 
-    Raises ValueError where one is larger than what it is given.
+    Raises ValueError if one is larger than what it is given.
     """
     size: tuple[int, ...] = (height, width)
     channels = 0

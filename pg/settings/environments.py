@@ -57,7 +57,7 @@ LIBRARIES = (
 SEQUENCES = ("sequences:modular_sum", "sequences:reverse", "sequences:brackets")
 
 # Environments of other libraries by the names that they have in the benchmark (a test holds this
-# equal to pg.benchmarks.suites'), which are no names of environments elsewhere.
+# equal to pg.benchmarks.suites'), which are not names of environments elsewhere.
 OF_BENCHMARK = {
     "Hopper-v5": "gymnasium:Hopper-v5",
     "Walker2d-v5": "gymnasium:Walker2d-v5",
@@ -113,7 +113,7 @@ def check_interface(env: Any) -> None:
         raise ValueError(
             f"env must be a name or a gymnax environment, got the class {env.__name__}: call it"
         )
-    # Looked up in the class too: a property that fails is no missing one.
+    # Looked up in the class too: a property that fails is not a missing one.
     missing = [name for name in _INTERFACE if not (hasattr(type(env), name) or hasattr(env, name))]
     if missing and type(env).__name__ == "Config":
         raise ValueError(

@@ -100,7 +100,7 @@ def is_reference(value: Any) -> bool:
 def read(reference: str) -> Source:
     """The source that `FILE.py:NAME` stands for, checked without being executed.
 
-    Raises ValueError where there is no such file, it is no Python, or it defines no such name.
+    Raises ValueError if there is no such file, it is not Python, or it defines no such name.
     """
     file, _, name = reference.rpartition(":") if ".py:" in reference else (reference, "", "")
     path = Path(file).expanduser().resolve()
@@ -259,7 +259,7 @@ def _failing(path: Path) -> Iterator[None]:
 
 
 def place_of(error: BaseException, *, named: bool = False) -> str:
-    """The file and the line of a user's own code that an exception passed through last; "" where
+    """The file and the line of custom code that an exception passed through last; "" where
     there is none.
 
     Args:

@@ -1,4 +1,4 @@
-"""The modules that a file of a user's own imports from its own folder, as a script would.
+"""The modules that a custom file imports from its own folder, as a script would.
 
 They are found in its text, and executed for the bytes that were read: once for each folder and each
 of its states, under names that no other folder's modules have. Two files in one folder share what
@@ -42,7 +42,7 @@ _Name = tuple[str, ...]
 
 
 class Imported(NamedTuple):
-    """A file that a user's own file imports from its folder, by itself or through others."""
+    """A file that a custom file imports from its folder, by itself or through others."""
 
     path: str  # from the folder on, with slashes
     sha256: str
@@ -59,7 +59,7 @@ def imports_of(file: Path, text: bytes) -> tuple[Imported, ...]:
         text: Its bytes.
 
     Raises:
-        ValueError: one of them is no Python, or cannot be read.
+        ValueError: one of them is not Python, or cannot be read.
     """
     folder = file.parent
     found: dict[str, bytes] = {file.name: text}
@@ -96,7 +96,7 @@ def name_in_folder(module: str) -> str:
 
 
 def read_bytes(file: Path) -> bytes:
-    """The bytes of a file of Python. Raises ValueError where they cannot be read, or are too many
+    """The bytes of a file of Python. Raises ValueError if they cannot be read, or are too many
     for one.
     """
     try:
@@ -105,12 +105,12 @@ def read_bytes(file: Path) -> bytes:
     except OSError as error:
         raise ValueError(f"cannot read {file}: {error.strerror}") from None
     if len(text) > LARGEST:
-        raise ValueError(f"{file} is no file of Python: it has more than {LARGEST:,} bytes")
+        raise ValueError(f"{file} is not a file of Python: it has more than {LARGEST:,} bytes")
     return text
 
 
 def not_python(file: Any, error: SyntaxError | ValueError) -> ValueError:
-    """The sentence on a file that is no Python, with the line where there is one."""
+    """The sentence on a file that is not Python, with the line where there is one."""
     line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
     said = error.msg if isinstance(error, SyntaxError) else f"no text of Python: {error}"
     return ValueError(f"{file}{line}: {type(error).__name__}: {said}")
@@ -254,7 +254,7 @@ def executed(file: Path, text: bytes, imported: Sequence[Imported]) -> ModuleTyp
     Args:
         file: The file, absolute.
         text: Its bytes.
-        imported: All that it imports from its folder, as of `imports_of`.
+        imported: All that it imports from its folder, as in `imports_of`.
     """
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)

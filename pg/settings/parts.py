@@ -65,7 +65,7 @@ def row_name(part: Any) -> str:
 
 
 def own_parts(settings: Any) -> dict[str, Any]:
-    """The parts of a Config that are no names of this package's own, by field."""
+    """The parts of a Config that are not names of this package's own, by field."""
     values = {name: getattr(settings, name) for name in PARTS}
     return {
         name: value
@@ -120,13 +120,13 @@ def check_choices(
     reserved: Collection[str] = (),
     check: Check | None = None,
 ) -> None:
-    """Raises ValueError for a wrong choice among names and parts of one's own; no file is executed.
+    """Raises ValueError for a wrong choice among names and custom parts; no file is executed.
 
     Args:
         field: What is chosen.
         values: Names, objects or functions, and `FILE.py:NAME`. No two may have one name.
         names: Those that are listed.
-        reserved: Further names that a part of one's own must not have.
+        reserved: Further names that a custom part must not have.
         check: Of a name that may be one of no list; default: that it is listed.
 
     Raises:
@@ -148,7 +148,7 @@ def check_choices(
 
 
 def check_names_differ(field: str, parts: Iterable[Any]) -> None:
-    """Raises ValueError where two parts have one name, by which their results are told apart."""
+    """Raises ValueError if two parts have one name, by which their results are told apart."""
     counts = collections.Counter(map(row_name, parts))
     twice = [name for name, count in counts.items() if count > 1]
     if twice:

@@ -137,9 +137,9 @@ def check_stored_params(config: Any) -> None:
 
 
 def _check_settings(name: str, params: StoredParams, config: Any) -> None:
-    """Raises ValueError where the policy that parameters are of computes something else.
+    """Raises ValueError if the policy that parameters are of computes something else.
 
-    Of a policy of one's own, there or here, only the settings of observations are compared.
+    Of a custom policy, there or here, only the settings of observations are compared.
     """
     there = params.settings
     if there.get("normalise_observations"):

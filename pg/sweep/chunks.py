@@ -23,7 +23,7 @@ from pg.fast.devices import Layout
 from pg.inputs import count
 from pg.parts import with_parts
 from pg.runs import execution, host_states, memory
-from pg.runs.execution import Keep, OnChunk, PartialRun, Programs
+from pg.runs.execution import OnCheckpoint, OnChunk, PartialRun, Programs
 from pg.runs.interrupts import Interrupted
 from pg.train import TrainState
 
@@ -37,7 +37,9 @@ _COPIES = 2
 
 # First run of a chunk, number of its runs, training keys and hyperparameters of these and of those
 # that fill it up, [n] -> where it is to go on from, and what keeps its states.
-Keeping = Callable[[int, int, jax.Array, Hyperparams], tuple[PartialRun | None, Keep | None]]
+RestoreChunk = Callable[
+    [int, int, jax.Array, Hyperparams], tuple[PartialRun | None, OnCheckpoint | None]
+]
 
 
 class Plan(NamedTuple):
@@ -139,7 +141,7 @@ def chunks(
     *,
     start: int = 0,
     on_chunk: OnChunk = lambda *_: None,
-    keeping: Keeping = lambda *_: (None, None),
+    restore_chunk: RestoreChunk = lambda *_: (None, None),
     until: int | None = None,
 ) -> Iterator[Chunk]:
     """Trains the runs from `start` on, and yields each chunk as soon as it is finished.
@@ -151,7 +153,7 @@ def chunks(
         hyperparams: leaves [N].
         start: the first run.
         on_chunk: called while a chunk trains, see `execution.run`.
-        keeping: checkpoints of a chunk.
+        restore_chunk: restores a chunk, and gives the function that writes its checkpoints.
         until: the update at which to stop, see `execution.train`.
 
     Raises:
@@ -162,15 +164,15 @@ def chunks(
         count = min(plan.chunk, total - first)
         rows = jax.tree.map(itemgetter(slice(first, first + count)), (*keys, hyperparams))
         train_keys, eval_keys, h = execution.filled_up(rows, plan.chunk)
-        partial, keep = keeping(first, count, train_keys, h)
+        partial, on_checkpoint = restore_chunk(first, count, train_keys, h)
         result = execution.train(
             programs,
             train_keys,
             h,
             on_chunk,
-            kept=count,
+            num_logged=count,
             partial=partial,
-            keep=keep,
+            on_checkpoint=on_checkpoint,
             halt=False,
             until=until,
         )

@@ -336,7 +336,7 @@ def fresh(
     again = SweepSpec(config, spec.hyperparams, {}, seeds, spec.episodes, spec.greedy, spec.exact)
     plan = compile_plan(again, config, h, layout, width=width, limit=limit)
     resumed: list[dict[str, Any]] = []  # of all chunks
-    keeping = _keeping(
+    restore_chunk = _chunk_restorer(
         again,
         folder / "checkpoints",
         f"best-{best}",
@@ -348,7 +348,9 @@ def fresh(
     )
     keys = execution.seed_keys(seeds)
     started = time.monotonic()
-    done = list(chunks.chunks(plan, config, keys, chunks.crossed(h, num_seeds), keeping=keeping))
+    done = list(
+        chunks.chunks(plan, config, keys, chunks.crossed(h, num_seeds), restore_chunk=restore_chunk)
+    )
     states = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.states for chunk in done))
     metrics = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.metrics for chunk in done))
     evaluations = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.evaluation for chunk in done))
@@ -428,7 +430,7 @@ def _run_group(
         progress(finished * num_updates + updates, time.monotonic() - began, metrics)
 
     try:
-        keeping = _keeping(
+        restore_chunk = _chunk_restorer(
             spec,
             folder / "checkpoints",
             "chunk",
@@ -446,7 +448,7 @@ def _run_group(
             h,
             start=start,
             on_chunk=on_chunk,
-            keeping=keeping,
+            restore_chunk=restore_chunk,
             until=num_updates,
         )
         for chunk in trained:
@@ -464,7 +466,7 @@ def _run_group(
         progress.close()
 
 
-def _keeping(
+def _chunk_restorer(
     spec: SweepSpec,
     folder: Path,
     name: str,
@@ -475,7 +477,7 @@ def _keeping(
     rung: Rung = rungs.WHOLE,
     *,
     record: Callable[[list[dict[str, Any]]], object],
-) -> chunks.Keeping:
+) -> chunks.RestoreChunk:
     """Chunks are kept in FOLDER/NAME-<first run>-<last run> while they are trained, and go on from
     there; those of a rung also when they are finished, as the next rung goes on from them.
 
@@ -483,10 +485,10 @@ def _keeping(
     `resumed` of a chunk that goes on: what it may differ by, at every interruption so far.
     """
     num_updates = rung.updates(config)
-    like = jax.eval_shape(make_learner(config, spec.hyperparams).init, jax.random.key(0))
-    about = {"setup": spec.to_json(), "versions": folders.environment(layout)}
+    template = jax.eval_shape(make_learner(config, spec.hyperparams).init, jax.random.key(0))
+    metadata = {"setup": spec.to_json(), "versions": folders.environment(layout)}
 
-    def keeping(start: int, count: int, keys: jax.Array, hyperparams: Hyperparams) -> Any:
+    def restore_chunk(start: int, count: int, keys: jax.Array, hyperparams: Hyperparams) -> Any:
         columns = specs.labelled(spec, first + start, count)
         place = (
             folder / f"{name}-{first + start:06}-{first + start + count - 1:06}"
@@ -497,13 +499,13 @@ def _keeping(
         if place:
             files.make_folder(place, within=folder.parent)
             try:
-                found = checkpoints.restore(place, like, about, count)
+                found = checkpoints.restore(place, template, metadata, count)
             except checkpoints.DamageError as error:
                 say(f"{error}; these runs start anew")
                 checkpoints.discard(place)
             if found is None and rung.earlier:
                 runs = range(first + start, first + start + count)
-                found = rungs.carried_over(rung.earlier, runs, place, like, about, columns)
+                found = rungs.carried_over(rung.earlier, runs, place, template, metadata, columns)
         if found:
             found = host_states.taken_up(config, hyperparams, found, keys)
             for remark in found.messages():
@@ -514,20 +516,22 @@ def _keeping(
                 after = found.partial.updates
                 resumed.append({"runs": numbers, "after": after, "changed": found.changed})
             record(resumed)
-        partial = checkpoints.shared(found, like, count)
-        versions = about["versions"] | ({"resumed": resumed} if resumed else {})
-        keeper = checkpointing.keeper(place, {**about, "versions": versions}, columns, partial)
+        partial = checkpoints.shared(found, template, count)
+        versions = metadata["versions"] | ({"resumed": resumed} if resumed else {})
+        writer = checkpointing.checkpoint_writer(
+            place, {**metadata, "versions": versions}, columns, partial
+        )
 
-        def keep(done: int, states: Any, metrics: Any, last: bool) -> None:
+        def on_checkpoint(done: int, states: Any, metrics: Any, last: bool) -> None:
             ended = done == num_updates
             is_written = ended and rung.is_last  # elsewhere
-            keeper(done, states, metrics, last and not is_written)
+            writer(done, states, metrics, last and not is_written)
             if ended:
-                keeper.wait()
+                writer.wait()
 
-        return partial, keep
+        return partial, on_checkpoint
 
-    return keeping
+    return restore_chunk
 
 
 def _discard(folder: Path, pattern: str) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from pg.commands import cli
 from pg.config import Config
 from pg.runs import checkpoints
-from pg.runs.checkpoints import Keeper, Restored
+from pg.runs.checkpoints import CheckpointWriter, Restored
 from pg.runs.execution import PartialRun
 from pg.sweep.spec import SweepSpec
 from pg.train import TrainState
@@ -99,8 +99,8 @@ def carried_over(
     earlier: Earlier,
     runs: range,
     place: Path,
-    like: TrainState,
-    about: Mapping[str, Any],
+    template: TrainState,
+    metadata: Mapping[str, Any],
     columns: Mapping[str, np.ndarray],
 ) -> Restored | None:
     """The first checkpoint of a chunk: the states of its runs at the end of the previous rung.
@@ -109,9 +109,9 @@ def carried_over(
         earlier: the previous rung.
         runs: the numbers of the chunk's runs.
         place: the folder for the chunk's checkpoints, still empty.
-        like: as of `checkpoints.restore`.
-        about: as of `checkpoints.restore`, of this rung.
-        columns: as of `checkpoints.Keeper`, of these runs.
+        template: see `checkpoints.restore`.
+        metadata: see `checkpoints.restore`; that of this rung.
+        columns: see `checkpoints.CheckpointWriter`; those of these runs.
 
     Returns:
         The checkpoint, or None if the previous rung has left no complete one: then these runs start
@@ -126,7 +126,7 @@ def carried_over(
         wanted = [number for number in there if number in numbers]
         if not wanted:
             continue
-        restored = _restored(before, earlier, like, about, len(numbers))
+        restored = _restored(before, earlier, template, metadata, len(numbers))
         if restored is None:
             return None
         for number in wanted:
@@ -137,18 +137,18 @@ def carried_over(
     rows = [found[number] for number in there]
     states, metrics = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
     done = metrics["env_steps"].shape[1]
-    Keeper(place, about, columns)(done, lambda: states, metrics, last=True)
-    kept = checkpoints.restore(place, like, about, len(there))
+    CheckpointWriter(place, metadata, columns)(done, lambda: states, metrics, last=True)
+    kept = checkpoints.restore(place, template, metadata, len(there))
     return kept._replace(changed=changed) if kept else None
 
 
 def _restored(
-    place: Path, earlier: Earlier, like: TrainState, about: Mapping[str, Any], num_kept: int
+    place: Path, earlier: Earlier, template: TrainState, metadata: Mapping[str, Any], num_kept: int
 ) -> Restored | None:
     """A chunk of the previous rung; None if its checkpoint is damaged."""
-    own = {**about, "setup": earlier.spec.to_json()}
+    own = {**metadata, "setup": earlier.spec.to_json()}
     try:
-        return checkpoints.restore(place, like, own, num_kept)
+        return checkpoints.restore(place, template, own, num_kept)
     except checkpoints.DamageError as error:
         cli.say(f"{error}; runs that go on from it start anew")
         return None

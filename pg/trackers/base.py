@@ -33,7 +33,7 @@ __all__ = [
 # The package that each tracker needs, which is also the name of the module to import.
 TRACKERS = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow", "aim": "aim"}
 FILE = "trackers.json"
-# The expected shape of that file, as of `inputs.misfit`.
+# The expected shape of that file (see `inputs.misfit`).
 STORED: dict[Any, Any] = {...: {"id": (str, None), "updates": int}}
 _OF_EPISODES = ("return", "length")  # metrics that are means over the episodes of an update
 _LARGEST = ("nonfinite", "skipped")  # of which the largest says more than the mean
@@ -72,7 +72,7 @@ class Tracker(Protocol):
 
     def log(self, updates: int, metrics: Mapping[str, np.ndarray]) -> None:
         """Called after every chunk. updates: those that are done; metrics: [seeds] each, NaN where
-        there is no value, as of `eval_return` without an evaluation.
+        there is no value, as in `eval_return` without an evaluation.
         """
 
     def finish(self, summary: Mapping[str, Any] | None, pictures: Sequence[Path]) -> None:
@@ -128,7 +128,7 @@ class Trackers:
                 self._call(name, "log", done, means)
 
     def finish(self, summary: Mapping[str, Any] | None) -> None:
-        """Ends them, once, if they have started. summary: as of `Tracker.finish`."""
+        """Ends them, once, if they have started. summary: see `Tracker.finish`."""
         if self.folder is None:
             return
         pictures = sorted(self.folder.glob("*.png")) if summary else []
@@ -171,7 +171,7 @@ def check(names: Sequence[str]) -> None:
 
 
 def check_own(trackers: Sequence[Any]) -> None:
-    """Raises ValueError for an object that is no tracker, and for two of one name."""
+    """Raises ValueError for an object that is not a tracker, and for two of one name."""
     for tracker in trackers:
         lacking = [m for m in ("start", "log", "finish") if not callable(getattr(tracker, m, None))]
         if lacking or isinstance(tracker, type):

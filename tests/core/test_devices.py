@@ -52,7 +52,7 @@ def trained(where):
     h = execution.broadcast(hyperparams, n)
     programs = execution.compile_programs(config, h, where, n, episodes=8)
     keys = [execution.filled_up(key, n) for key in execution.seed_keys(range(6))]
-    states, metrics = execution.train(programs, keys[0], h, kept=6)[:2]
+    states, metrics = execution.train(programs, keys[0], h, num_logged=6)[:2]
     returns = execution.evaluate_all(programs, states, keys[1], h)["sampled"].returns[:6]
     # What is outside the loop happens once a chunk.
     updates = programs.advance.as_text().partition("\\nENTRY")[0]

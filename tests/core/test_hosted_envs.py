@@ -319,7 +319,7 @@ def trained(env: Any, num_updates: int, partial: Any = None) -> tuple[Any, Any]:
         kept[done] = execution.PartialRun(states(), execution.joined(rows))
 
     rows: list[Any] = [partial.metrics] if partial else []
-    run = execution.run(config, None, [0], keep=keep, partial=found and found.partial)
+    run = execution.run(config, None, [0], on_checkpoint=keep, partial=found and found.partial)
     return run, found.changed if found else kept[num_updates]
 
 

@@ -27,7 +27,7 @@ from pg.config import Config, Hyperparams
 from pg.fast import devices
 from pg.inputs import shown
 from pg.runs import checkpoints, execution, files, folders
-from pg.runs.checkpoints import DamageError, Keeper
+from pg.runs.checkpoints import CheckpointWriter, DamageError
 from pg.runs.execution import Programs
 from pg.runs.migrations import migrated
 from pg.train import make_learner
@@ -92,8 +92,10 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     keys, _ = execution.seed_keys(SEEDS)
     h = execution.broadcast(Hyperparams(), len(SEEDS))
     programs = execution.compile_programs(CONFIG, h, devices.layout(most=1), len(SEEDS))
-    keeper = Keeper(folder, about(), {"seed": np.asarray(SEEDS)}, updates=1, most=20)
-    trained = execution.train(programs, keys, h, keep=keeper)
+    keeper = CheckpointWriter(
+        folder, about(), {"seed": np.asarray(SEEDS)}, updates=1, max_to_keep=20
+    )
+    trained = execution.train(programs, keys, h, on_checkpoint=keeper)
     return Kept(folder, programs, keys, h, trained._replace(states=jax.device_get(trained.states)))
 
 
@@ -148,16 +150,18 @@ def test_only_the_last_are_kept_and_nothing_half_written(kept: Kept, tmp_path: P
     (tmp_path / f".00000003.{'0' * 64}.safetensors.0123abcd.tmp").write_text("half")
     assert restore(tmp_path) is None
     assert not list(tmp_path.iterdir())
-    keeper = Keeper(tmp_path, about(), {"seed": np.asarray(SEEDS)}, updates=2, most=3)
-    execution.train(kept.programs, kept.keys, kept.hyperparams, keep=keeper)
+    keeper = CheckpointWriter(
+        tmp_path, about(), {"seed": np.asarray(SEEDS)}, updates=2, max_to_keep=3
+    )
+    execution.train(kept.programs, kept.keys, kept.hyperparams, on_checkpoint=keeper)
     assert checkpoints.steps(tmp_path) == [10, 8, 6]
     rows = checkpoints.read_metrics(tmp_path)
     assert sorted(rows["update"]) == sorted([*range(10)] * 2)
 
 
 def test_a_checkpoint_waits_for_its_minutes(kept: Kept, tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path, about(), {"seed": np.asarray(SEEDS)}, minutes=60)
-    execution.train(kept.programs, kept.keys, kept.hyperparams, keep=keeper)
+    keeper = CheckpointWriter(tmp_path, about(), {"seed": np.asarray(SEEDS)}, minutes=60)
+    execution.train(kept.programs, kept.keys, kept.hyperparams, on_checkpoint=keeper)
     assert checkpoints.steps(tmp_path) == [10]
 
 

@@ -540,7 +540,7 @@ def test_nothing_is_removed_or_written_in_a_folder_that_is_a_link(
     place = tmp_path / "checkpoints"
     place.symlink_to(outside)
     doings: list[Callable[[], object]] = [
-        lambda: checkpoints.Keeper(place, {}, {"seed": np.arange(1)}),
+        lambda: checkpoints.CheckpointWriter(place, {}, {"seed": np.arange(1)}),
         lambda: checkpoints.restore(place, (), {}, 1),
         lambda: files.make_folder(place),
         lambda: files.make_folder(place / "chunk", within=tmp_path),
@@ -640,7 +640,7 @@ def test_a_new_folder_is_on_the_disk_with_those_above_it(
 def test_a_checkpoint_is_on_the_disk_before_the_one_before_it_is_removed(
     tmp_path: Path, calls: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeper = checkpoints.Keeper(
+    keeper = checkpoints.CheckpointWriter(
         tmp_path / "checkpoints", {}, {"seed": np.arange(2)}, updates=2, most=1
     )
     unlink = Path.unlink

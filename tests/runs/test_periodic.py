@@ -52,7 +52,7 @@ def kept() -> Kept:
     def keep(done: int, fetch: Any, *_: Any) -> None:
         states[done] = jax.tree.map(np.array, state(fetch()))
 
-    return Kept(trained(PLAN, keep=keep), states)
+    return Kept(trained(PLAN, on_checkpoint=keep), states)
 
 
 def same(a: Any, b: Any) -> bool:
@@ -113,7 +113,7 @@ def test_a_run_that_is_killed_has_the_same_evaluations_and_the_same_best(
     last: int, kept: Kept, tmp_path: Path
 ) -> None:
     """KilledError right after the next evaluation, of which the checkpoint knows nothing."""
-    keeper = checkpoints.Keeper(tmp_path, ABOUT, COLUMNS, updates=1)
+    keeper = checkpoints.CheckpointWriter(tmp_path, ABOUT, COLUMNS, updates=1)
 
     def keep(done: int, fetch: Any, metrics: Any, _: bool) -> None:
         if done > last:
@@ -121,7 +121,7 @@ def test_a_run_that_is_killed_has_the_same_evaluations_and_the_same_best(
         keeper(done, fetch, metrics, True)
 
     with pytest.raises(KilledError):
-        trained(PLAN, keep=keep)
+        trained(PLAN, on_checkpoint=keep)
     found = checkpoints.restore(tmp_path, LIKE, ABOUT, len(SEEDS))
     assert found is not None
     assert found.partial.updates <= last
@@ -135,14 +135,14 @@ def test_a_run_that_is_killed_has_the_same_evaluations_and_the_same_best(
 def test_evaluations_may_begin_and_end_where_a_run_goes_on(kept: Kept, tmp_path: Path) -> None:
     """Its metrics have the columns throughout, and the best stays."""
     short = dataclasses.replace(CONFIG, num_updates=3)
-    keeper = checkpoints.Keeper(tmp_path, ABOUT, COLUMNS)
-    first = execution.run(short, None, SEEDS, keep=keeper)
+    keeper = checkpoints.CheckpointWriter(tmp_path, ABOUT, COLUMNS)
+    first = execution.run(short, None, SEEDS, on_checkpoint=keeper)
     assert "eval_return" not in first.metrics
     found = checkpoints.restore(tmp_path, LIKE, ABOUT, len(SEEDS))
     assert found is not None
     longer = dataclasses.replace(CONFIG, num_updates=5)
-    keeper = checkpoints.Keeper(tmp_path, ABOUT, COLUMNS, partial=found.partial)
-    execution.run(longer, None, SEEDS, keep=keeper, partial=found.partial, plan=PLAN)
+    keeper = checkpoints.CheckpointWriter(tmp_path, ABOUT, COLUMNS, partial=found.partial)
+    execution.run(longer, None, SEEDS, on_checkpoint=keeper, partial=found.partial, plan=PLAN)
     found = checkpoints.restore(tmp_path, LIKE, ABOUT, len(SEEDS))
     assert found is not None
     expected = np.where(np.arange(5) == 3, kept.run.metrics["eval_return"][:, :5], np.nan)
@@ -170,9 +170,9 @@ def test_a_run_with_more_updates_added_has_the_evaluations_of_a_single_one(
 ) -> None:
     """The evaluation after the last update of before is none of them, though it was the best."""
     plan = Plan(every=2, episodes=5)
-    keeper = checkpoints.Keeper(tmp_path, ABOUT, COLUMNS)
+    keeper = checkpoints.CheckpointWriter(tmp_path, ABOUT, COLUMNS)
     short = dataclasses.replace(CONFIG, num_updates=3)
-    before = execution.run(short, None, SEEDS, keep=keeper, plan=plan)
+    before = execution.run(short, None, SEEDS, on_checkpoint=keeper, plan=plan)
     assert np.isfinite(before.metrics["eval_return"][:, 2]).all()
     assert before.best is not None
     assert 3 in before.best.update

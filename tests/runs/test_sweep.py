@@ -482,10 +482,10 @@ def test_what_fresh_seeds_go_on_with_is_recorded_at_each_interruption(
         """Goes on under a version of jax until that update."""
         versions = {**environment(ONE), "jax": version}
         monkeypatch.setattr(folders, "environment", lambda layout: versions)
-        keeping = driver._keeping(
+        restore_chunk = driver._chunk_restorer(
             one, tmp_path / "checkpoints", "best-0", CONFIG, 0, HOW, ONE, record=recorded.extend
         )
-        partial, keep = keeping(0, 1, keys, h)
+        partial, keep = restore_chunk(0, 1, keys, h)
         assert keep is not None
         done = partial.updates if partial else 0
         keep(updates, lambda: states, {"env_steps": np.ones((1, updates - done), int)}, True)

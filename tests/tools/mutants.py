@@ -3015,8 +3015,8 @@ MUTANTS = [
     Mutant(
         "a run shorter than the time between evaluations has none",
         "runs/execution.py",
-        "evaluator.at_end(done, new, states) if done == num_updates else new",
-        "new",
+        "evaluator.at_end(done, metrics, states) if is_end else metrics",
+        "metrics",
         "tests/runs/test_periodic.py -k last_update",
     ),
     Mutant(
@@ -3029,8 +3029,8 @@ MUTANTS = [
     Mutant(
         "the best parameters of a run that goes on are of the evaluation after its last update",
         "runs/execution.py",
-        "functools.partial(_fetched, states, best, programs.layout)",
-        "functools.partial(_fetched, states, evaluator and evaluator.best, programs.layout)",
+        "functools.partial(_fetched, states, best, layout)",
+        "functools.partial(_fetched, states, evaluator and evaluator.best, layout)",
         "tests/runs/test_periodic.py -k added",
     ),
     Mutant(

@@ -108,7 +108,7 @@ def flat(tree: Any) -> np.ndarray:
 
 
 def share(difference: np.ndarray, whole: np.ndarray) -> float:
-    """The norm of a difference as a share of another norm. Raises ValueError where that is 0."""
+    """The norm of a difference as a share of another norm. Raises ValueError if that is 0."""
     norm = np.linalg.norm(whole)
     if norm == 0:
         raise ValueError("there is nothing to compare: all numbers are 0")

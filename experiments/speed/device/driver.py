@@ -111,13 +111,13 @@ def _is_measured(results: Mapping[str, Any], section: plan.Section, row: plan.Ro
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The results of a file. Raises ValueError where there are none."""
+    """The results of a file. Raises ValueError if there are none."""
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(results["sections"], dict) or not isinstance(results["smoke"], bool):
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is no file of results") from None
+        raise ValueError(f"{path} is not a file of results") from None
     return results
 
 
@@ -171,7 +171,7 @@ def _batch(rows: Rows) -> Rows:
 
 def _process(rows: Rows, out: Path, deadline: float) -> Iterator[Answer]:
     """The answers of one process. It ends after its first failure to answer in time, or to live on,
-    which is the answer of the row in progress; not at the deadline, which is no row's fault.
+    which is the answer of the row in progress; not at the deadline, which is not a row's fault.
     """
     settings = [[section.module, section.function, dict(row.settings)] for section, row in rows]
     with (out / LOG).open("ab") as log:

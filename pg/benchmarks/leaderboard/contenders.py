@@ -32,7 +32,7 @@ class Contenders(NamedTuple):
     problems: dict[str, Problem]  # by name
     # name -> that of a listed one or of a combination again, or a function
     estimators: dict[str, Any]
-    own: list[Part]  # those of all that are a user's own
+    own: list[Part]  # the custom ones among all
     changed: list[Part]  # names of those of which the folder holds other code
 
 
@@ -50,7 +50,7 @@ def enter(
         problems: names, of PROBLEMS, environments, or `FILE.py:NAME`.
         estimators: names, also of combinations, functions, or `FILE.py:NAME`.
         out: the folder.
-        parts: `policy`, `critic` and `optimizer` of a user's own; None stands for none.
+        parts: custom `policy`, `critic` and `optimizer`; None stands for none.
         allow_changed_code: the code may be another.
 
     Raises:
@@ -95,11 +95,11 @@ def changed_parts(
 
     Args:
         out: the folder.
-        given: the parts; what is no file is not compared.
+        given: the parts; what is not a file is not compared.
         allow_changed_code: the code may be another.
 
     Raises:
-        ValueError: a part has other code, which it may not, or the record of the folder is damaged.
+        ValueError: a part has other code, which it may not, or the record of the folder is corrupt.
     """
     recorded = {(entry["field"], entry["name"]): entry for entry in _recorded(out)}
     changed = []
@@ -113,7 +113,7 @@ def changed_parts(
 
 
 def record(out: Path, own: Sequence[Part]) -> None:
-    """Writes what a folder records of the user's own parts, beside those that it has already."""
+    """Writes what a folder records of the user's parts, beside those that it has already."""
     if not own and not _recorded(out):
         return
     # of networks and optimizer those of today alone, with which all its policies are trained
@@ -135,7 +135,7 @@ def _recorded(out: Path) -> list[dict[str, Any]]:
 
 
 def _check_training_parts(out: Path, given: Sequence[Part]) -> None:
-    """Raises ValueError where a folder holds policies, or their results, that were trained with
+    """Raises ValueError if a folder holds policies, or their results, that were trained with
     others.
     """
     if not ((out / "policies").exists() or (out / "quality.csv").exists()):
@@ -163,7 +163,7 @@ def _check_training_parts(out: Path, given: Sequence[Part]) -> None:
 
 
 def _loaded(field: str, part: Any) -> Any:
-    """The name of a listed part, or the object of a user's own. Raises ValueError for another
+    """The name of a listed part, or a custom object. Raises ValueError for another
     kind.
     """
     if combinations.is_combination(part):

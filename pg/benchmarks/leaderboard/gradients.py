@@ -88,7 +88,7 @@ def estimate_gradients(
         share: of the problem's number of estimates.
 
     Raises:
-        ValueError: the estimator sums over actions, and they are continuous; or it is a user's own,
+        ValueError: the estimator sums over actions, and they are continuous; or it is custom,
             and gives something else than it should; or noise cannot be sampled like this for it.
     """
     spec, combination = problem_of(problem), combination_of(estimator)
@@ -119,7 +119,7 @@ def estimate_gradients(
 def amount(
     problem: Problem, combination: Combination, num_episodes: int, share: float
 ) -> tuple[int, int, int]:
-    """The episodes of one estimate, the estimates of one call, and the calls. Arguments as of
+    """The episodes of one estimate, the estimates of one call, and the calls. Arguments as in
     `estimate_gradients`.
     """
     own_episodes = combination.settings.get("num_episodes", num_episodes)
@@ -238,7 +238,7 @@ def reference_gradient(
     """
     config = frozen_config(problem_of(problem).settings()[0], "time_baseline", 2)
     _, policy, _ = make_components(config, snapshot.normaliser, 1)
-    if isinstance(config.env, TabularMDP) and not policy.recurrent:  # else it is no table
+    if isinstance(config.env, TabularMDP) and not policy.recurrent:  # else it is not a table
         return Reference(_exact_gradient(policy, config.env, snapshot), 1.0)
     estimates = estimate_gradients(problem, snapshot, "time_baseline", seed, share=share)
     gradients = estimates.gradients

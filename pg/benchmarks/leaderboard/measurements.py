@@ -44,7 +44,7 @@ COMPARED = tuple(
     if "episodes" in facts.collect and facts.unbiased_for != "J_τ" and not facts.same_on_policy
 )
 
-# The expected shape of snapshots.json, as of `inputs.misfit`.
+# The expected shape of snapshots.json (see `inputs.misfit`).
 SNAPSHOTS_JSON: dict[str, Any] = {
     name: {"updates": int, "explained": {...: folders.NUMBER}} for name in SNAPSHOTS
 }
@@ -62,7 +62,7 @@ class Measurements(NamedTuple):
     def read(cls, folder: Path) -> "Measurements":
         """The measurements in a folder; none where it has no tables.
 
-        Raises ValueError where it holds something else.
+        Raises ValueError if it holds something else.
         """
         paths = folder / "quality.csv", folder / "cosines.csv"
         if not all(path.exists() for path in paths):
@@ -117,8 +117,8 @@ def measure(
     software.json says with which versions of the packages.
 
     Args:
-        problems: names, of PROBLEMS, or environments of one's own, objects or `FILE.py:NAME`.
-        estimators: names, also of combinations, or estimators of one's own, functions or
+        problems: names, of PROBLEMS, or custom environments, objects or `FILE.py:NAME`.
+        estimators: names, also of combinations, or custom estimators, functions or
             `FILE.py:NAME`.
         out: the folder.
         seed: of the estimates and of the reference; the policies are the same for all seeds.
@@ -127,7 +127,7 @@ def measure(
         snapshots: names, of SNAPSHOTS.
         allow_changed_code: of a file that has changed since, what the folder holds is measured
             anew.
-        parts: `policy`, `critic` and `optimizer` of one's own, with which the policies of all
+        parts: custom `policy`, `critic` and `optimizer`, with which the policies of all
             problems are trained.
 
     Raises:
@@ -257,7 +257,7 @@ def _pairs(entered: contenders.Contenders) -> list[tuple[Problem, str]]:
     """The problems, each with the name of an estimator that can be measured on it. Prints for each
     problem those that cannot, and why.
 
-    Raises ValueError where a part of a user's own does not fit a problem, and where there are none.
+    Raises ValueError if a custom part does not fit a problem, and where there are none.
     """
     pairs, left_out = [], []
     needs = {name: combination_of(x) for name, x in entered.estimators.items()}
@@ -329,7 +329,7 @@ def _policy_folder(out: Path, problem: str) -> Path:
 def stored_snapshots(problem: str | Problem, out: Path) -> list[Snapshot]:
     """The snapshots of a problem from a folder, trained and written to it if they are missing.
 
-    Raises ValueError where the folder holds policies without all critics.
+    Raises ValueError if the folder holds policies without all critics.
     """
     problem = problem_of(problem)
     folder = _policy_folder(out, problem.name)
@@ -357,7 +357,7 @@ def stored_snapshots(problem: str | Problem, out: Path) -> list[Snapshot]:
 
 
 def _check_critics(folder: Path, data: Any, problem: Problem) -> None:
-    """Raises ValueError where critics are missing beside stored policies, as in folders of before
+    """Raises ValueError if critics are missing beside stored policies, as in folders of before
     some saw the time. Policies that are trained again may differ by rounding from those of the
     rows.
     """

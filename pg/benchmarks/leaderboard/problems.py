@@ -94,7 +94,7 @@ class Problem(NamedTuple):
     batch_size: int  # estimates of one call
     fit_batches: int  # that a critic is fitted to
     fit_episodes: int  # of each
-    # `policy`, `critic` and `optimizer` of a user's own
+    # custom `policy`, `critic` and `optimizer`
     parts: Mapping[str, Any] = MappingProxyType({})
     # of further episodes out of visited states, which long episodes have many of
     branching: Mapping[str, int] = MappingProxyType({})
@@ -102,7 +102,7 @@ class Problem(NamedTuple):
 
     @property
     def critic_settings(self) -> dict[str, Any]:
-        """The fields of Config that say what its critics are; none of a user's own critic."""
+        """The fields of Config that say what its critics are; none of a custom critic."""
         has_widths = self.critic_widths is not None and "critic" not in self.parts
         return {"critic_hidden_sizes": self.critic_widths} if has_widths else {}
 
@@ -137,7 +137,7 @@ _TABULAR: dict[str, Any] = {
     "learning_rate": 0.02,
 }
 # A policy of a table needs no hidden layer. A critic that sees the time does: the value of a state
-# is no sum of one part for the state and one for the time.
+# is not a sum of one part for the state and one for the time.
 _CRITIC_WIDTHS = (64, 64)
 
 _SPARSE = MappingProxyType({"num_branches": 1, "branch_every": 16})
@@ -186,14 +186,14 @@ PROBLEMS: dict[str, Problem] = {problem.name: problem for problem in _LISTED}
 
 
 def problem_of(problem: Any, parts: Mapping[str, Any] = MappingProxyType({})) -> Problem:
-    """The problem of a name, or of an environment of a user's own, which leave_one_out trains.
+    """The problem of a name, or of a custom environment, which leave_one_out trains.
 
     Args:
         problem: a name, of PROBLEMS, an environment object, or a Problem.
-        parts: `policy`, `critic` and `optimizer` of a user's own, which train it.
+        parts: custom `policy`, `critic` and `optimizer`, which train it.
 
     Raises:
-        ValueError: there is no such problem, or the object is no environment.
+        ValueError: there is no such problem, or the object is not an environment.
     """
     if isinstance(problem, str):
         check_name("problem", problem, PROBLEMS)
@@ -256,7 +256,7 @@ def train_snapshots(problem: str | Problem, seed: int) -> list[Snapshot]:
 def snapshot_shapes(problem: str | Problem) -> Snapshot:
     """A snapshot of a problem with shapes for arrays.
 
-    Raises ValueError where a part of a user's own does not fit the others.
+    Raises ValueError if a custom part does not fit the others.
     """
     problem = problem_of(problem)
     config, h = problem.settings()
@@ -298,7 +298,7 @@ def frozen_config(config: Config, estimator: Any, num_envs: int, **changes: Any)
 
 
 def critic_config(config: Config, kind: str, num_envs: int, **changes: Any) -> Config:
-    """The settings under which a critic of one of CRITIC_KINDS is fitted. Other arguments as of
+    """The settings under which a critic of one of CRITIC_KINDS is fitted. Other arguments as in
     `frozen_config`.
     """
     of_kind = CRITIC_KINDS[kind]
@@ -308,9 +308,9 @@ def critic_config(config: Config, kind: str, num_envs: int, **changes: Any) -> C
 def critic_kinds(config: Config) -> list[str]:
     """The names, of CRITIC_KINDS, of the critics that a problem can have: Q is of one Discrete, or
     of one Box of which the policy says mean and variance; h is of one Discrete and short episodes;
-    and a critic of a user's own is of one kind.
+    and a custom critic is of one kind.
 
-    Raises ValueError where a critic of a user's own is of neither.
+    Raises ValueError if a custom critic is of neither.
     """
     env = envs.configured(config, 1)
     is_discrete = isinstance(env.action_space, Discrete)

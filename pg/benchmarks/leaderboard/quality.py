@@ -23,7 +23,7 @@ from pg.benchmarks.leaderboard.gradients import GradientEstimates, Reference
 from pg.config import part_name
 from pg.reports.statistics import Estimate
 
-RESOLVED = 0.7  # a reference whose own cosine to ∇J is expected to be lower is no reference
+RESOLVED = 0.7  # a reference whose own cosine to ∇J is expected to be lower is not a reference
 REPETITIONS = 8  # parts of the estimates, each evaluated on its own
 RESAMPLED = 1000
 

@@ -29,7 +29,7 @@ def search(
     chose for each problem: the cheapest of all that the folder holds of a search.
 
     Args:
-        problems: names, of PROBLEMS, or environments of one's own, objects or `FILE.py:NAME`.
+        problems: names, of PROBLEMS, or custom environments, objects or `FILE.py:NAME`.
         out: the folder.
         bases: names of the estimators of which combinations are searched.
         seed: of the report; the search has another.

@@ -63,7 +63,7 @@ class EnvPoolFleet:
     def step(
         self, slots: Sequence[_Slot], actions: Arrays, last: Sequence[bool], seeds: Sequence[int]
     ) -> list[Outcome]:
-        """One step of each; arguments as of `Fleet.step`, whose seeds are not used."""
+        """One step of each; arguments as in `Fleet.step`, whose seeds are not used."""
         outcomes: list[Any] = [None] * len(slots)
         for pool in {id(slot.pool): slot.pool for slot in slots}.values():
             mine = [i for i, slot in enumerate(slots) if slot.pool is pool]
@@ -100,7 +100,7 @@ class EnvPoolFleet:
         """Nothing: a pool goes with the last that knows it."""
 
     def close(self) -> None:
-        """Nothing, as of `release`."""
+        """Nothing, as in `release`."""
 
     def pool(self, **options: Any) -> Any:
         """Some environments."""

@@ -73,7 +73,7 @@ def make(
     **options: Any,
 ) -> HostedEnv:
     """The environment that Gymnasium has under this name; options are those of `gymnasium.make`,
-    `flatten` and `workers` are as of `adapt`.
+    `flatten` and `workers` are as in `adapt`.
     """
     module, _, own_name = name.rpartition(":")
     if module:  # which registers it
@@ -164,7 +164,7 @@ def _check_space(what: str, space: Any, name: str) -> None:
 
 
 def _spaces(space: Any, of_leaf: Callable[[Any], Any]) -> Any:
-    """The space as one of gymnax, of which `of_leaf` gives those that are no Dict and no Tuple."""
+    """The space as one of gymnax, of which `of_leaf` gives those that are neither a Dict nor a Tuple."""
     if parts(space) is None:
         return of_leaf(space)
     made = map_parts(space, lambda name, part: _spaces(part, of_leaf))

@@ -55,7 +55,7 @@ class Play(NamedTuple):
     time: jax.Array  # int32 []
     actions: Any  # [H, *A] each, of which the first `time` were taken; () where it is not kept
     check: jax.Array  # uint32 []: checksum of what was seen last
-    mask: Any = ()  # as of `Start`
+    mask: Any = ()  # see `Start`
     fresh: Start | tuple[()] = ()  # the episode behind the end; () where none begins by itself
 
 

@@ -43,7 +43,7 @@ class _State(NamedTuple):
 
 def make(name: str, *, flatten: bool = True, **options: Any) -> Adapter:
     """The environment that Jumanji has under this name; options (`time_limit=100`) are those of its
-    class, and `flatten` is as of `adapt`.
+    class, and `flatten` is as in `adapt`.
     """
     names = jumanji.registered_environments()
     check_name(

@@ -52,7 +52,7 @@ def random_opponent(key: jax.Array, observation: jax.Array, mask: jax.Array) -> 
 def make(
     name: str, max_steps: int = 1000, opponent: Callable[..., Any] = random_opponent
 ) -> Adapter:
-    """The game that Pgx has under this name; arguments as of `adapt`."""
+    """The game that Pgx has under this name; arguments as in `adapt`."""
     check_name("environment of pgx", name, pgx.available_envs(), "pgx.available_envs() lists them")
     return adapt(pgx.make(name), name, max_steps, opponent)
 

@@ -354,7 +354,7 @@ class PythonFleet:
     def step(
         self, slots: Sequence[_Slot], actions: Arrays, last: Sequence[bool], seeds: Sequence[int]
     ) -> list[Outcome]:
-        """One step of each, in all workers at the same time; arguments as of `Fleet.step`."""
+        """One step of each, in all workers at the same time; arguments as in `Fleet.step`."""
         each = zip(*actions, strict=True)
         next_seeds: Sequence[int | None] = seeds or [None] * len(slots)
         rows = [

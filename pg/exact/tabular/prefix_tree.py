@@ -36,7 +36,7 @@ def prefix_tree(env: Sequences) -> TabularMDP:
     transition = np.zeros((S, V, S))
     for (prompt, tokens), row in place.items():
         for token in range(V):
-            # a whole sequence is no prefix: that is the end
+            # a whole sequence is not a prefix: that is the end
             transition[row, token, place.get((prompt, (*tokens, token)), R)] = 1.0
     transition[R, :, R] = 1.0
     initial = np.concatenate([env.prompt_probabilities, np.zeros(S - env.num_prompts)])

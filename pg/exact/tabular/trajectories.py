@@ -34,7 +34,7 @@ def enumerate_trajectories(
     Args:
         mdp: The MDP.
         logits: Of the policy.
-        further: The further transitions that the trajectories have, as of `pg.episodes`; greedy
+        further: The further transitions that the trajectories have, as in `pg.episodes`; greedy
             episodes are not among them.
         num_branches: As of `pg.episodes`.
     """
