@@ -116,7 +116,7 @@ __all__ = [
     "part_name",
 ]
 
-WITH_TIME = "policy_and_time"  # the word of critic_observe for a critic that sees the time, too
+WITH_TIME = "policy_and_time"  # the keyword of critic_observe for a critic that also sees the time
 
 
 @checking_names
@@ -125,14 +125,14 @@ WITH_TIME = "policy_and_time"  # the word of critic_observe for a critic that se
 class Config:
     """The static half of a run; `hyperparams` gives the other half that goes with it.
 
-    Fields that are not given have the values with which the estimator was measured to learn on the
+    Fields that are not given have the values with which the estimator was found to learn on the
     environment, as on the command line: `Config(estimator="ppo")` is what `--estimator ppo` runs.
     With `preset=None` they have the defaults below, whatever the estimator: those of REINFORCE.
     """
 
     env: Any = "CartPole-v1"
-    """Name of a gymnax environment, or library:name, as brax:ant, or FILE.py:CLASS of your own (in
-    Python also an environment object).
+    """Name of a gymnax environment, or library:name, such as brax:ant, or FILE.py:CLASS of your own
+    (in Python also an environment object).
     """
     env_params: Any = ()
     """Overrides of the environment's parameters, as NAME=VALUE."""
@@ -157,41 +157,42 @@ class Config:
     environment again (lookahead_control_variate); each is counted in the environment steps.
     """
     branch_every: int = 1
-    """Branch off further episodes at every n-th visited state only, and weight it by n
+    """Branch off further episodes only at every n-th visited state, and weight it by n
     (vine_value, vine_action_value, vine_all_action, measure_valued).
     """
     policy_lag: int = 0
-    """Updates by which the policy that acts is older than the one that learns, for estimators with
-    an importance ratio.
+    """Number of updates by which the acting policy is older than the learning one, for estimators
+    with an importance ratio.
     """
     lag_mixture: LagMixture = "none"
-    """Policies that collect with a lag: the oldest alone (none), or all of the last policy_lag + 1,
+    """Policies that collect with a lag: only the oldest (none), or all of the last policy_lag + 1,
     each an equal share of the batch. The denominator of an episode's importance ratio is then the
-    policy that collected it (own), the mixture (balance heuristic), or the power heuristic's.
+    policy that collected it (own), the mixture (balance heuristic), or that of the power heuristic.
     """
     sampling: Sampling = "independent"
     """Action noise of a batch of episodes: independent; in antithetic pairs of episodes; stratified
-    over the batch at the first action, or at every step (latin_hypercube); scrambled Sobol' points,
-    one an episode (sobol), or at each step one a state, in the order of these (array). For
-    estimators that do not need independent episodes: no baseline from others of the batch. With
-    exploration of parameters it is their noise.
+    over
+    the batch at the first action, or at every step (latin_hypercube); scrambled Sobol' points, one
+    per episode (sobol), or at each step one per state, in sorted order (array). For estimators that
+    do not need independent episodes: no baseline from others of the batch. With exploration of
+    parameters it applies to their noise.
     """
     sample_env: bool = False
-    """Draws the environment's noise by `sampling`, too, of which it needs another than independent:
-    of each reset and each step the first random numbers that are made of uniform ones (uniform,
-    normal, bernoulli, but not randint).
+    """Also draw the environment's noise by `sampling`, which must not be independent: in each reset
+    and each step the first random numbers that are made from uniform ones (uniform, normal,
+    bernoulli, but not randint).
     """
     exploration: Exploration = "actions"
-    """Random part of the policy: its actions, at every step; or its parameters, drawn once an
+    """Random part of the policy: its actions, at every step; or its parameters, drawn once per
     episode from a Gaussian whose mean and standard deviations are learned (PGPE). The policy then
-    acts by its mode, greedily by that of the mean.
+    acts by its mode, and greedily by the mode of the mean.
     """
     parameter_std: float = 0.3
     """Standard deviation of every parameter at the start, with exploration of parameters."""
     micro_batches: MicroBatches = 1
-    """Groups of environments in which a batch is collected and differentiated, one after the other,
-    where it does not fit into memory whole (gradient accumulation): the mean of their gradients is
-    that of the whole batch, up to rounding. Where Ψ compares episodes, they are collected twice.
+    """Micro-batches in which a batch is collected and differentiated, one after the other, if it
+    does not fit into memory as a whole (gradient accumulation): the mean of their gradients is that
+    of the whole batch, up to rounding. If Ψ compares episodes, they are collected twice.
     auto: as few as fit (train command).
     """
     horizon: int | None = None
@@ -199,12 +200,12 @@ class Config:
     limit.
     """
     action_repeat: int = 1
-    """Environment steps for which an action is held, fewer where the episode ends; γ is per action,
-    not per step.
+    """Environment steps for which an action is repeated, fewer if the episode ends; γ is per
+    action, not per step.
     """
     observe: tuple[int | str, ...] = ()
-    """Entries of the observation that the policy sees, of a vector, or names of the parts of a
-    dictionary; none: all (0 2 hides the velocities of CartPole).
+    """Entries of a vector observation that the policy sees, or names of the parts of a dictionary;
+    none: all (0 2 hides the velocities of CartPole).
     """
     critic_observe: tuple[int | str, ...] = ()
     """Entries or names that the critic sees, given as in observe, or a keyword: all, policy (what
@@ -213,8 +214,8 @@ class Config:
     else policy.
     """
     action_mask: ActionMask = "auto"
-    """Legal actions: of the environment's method action_mask(state, params), of its observation or
-    of its info; auto: the first of these that there is; none: every action is legal.
+    """Source of the legal actions: the environment's method action_mask(state, params), its
+    observation or its info; auto: the first of these that exists; none: every action is legal.
     """
     num_epochs: int = 1
     """Passes over each batch (ppo, grpo)."""
@@ -223,11 +224,11 @@ class Config:
     grpo).
     """
     minibatch_size: int | None = None
-    """Steps of a minibatch, drawn from all of a window's; none: whole environments, by
-    num_minibatches (ppo).
+    """Number of steps of a minibatch, drawn from all steps of a window; none: whole environments,
+    by num_minibatches (ppo).
     """
     advantages: Advantages = "raw"
-    """Ψ of estimators with a critic V: as it is, or standardised over the batch or each minibatch
+    """Ψ of estimators with a critic V: raw, or standardised over the batch or each minibatch
     (biased).
     """
     normalise_observations: bool = False
@@ -237,21 +238,21 @@ class Config:
     range), without clipping.
     """
     policy: Any = None
-    """FILE.py:NAME of a policy of your own: a Network, or a function of config and env that makes
-    one (in Python also that itself); none: that of the settings below.
+    """FILE.py:NAME of your own policy: a Network, or a function of config and env that makes one
+    (in Python also the object itself); none: that of the settings below.
     """
     critic: Any = None
-    """FILE.py:NAME of a critic of your own, as policy."""
+    """FILE.py:NAME of your own critic, given like policy."""
     init_from: Any = None
-    """Run whose policy training starts from, and stays close to where it has a reference policy:
-    its folder, RUN:SEED of several seeds, or a file of parameters.
+    """Run from whose policy training starts, and to which it stays close with a reference policy:
+    its folder, RUN:SEED for several seeds, or a file of parameters.
     """
     reference: Any = None
-    """Run whose policy is the reference, frozen beside the one that learns, as init_from; none:
-    the policy that training starts from.
+    """Run whose policy is the frozen reference, given like init_from; none: the policy from which
+    training starts.
     """
     network: Architecture = "auto"
-    """Torso of policy and critic, auto: cnn for images, else mlp; or a causal_transformer over a
+    """Torso of policy and critic; auto: cnn for images, else mlp; or a causal_transformer over a
     sequence of tokens.
     """
     image_layout: ImageLayout = "auto"
@@ -261,33 +262,35 @@ class Config:
     scale_observations: bool = False
     """Scale observations to [0, 1] by the bounds of their space: frames of bytes by 255."""
     hidden_sizes: tuple[int, ...] = (64, 64)
-    """Widths of the dense hidden layers; of a causal_transformer that of each block, all alike."""
+    """Widths of the dense hidden layers; for a causal_transformer that of each block, all equal."""
     critic_hidden_sizes: tuple[int, ...] | None = None
-    """Widths of the critic's; none: as hidden_sizes."""
+    """Widths of the critic's hidden layers; none: hidden_sizes."""
     conv: tuple[str, ...] = ()
-    """Convolutions of an image before the dense layers, CHANNELSxSIZE or CHANNELSxSIZExSTRIDE, as
-    32x8x4 64x3; none: 16x3.
+    """Convolutions of an image before the dense layers, CHANNELSxSIZE or CHANNELSxSIZExSTRIDE,
+    such as 32x8x4 64x3; none: 16x3.
     """
     activation: Activation = "tanh"
     """Nonlinearity of the hidden layers."""
     layer_norm: bool = False
     """Layer normalisation of the hidden layers, before the nonlinearity."""
     residual: bool = False
-    """Residual connections around all dense hidden layers but the first; all have one width."""
+    """Residual connections around all dense hidden layers but the first; all must have the same
+    width.
+    """
     initialiser: Initialiser = "orthogonal"
-    """Initialiser of the hidden layers' weights; the last layers stay orthogonal."""
+    """Initialiser of the hidden layers' weights; output layers are always orthogonal."""
     rnn: RNN = "none"
-    """Recurrent cell after the dense layers, one of the policy and one of the critic: learned step
-    by step (gru, lstm), or a sequence at once (lru, mingru, transformer).
+    """Recurrent cell after the dense layers, one each for policy and critic: trained step by step
+    (gru, lstm), or over a whole sequence at once (lru, mingru, transformer).
     """
     rnn_size: int = 64
     """Width of the recurrent cell."""
     rnn_window: int = 32
-    """Earlier steps that a transformer sees, of the same episode."""
+    """Number of earlier steps of the same episode that a transformer sees."""
     rnn_heads: int = 4
     """Heads of a transformer, which share its width."""
     shared_torso: bool = False
-    """The critic V is a head on the policy's own layers; both losses then train these."""
+    """The critic V is a head on the policy's own layers; both losses then train them."""
     action_distribution: ActionDistribution = "gaussian"
     """Continuous actions: a Gaussian that the environment clips, the distribution of the clipped
     action, or a tanh of a Gaussian.
@@ -298,28 +301,28 @@ class Config:
     """
     initial_std: float = 1.0
     """Continuous actions: standard deviation at the start, in units of half the range of an action
-    (1 where it has no bounds; of the argument of tanh for squashed actions). From 0.001 to 1000.
+    (1 if it is unbounded; of the argument of tanh for squashed actions). From 0.001 to 1000.
     """
     action_critic: ActionCritic = "quadratic"
     """Q of continuous actions, for estimators with such a critic (all_action, q_prop,
-    trajectory_control_variate and others): quadratic in the action; a sum of sinusoids, which may
-    bend in any way; or a network of observation and action, averaged over sampled actions.
+    trajectory_control_variate and others): quadratic in the action; a sum of sinusoids, of any
+    shape; or a network of observation and action, averaged over sampled actions.
     """
     action_critic_units: int = 16
     """Number of sinusoids of the action."""
     action_samples: int = 16
-    """Actions drawn in each state, over which --action-critic network is averaged; they take no
-    environment steps.
+    """Number of actions drawn in each state, over which --action-critic network is averaged; they
+    take no environment steps.
     """
     optimizer: Optimizer | Callable[..., Any] = "adam"
     """Optimizer of optax (sgd: the bare theorem), with curvature (natural, trpo), or with variance
     reduction (storm, svrpg, page_pg, harpg, n_harpg, igt, n_igt); or FILE.py:NAME of your own: a
     function of the learning rate that makes an optax transformation (in Python also that function).
-    The policy's steps of n_harpg and n_igt have the length of the learning rate, where the norm of
+    With n_harpg and n_igt the policy's steps have the length of the learning rate, if the norm of
     the direction is far above 1e-6; max_grad_norm does not change them.
     """
     critic_optimizer: CriticOptimizer | None = None
-    """Optimizer of the critic; none: that of the policy, or adam where that needs a policy."""
+    """Optimizer of the critic; none: that of the policy, or adam if that needs a policy."""
     schedule: Schedule = "constant"
     """Schedule of the learning rate, annealed to zero over the run unless constant; skipped
     steps count too.
@@ -360,7 +363,7 @@ class Config:
 
     @property
     def envs_at_once(self) -> int:
-        """Environments that are stepped together: those of a micro-batch, or all."""
+        """Number of environments that are stepped together: those of a micro-batch, or all."""
         if self.micro_batches == "auto":
             return self.num_envs
         return self.num_envs // self.micro_batches
@@ -368,7 +371,7 @@ class Config:
     def lasting(self, total_steps: int) -> "Config":
         """This config with num_updates = ⌈total_steps / environment steps of an update⌉, per seed.
 
-        Raises ValueError with episodes, whose length is not known ahead.
+        Raises ValueError with episodes, whose length is not known in advance.
         """
         if (
             isinstance(total_steps, bool)
@@ -388,12 +391,12 @@ class Config:
 
     @property
     def title(self) -> str:
-        """The names of estimator and environment, for people."""
+        """The names of estimator and environment, for messages."""
         return f"{part_name(self.estimator)} on {name_of(self.env)}"
 
     def to_json(self) -> dict[str, Any]:
-        """The config as JSON-able data; parts that are objects or functions are written as their
-        names, from which alone they are not found again.
+        """The config as JSON-able data; parts that are objects or functions are written as names,
+        from which they cannot be restored.
         """
         names = [field.name for field in fields(self) if field.name != "preset"]
         data = {name: getattr(self, name) for name in names}
@@ -414,14 +417,14 @@ class Config:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Config":
         """The config that `to_json` wrote. Raises ValueError for a field that does not exist, or a
-        wrong value; a file that is named is not executed. Of stored parameters it has the digest
-        alone.
+        wrong value; a file that it names is not executed. Stored parameters are only their
+        digest.
         """
         check_field_names("Config", data, [field.name for field in fields(cls)])
         for name in PARTS:
             if own_files.is_reference(data.get(name)):
                 raise ValueError(
-                    f"{name} is {shown(data[name])}, and what settings name that were stored is "
+                    f"{name} is {shown(data[name])}, and code that stored settings name is "
                     f"not executed: give the {name} itself"
                 )
         return cls(**{**from_digests(data), "preset": None})
@@ -440,32 +443,32 @@ class Hyperparams(NamedTuple):
     """The traceable half of a run: every leaf may be an array under `jit` and `vmap`."""
 
     learning_rate: Any = 0.003
-    """Step size of the optimizer; of n_harpg and n_igt the length of the policy's step. Adam's are
-    up to learning_rate √P long for P parameters: those two want about ten times as much, and
-    critic_rate a tenth.
+    """Step size of the optimizer; for n_harpg and n_igt the length of the policy's step. Adam's
+    steps are up to learning_rate √P long for P parameters: those two need about ten times as much,
+    and a tenth of the critic_rate.
     """
     gamma: Any = 1.0
-    """Discount γ of the objective, in [0, 1], per decision; the returns that are reported are
+    """Discount γ of the objective, in [0, 1], per decision; reported returns are
     undiscounted.
     """
     gae_lambda: Any = 0.95
     """Mixing λ of the generalised advantage, in [0, 1]."""
     n_step: Any = 5
-    """Rewards n before actor_critic bootstraps from V."""
+    """Number n of rewards before actor_critic bootstraps from V."""
     epsilon: Any = 0.2
     """Clip range ε of the importance ratio (ppo, grpo)."""
     value_epsilon: Any = math.inf
-    """Clip range of the critic, by which V moves at most on one batch; inf: no clipping (ppo)."""
+    """Clip range of the critic: the largest change of V on one batch; inf: no clipping (ppo)."""
     stop_kl: Any = math.inf
     """Mean KL divergence from the behaviour policy, in nats, beyond which the remaining steps on a
     batch are skipped; inf: never (ppo, grpo).
     """
     epsilon_high: Any = 0.28
-    """Clip range of the importance ratio above 1, where it differs from that below, epsilon (DAPO,
+    """Clip range of the importance ratio above 1, if it differs from epsilon, that below 1 (DAPO,
     2503.14476).
     """
     ratio_bound: Any = 3.0
-    """Largest importance ratio that counts, at least 1 (dual clipping; truncated weights), or
+    """Largest importance ratio, at least 1 (dual clipping; truncated weights), or largest
     exponential weight (regressions).
     """
     advantage_scale: Any = 1.0
@@ -473,14 +476,14 @@ class Hyperparams(NamedTuple):
     units; the larger, the closer the target is to the old policy (regressions, mdpo).
     """
     gate_rising: Any = 1.0
-    """Temperature of the soft gate where the advantage is above 0 (SAPO, 2511.20347)."""
+    """Temperature of the soft gate for advantages above 0 (SAPO, 2511.20347)."""
     gate_falling: Any = 1.05
-    """Temperature of the soft gate elsewhere."""
+    """Temperature of the soft gate for other advantages."""
     kl_coef: Any = 0.0
     """Weight β of the KL divergence from the reference policy, the one at the start of the run."""
     kl_target: Any = 6.0
-    """KL divergence from the reference policy, in nats per episode, towards which an adaptive β
-    leads (1909.08593).
+    """Target of an adaptive β: the KL divergence from the reference policy, in nats per episode
+    (1909.08593).
     """
     kl_gain: Any = 0.1
     """Gain K of an adaptive β, in [0, 1]: it changes by at most a fifth of K with each batch."""
@@ -489,8 +492,8 @@ class Hyperparams(NamedTuple):
     variance (gpomdp).
     """
     undiscounted_state_weighting: Any = 0.0
-    """0 weights step t by γᵗ, as the theorem says; 1 drops it, as is common (actor_critic, gae,
-    vtrace, ppo, advantage_weighted_regression, v_mpo, mdpo).
+    """0 weights step t by γᵗ, as in the theorem; 1 drops the weight, as is common (actor_critic,
+    gae, vtrace, ppo, advantage_weighted_regression, v_mpo, mdpo).
     """
     entropy_coef: Any = 0.0
     """Weight of the entropy bonus in the loss, per step."""
@@ -517,17 +520,17 @@ class Hyperparams(NamedTuple):
     damping: Any = 0.01
     """Constant added to the diagonal of the Fisher matrix (natural, trpo)."""
     max_kl: Any = 0.01
-    """Largest mean KL divergence of a step, in nats per state (trpo); that of the weights of a
-    batch from equal ones (v_mpo).
+    """Largest mean KL divergence of a step, in nats per state (trpo); largest divergence of the
+    weights of a batch from equal ones (v_mpo).
     """
     momentum: Any = 0.9
     """Momentum of the direction, in [0, 1]; 0: the plain gradient (storm, harpg, n_harpg, igt,
     n_igt; below 1 for the last two).
     """
     snapshot_period: Any = 10
-    """Updates between two snapshots of the parameters (svrpg)."""
+    """Number of updates between two snapshots of the parameters (svrpg)."""
     restart_probability: Any = 0.1
-    """Probability that an update takes the plain gradient of its batch, in [0, 1] (page_pg)."""
+    """Probability that an update uses the plain gradient of its batch, in [0, 1] (page_pg)."""
     env_params: Mapping[str, Any] = {}  # read only, an empty pytree
     """Traced overrides of the environment's parameters (in Python, for sweeps)."""
 
@@ -567,7 +570,7 @@ _INFINITE = {"inf": math.inf, "-inf": -math.inf}
 
 
 def check_config(config: Any) -> None:
-    """Raises ValueError, which says what to write instead, unless `config` is a Config."""
+    """Raises ValueError, with a hint, unless `config` is a Config."""
     instead = "write pg.Config(env=..., estimator=...)"
     if isinstance(config, tuple) and any(isinstance(part, Config) for part in config):
         instead = (
@@ -588,9 +591,7 @@ def check_config(config: Any) -> None:
 
 
 def check_is_hyperparams(hyperparams: Any) -> None:
-    """Raises ValueError, which says what to write instead, unless `hyperparams` are Hyperparams of
-    any leaves.
-    """
+    """Raises ValueError, with a hint, unless `hyperparams` are Hyperparams with any leaves."""
     instead = "write config.hyperparams(learning_rate=...)"
     if isinstance(hyperparams, Config):
         instead = "the Config comes first, and then the Hyperparams"
@@ -602,8 +603,9 @@ def check_is_hyperparams(hyperparams: Any) -> None:
 
 
 def check_hyperparams(hyperparams: Hyperparams) -> Hyperparams:
-    """`hyperparams`, once each Python number in it is in its range; scalar arrays and tracers pass
-    unread. Whole numbers become floats, but in fields that count: jax's own have 32 bits.
+    """`hyperparams`, after checking that each Python number in it is in its range; scalar arrays
+    and tracers pass unread. Integers become floats, except in fields that count, as integers of jax
+    have 32 bits.
 
     Raises ValueError naming the field, the value and the allowed range.
     """
@@ -614,13 +616,13 @@ def check_hyperparams(hyperparams: Hyperparams) -> Hyperparams:
 
 
 def _preset_of_hyperparams(config: Config) -> dict[str, Any]:
-    """The fields of Hyperparams that the preset of a Config changes; {} where it has none."""
+    """The fields of Hyperparams that the preset of a Config changes; {} if it has none."""
     preset = preset_of(vars(config))
     return {name: value for name, value in preset.items() if name in Hyperparams._fields}
 
 
 def _check_pair(config: Config, hyperparams: Hyperparams) -> None:
-    """Raises ValueError for Hyperparams that were made without regard to the Config's preset."""
+    """Raises ValueError for Hyperparams that ignore the Config's preset."""
     plain = Hyperparams()
     wanted = {
         name: value
@@ -648,8 +650,8 @@ READ_TOGETHER = ("temperature", "momentum", "stop_kl")
 
 
 def check_together(config: Config, hyperparams: Hyperparams) -> None:
-    """Raises ValueError for a number that the rest of the settings excludes, also among those of an
-    array of numpy. Arrays of jax and tracers pass unread.
+    """Raises ValueError for a number that other settings exclude, also among those of a NumPy array.
+    JAX arrays and tracers pass unread.
     """
     _check_pair(config, hyperparams)
     for temperature in _values(hyperparams.temperature):
@@ -668,9 +670,9 @@ def check_together(config: Config, hyperparams: Hyperparams) -> None:
     for stop_kl in _values(hyperparams.stop_kl):
         if config.policy_lag and math.isfinite(stop_kl):
             raise ValueError(
-                f"stop_kl={stop_kl!r} bounds the divergence from the policy that has collected the "
+                f"stop_kl={stop_kl!r} bounds the divergence from the policy that collected the "
                 f"batch, which with policy_lag={config.policy_lag} is large before the first step, "
-                "so that none may be taken: leave stop_kl out"
+                "so that no step may be taken: leave stop_kl out"
             )
 
 

@@ -18,10 +18,10 @@ __all__ = ["image_description", "image_layout", "is_convolved", "one_hot_tokens"
 
 
 def image_layout(config: Config, env: Env) -> ImageLayout:
-    """hwc or chw: as the settings say, or by the shape of an observation [a, b, c].
+    """hwc or chw: from the settings, or by the shape of an observation [a, b, c].
 
-    Channels come first if there are far fewer rows than columns, which no picture has: a < b = c,
-    or 4 a ≤ b and c.
+    Channels come first if there were otherwise far fewer rows than columns: a < b = c, or 4 a ≤ b
+    and c.
     """
     if config.image_layout != "auto":
         return config.image_layout
@@ -31,9 +31,7 @@ def image_layout(config: Config, env: Env) -> ImageLayout:
 
 
 def image_description(config: Config, env: Env) -> str:
-    """The layout and scale of images that the networks see, in a sentence; empty where there are
-    none.
-    """
+    """The layout and scale of the networks' images, in a sentence; "" without images."""
     if not is_shape(env.obs_shape):
         each = [image_description(config, leaf) for leaf in env.of_leaves()]
         return "; ".join(text for text in each if text)
@@ -56,7 +54,7 @@ def image_description(config: Config, env: Env) -> str:
 
 
 def is_convolved(config: Config, env: Env) -> bool:
-    """True for a convolution. Raises ValueError if one is asked for, and there is no image."""
+    """True for a convolution. Raises ValueError if one is asked for but there is no image."""
     image = len(env.obs_shape) == 3
     for name, asked in (
         ("network", config.network == "cnn"),
@@ -104,8 +102,8 @@ def scaling(config: Config, env: Env) -> Callable[[Any], Any]:
 
 
 def one_hot_tokens(env: Env) -> Callable[[Any], Any]:
-    """The encoding of observations [..., *O] in which every token is a one-hot vector, those of the
-    last axis beside each other; numbers are left as they are.
+    """The encoding of observations [..., *O] with every token as a one-hot vector, concatenated
+    along the last axis; numbers are unchanged.
     """
     if not any(jax.tree.leaves(env.obs_kinds)):
         return lambda obs: obs

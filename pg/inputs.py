@@ -1,5 +1,5 @@
-"""Single values that come from outside: each as it has to be, or a ValueError of one sentence that
-names it.
+"""Checks of single values from outside: each is converted, or a ValueError of one sentence names
+it.
 """
 
 import difflib
@@ -16,11 +16,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 COUNTABLE = 2**31  # counters are 32-bit integers
 LARGEST = (2 - 2**-23) * 2.0**127  # and numbers 32-bit floats
 EXAMPLE = "{'gravity': 9.8}"
-SHORT = 60  # names that a sentence lists, where something else lists them too
-FEW = 20  # that it lists where something else than a name was given
-WIDTH = 80  # characters of a value that it shows
+SHORT = 60  # number of names that a message lists if they are listed elsewhere too
+FEW = 20  # number that it lists if the value is not a name
+WIDTH = 80  # characters of a value that messages show
 
-# Words that other libraries have for a setting, a flag or an estimator of this one.
+# Other libraries' words for a setting, a flag or an estimator of this one.
 ALIASES = {
     **dict.fromkeys(("a2c", "a3c"), "actor_critic"),
     **dict.fromkeys(("pg", "vpg", "vanilla_policy_gradient"), "reinforce"),
@@ -110,7 +110,7 @@ ALIASES = {
 
 
 class UnknownNameError(ValueError):
-    """A name that is none of those that there are."""
+    """An unknown name."""
 
     def __init__(self, message: str, name: Any = None) -> None:
         super().__init__(message)
@@ -121,10 +121,11 @@ def check_name(field: str, value: Any, valid: Iterable[str], listed: str = "") -
     """Raises UnknownNameError, with the nearest valid names, unless `value` is one of `valid`.
 
     Args:
-        field: what the name is of.
+        field: the kind of name.
         value: the name.
-        valid: all that there are.
-        listed: what lists them, where they may be too many for a sentence, as "--help lists them".
+        valid: all valid names.
+        listed: where they are listed, if they may be too many for a sentence, such as "--help lists
+            them".
     """
     names = list(valid)
     if isinstance(value, str) and value in names:
@@ -134,7 +135,9 @@ def check_name(field: str, value: Any, valid: Iterable[str], listed: str = "") -
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     if not names:
         valid_names = "there is none"
-    elif not isinstance(value, str) and len(names) > FEW:  # what is not a name is near to none
+    elif (
+        not isinstance(value, str) and len(names) > FEW
+    ):  # a value that is not a name is not similar to any
         valid_names = f"write a name, as {names[0]!r}"
     elif listed and len(names) > SHORT:  # a registry would fill the screen
         valid_names = f"{len(names)} names are known, as {names[0]}; {listed}"
@@ -144,11 +147,11 @@ def check_name(field: str, value: Any, valid: Iterable[str], listed: str = "") -
 
 
 def nearest(value: Any, names: Iterable[str]) -> list[str]:
-    """The names, at most three, that are most like `value`; the one that is meant, where it is
-    written another way or another library says so.
+    """The names, at most three, that are most similar to `value`; the one that is meant, if it is
+    spelt differently or another library's word for it.
     """
     names = list(names)
-    text = str(value)[:80]  # to look for what is near takes its time
+    text = str(value)[:80]  # the search for similar names takes time
     written = _plain(text)
     for meant in (written, ALIASES.get(written)):
         same = [name for name in names if _plain(name) == meant]
@@ -161,7 +164,7 @@ def nearest(value: Any, names: Iterable[str]) -> list[str]:
 
 
 def check_kind(name: str, value: Any, kind: type, instead: str) -> None:
-    """Raises ValueError, which says what to write instead, unless `value` is of this class."""
+    """Raises ValueError, with a hint, unless `value` is of this class."""
     if not isinstance(value, kind):
         import pg
 
@@ -172,15 +175,13 @@ def check_kind(name: str, value: Any, kind: type, instead: str) -> None:
 
 
 def check_function(name: str, value: Any, arguments: tuple[str, ...], instead: str) -> None:
-    """Raises ValueError, which says what to write instead, unless `value` takes these arguments, by
-    position.
-    """
+    """Raises ValueError, with a hint, unless `value` takes these arguments, by position."""
     expected = f"{name} must be a function of {', '.join(arguments)}"
     if not callable(value):
         raise ValueError(f"{expected}, got {described(value)}: {instead}")
     try:
         signature = inspect.signature(value)
-    except ValueError:  # written in C, it does not say what it takes
+    except ValueError:  # written in C, without a signature
         return
     try:
         signature.bind(*arguments)
@@ -192,7 +193,9 @@ def check_key(key: Any) -> None:
     """Raises ValueError unless `key` is one random key of jax, of the new kind or the old."""
     dtype, shape = str(getattr(key, "dtype", "")), getattr(key, "shape", ())
     typed = dtype.startswith("key<")
-    raw = dtype == "uint32" and bool(shape)  # of the old kind: its shape alone tells it from seeds
+    raw = dtype == "uint32" and bool(
+        shape
+    )  # of the old kind: only its shape distinguishes it from seeds
     if (typed and shape == ()) or (raw and shape == _raw_key_shape()):
         return
     if typed or (raw and shape[1:] == _raw_key_shape()):
@@ -201,7 +204,7 @@ def check_key(key: Any) -> None:
         )
     instead = "write jax.random.key(0), where 0 is the seed"
     if raw:
-        expected = f"a random key, of shape {_raw_key_shape()} where it is an array of uint32"
+        expected = f"a random key, of shape {_raw_key_shape()} if it is an array of uint32"
         raise ValueError(f"key must be {expected}; got shape {shape}: {instead}")
     raise ValueError(f"key must be a random key, got {described(key)}: {instead}")
 
@@ -216,27 +219,26 @@ def _raw_key_shape() -> tuple[int, ...]:
 
 @functools.cache
 def _raw_key_shape_of(implementation: str) -> tuple[int, ...]:
-    """The shape of the numbers of one key; a trace of jax finds it, which takes its time."""
+    """The shape of the numbers of one key; found by a trace of jax, which takes time."""
     import jax
 
     return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=implementation))).shape
 
 
 def numbers(name: str, value: Any, instead: str = "") -> Any:
-    """An array of jax of real numbers or booleans, traced ones too; also of a number or a list.
+    """A jax array of real numbers or booleans, possibly traced; also from a number or a list.
 
-    Raises ValueError, which says what to write instead, for anything else, as a key, a text or
-    nothing.
+    Raises ValueError, with a hint, for anything else, such as a key, a string or None.
     """
     import jax
     import jax.numpy as jnp
 
-    # No pair of parts is an array of them, and texts are names of dtypes to jax.
+    # A pair of parts is not an array, and jax takes strings for names of dtypes.
     holds_texts = any(isinstance(x, str | bytes) for x in jax.tree.leaves(value))
     is_array = not hasattr(value, "_fields") and not holds_texts
     try:
         array = jnp.asarray(value) if is_array else None
-    except (TypeError, ValueError):  # nothing, names with values, lists of unequal lengths
+    except (TypeError, ValueError):  # None, dictionaries, lists of unequal lengths
         array = None
     kinds = jnp.floating, jnp.integer, jnp.bool_
     if array is None or not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
@@ -247,7 +249,7 @@ def numbers(name: str, value: Any, instead: str = "") -> Any:
 
 
 def floats(name: str, value: Any) -> Any:
-    """`numbers` as floating point: in whole numbers a discount below 1 would be cut to 0."""
+    """`numbers` as floating point: as an integer a discount below 1 would be truncated to 0."""
     import jax.numpy as jnp
 
     array = numbers(name, value)
@@ -255,14 +257,14 @@ def floats(name: str, value: Any) -> Any:
 
 
 def converted(convert: Callable[..., dict[str, Any]], *names: str) -> Callable[[F], F]:
-    """A decorator: the arguments of these names are checked and made into arrays first.
+    """A decorator that checks the named arguments and converts them into arrays.
 
     So the function's body, like its annotations, is about arrays, whatever numbers it is called
     with.
 
     Args:
-        convert: a function of the arguments, by name -> what to call the function with, by name.
-        names: of the arguments that `convert` takes.
+        convert: from the named arguments to those with which the function is called.
+        names: the arguments that `convert` takes.
     """
 
     def decorate(function: F) -> F:
@@ -280,11 +282,11 @@ def converted(convert: Callable[..., dict[str, Any]], *names: str) -> Callable[[
 
 
 def count(name: str, value: Any, low: int = 1) -> int:
-    """A whole number of at least `low` that 32-bit counters hold, as Python's own."""
+    """A whole number of at least `low` that fits into 32-bit counters, as a Python integer."""
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < low:
         raise ValueError(f"{name} must be a whole number of at least {low}, got {shown(value)}")
     if int(value) >= COUNTABLE:
-        raise ValueError(f"{name} must be below 2^31, which 32-bit counters hold; got {value!r}")
+        raise ValueError(f"{name} must be below 2^31 to fit into 32-bit counters; got {value!r}")
     return int(value)  # numpy's would overflow in a product
 
 
@@ -296,8 +298,8 @@ def counts(name: str, value: Any, low: int = 1) -> tuple[int, ...]:
 
 
 def entries_or_names(name: str, value: Any) -> tuple[int | str, ...]:
-    """Entries of a vector, as whole numbers, or names of the parts of a structure; one alone is a
-    name. Raises ValueError for what is neither, and for some of each.
+    """Entries of a vector, as whole numbers, or names of the parts of a structure; a single string
+    is a name. Raises ValueError for anything else, and for a mixture.
     """
     several = (value,) if isinstance(value, str) else entries(value)
     are_names = [isinstance(part, str) and bool(part) for part in several or ()]
@@ -305,7 +307,7 @@ def entries_or_names(name: str, value: Any) -> tuple[int | str, ...]:
         return several
     if any(are_names):
         raise ValueError(
-            f"{name} must be entries of a vector, as (0, 2), or names alone; got {shown(value)}"
+            f"{name} must be either entries of a vector, as (0, 2), or names; got {shown(value)}"
         )
     return counts(name, value, low=0)
 
@@ -328,27 +330,26 @@ def entries(value: Any) -> tuple[Any, ...] | None:
         return None
     try:
         return tuple(value)
-    except TypeError:  # an array without axes says that it can be iterated over
+    except TypeError:  # an array without axes claims to be iterable
         return None
 
 
 class Optional(NamedTuple):
-    """The shape of an entry that need not be there."""
+    """The shape of an optional entry."""
 
     shape: Any
 
 
 def misfit(data: Any, shape: Any, name: str = "it") -> str:
-    """A clause on the first place where data, as JSON has it, does not have a shape; "" where it
-    has.
+    """A clause on the first place where JSON data do not have the expected shape; "" if they do.
 
     Args:
-        data: what was read.
-        shape: a type (`float`: any number; `int`: no boolean), a value as it stands, or made of
-            such: a list of one shape, of any length; a tuple, of which one must fit; a dict of
-                names, which must be there unless
-            `Optional`, more may be; a dict of `...` alone: any names.
-        name: what is said of `data`.
+        data: the data.
+        shape: a type (`float`: any number; `int`: no boolean), a literal value, or a structure of
+            these: a list of one shape, of any length; a tuple of alternatives; a dict of names,
+            which are required unless `Optional`, with further names allowed; a dict of only `...`:
+            any names.
+        name: the name of `data` in the clause.
     """
     if isinstance(shape, Optional):
         return misfit(data, shape.shape, name)
@@ -408,7 +409,7 @@ def shown(value: Any) -> str:
 
 
 def described(value: Any) -> str:
-    """A value as an error names it: itself where it is short, else what kind of thing it is."""
+    """A value in an error: itself if it is short, else its kind."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     if type(value) is tuple and value:
@@ -422,14 +423,14 @@ def described(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    """The class of a value; of jax's arrays, traced or not, and of its keys what they are."""
+    """The class of a value; a description of jax's arrays, traced or not, and of its keys."""
     if isinstance(value, ModuleType) or not (hasattr(value, "dtype") and hasattr(value, "shape")):
         return type(value).__name__
     return "random key" if str(value.dtype).startswith("key<") else "array"
 
 
 def _plain(name: str) -> str:
-    """A name without what a flag and a field, or two styles of writing, differ by."""
+    """A name without the differences between a flag and a field, or two spellings."""
     return name.lower().replace("-", "_").strip("_")
 
 

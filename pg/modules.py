@@ -3,15 +3,15 @@
     module(obs [..., *O])              -> an output for each observation
     module(carry, obs [B, *O])         -> carry, output: one step, of a recurrent one with `carry`
 
-What a policy's module gives becomes the distribution of the action space: logits [..., A] of
-discrete actions; a mean, or a pair of mean and log-std, [..., D] each, of continuous ones, in units
-of the action; of several actions at once a tuple of these; or a distribution, which stays as it
-is. A critic's is V, [...] or [..., 1], or Q [..., A] of every action, of continuous ones a
-`pg.layers.Quadratic` or `pg.layers.Sinusoids`.
+The output of a policy's module becomes the distribution of the action space: logits [..., A] for
+discrete actions; a mean, or a pair of mean and log-std, [..., D] each, for continuous ones, in
+units of the action; a tuple of these for several actions at once; or a distribution, which is used
+as it is. The output of a critic is V, [...] or [..., 1], or Q [..., A] of every action; for
+continuous actions a `pg.layers.Quadratic` or `pg.layers.Sinusoids`.
 
-A module of flax's default initialisers takes no QR decomposition. Where one does, as
-`nn.initializers.orthogonal`, runs that are vmapped are initialised one after the other: a batched
-QR can deadlock on the CPU. `pg.layers.orthogonal` needs none.
+Flax's default initialisers use no QR decomposition. With one that does, such as
+`nn.initializers.orthogonal`, vmapped runs are initialised one after the other: a batched QR can
+deadlock on the CPU. `pg.layers.orthogonal` needs none.
 """
 
 import math
@@ -42,12 +42,12 @@ def from_linen(module: Any, env: Env, *, carry: PyTree = (), critic: bool = Fals
 
     Args:
         module: called with observations, or with the carry and observations.
-        env: the environments, whose observations it is given.
-        carry: of a recurrent module, that of one environment at an episode's start.
+        env: the environments, which provide its observations.
+        carry: for a recurrent module, that of one environment at an episode's start.
         critic: the output is a value.
 
     Raises:
-        ValueError: the module has variables besides its parameters, as running statistics.
+        ValueError: the module has variables besides its parameters, such as running statistics.
     """
     recurrent = bool(jax.tree.leaves(carry))
 
@@ -56,7 +56,7 @@ def from_linen(module: Any, env: Env, *, carry: PyTree = (), critic: bool = Fals
         variables = module.init(key, *((_of_one(carry),) if recurrent else ()), obs)
         if others := sorted(set(variables) - {"params"}):
             raise ValueError(
-                "a module of flax.linen must have parameters alone ('params'), as a network is a "
+                "a module of flax.linen must have only parameters ('params'), as a network is a "
                 f"function of these; got {', '.join(others)}"
             )
         return variables
@@ -76,7 +76,7 @@ def from_nnx(
         critic: see `from_linen`.
 
     Raises:
-        ValueError: the module has variables besides its parameters, as running statistics.
+        ValueError: the module has variables besides its parameters, such as running statistics.
     """
     from flax import nnx
 
@@ -84,7 +84,7 @@ def from_nnx(
         _, params, rest = nnx.split(make(nnx.Rngs(key)), nnx.Param, ...)
         if others := sorted({type(leaf).__name__ for _, leaf in nnx.to_flat_state(rest)}):
             raise ValueError(
-                f"a module of flax.nnx must have parameters alone (nnx.Param), as a network is a "
+                f"a module of flax.nnx must have only parameters (nnx.Param), as a network is a "
                 f"function of these; got {', '.join(others)}"
             )
         return nnx.to_pure_dict(params)
@@ -125,7 +125,7 @@ def from_equinox(
         )
         if any(hasattr(x, "dtype") for x in jax.tree.leaves(static)):
             raise ValueError(
-                "a module of equinox must have arrays of floats alone, as all of them are learned"
+                "a module of equinox must have only arrays of floats, as all of them are learned"
             )
         return jax.vmap(eqx.combine(params, static))(*args)
 
@@ -133,7 +133,7 @@ def from_equinox(
 
 
 class _Output(NamedTuple):
-    """The output of a module as that of a policy or a critic."""
+    """The output of a module converted to that of a policy or a critic."""
 
     env: Env
     critic: bool
@@ -153,11 +153,11 @@ class _Output(NamedTuple):
 
 
 def distribution(output: Any, space: ActionSpace) -> Any:
-    """The distribution of actions of a space, of the output of a policy's module.
+    """The action distribution of a space, from the output of a policy's module.
 
     Args:
-        output: logits [..., A] of discrete actions; mean, or mean and log-std, [..., D], of
-            continuous ones; of several actions at once the tuple of their outputs.
+        output: logits [..., A] for discrete actions; mean, or mean and log-std, [..., D], for
+            continuous ones; a tuple of outputs for several actions at once.
         space: the actions.
 
     Raises:
@@ -166,7 +166,7 @@ def distribution(output: Any, space: ActionSpace) -> Any:
     if isinstance(space, ProductSpace):
         if not isinstance(output, tuple | list) or len(output) != len(space.parts):
             raise ValueError(
-                f"a policy of {len(space.parts)} actions at once gives a tuple of so many outputs; "
+                f"a policy of {len(space.parts)} actions at once gives a tuple of as many outputs; "
                 f"got {described(output)}"
             )
         pairs = zip(output, space.parts, strict=True)
@@ -214,7 +214,7 @@ def _network(
     def apply(
         params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]
     ) -> tuple[PyTree, Any]:
-        """All axes in front as one, and back."""
+        """Flattens all leading axes into one, and back."""
         axes = first.shape
         rows = math.prod(axes)
         flat = jax.tree.map(lambda x, shape: x.reshape(rows, *shape), obs, env.obs_shape)
@@ -222,7 +222,7 @@ def _network(
         for x in jax.tree.leaves(found):
             if x.shape[:1] != (rows,):
                 raise ValueError(
-                    f"a module must give as many rows as it is given, {rows}; got shape "
+                    f"a module must return as many rows as it receives, {rows}; got shape "
                     f"{list(x.shape)}: a parameter of a distribution needs jnp.broadcast_to"
                 )
         return carry, jax.tree.map(lambda x: x.reshape(*axes, *x.shape[1:]), found)
@@ -236,7 +236,7 @@ def _network(
         result = call(params, fresh, obs)
         if not is_pair(result):
             raise ValueError(
-                f"a recurrent module gives a pair, its carry and the output; got "
+                f"a recurrent module returns a pair, its carry and the output; got "
                 f"{described(result)}"
             )
         return result[0], output.of(result[1])
@@ -244,7 +244,7 @@ def _network(
     def apply_recurrent(
         params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]
     ) -> tuple[PyTree, Any]:
-        """One step [B], or a sequence [T, B], at whose episodes' starts the carry is reset."""
+        """One step [B], or a sequence [T, B]; the carry is reset at the start of episodes."""
         if first.ndim == 1:
             return step(params, carry, obs, first)
         return jax.lax.scan(lambda carry, row: step(params, carry, *row), carry, (obs, first))

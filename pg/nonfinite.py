@@ -3,12 +3,12 @@
 On an update whose rewards, observations, gradients or parameters hold a NaN or an infinity, or
 with a step at which the environment allowed no action:
 
-    stop     the run is frozen from then on, as it was before that update; other runs go on
+    stop     the run is frozen in its state before that update; other runs continue
     skip     the next update starts from the same state, with other random numbers
     ignore   it is applied anyway
 
-NaN parameters would not show in returns: a categorical distribution of NaN logits keeps choosing
-action 0.
+NaN parameters would not be visible in returns: a categorical distribution of NaN logits keeps
+choosing action 0.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,15 +23,15 @@ from pg.config import OnNonfinite
 from pg.envs import Masked
 from pg.rollout import Trajectory
 
-# The largest negative float of 32 bits, which no metric is: in place of a NaN where programs may
-# give none.
+# The most negative 32-bit float, which no metric attains: a stand-in for NaN when programs must not
+# produce one.
 STAND_IN = float(np.finfo(np.float32).min)
 
 
 def guarded(
     step: Callable[[Any, PRNGKeyArray], Any], how: OnNonfinite
 ) -> Callable[[Any, PRNGKeyArray], Any]:
-    """A step of training whose update is not applied where a number in it is not finite.
+    """A training step whose update is not applied if a number in it is not finite.
 
     Args:
         step: state, key -> `pg.train.Update`.
@@ -41,7 +41,7 @@ def guarded(
     def guarded_step(state: Any, key: PRNGKeyArray) -> Any:
         done = step(state, key)
         bits = causes(done.are_finite, done.largest, done.state.params)
-        if how == "ignore":  # never, but not so that the compiler sees it: all three round alike
+        if how == "ignore":  # never, but the compiler cannot know, so that all three round alike
             reject = bits < 0
         else:
             reject = (bits != 0) | ((state.skipped > 0) & (how == "stop"))
@@ -57,12 +57,12 @@ def guarded(
 def causes(
     of_batch: Bool[Array, " C"], grad_norm: Float[Array, ""], params: PyTree
 ) -> Int[Array, ""]:
-    """int32 []: bit i is set where `config.NONFINITE_CAUSES`[i] has a number that is not finite, or
-    no action that is legal; 0: none.
+    """int32 []: bit i is set if `config.NONFINITE_CAUSES`[i] has a number that is not finite, or no
+    legal action; 0: none.
 
     Args:
-        of_batch: As of the function `of_batch`.
-        grad_norm: [], infinite also where only the square of a gradient is.
+        of_batch: The result of the function `of_batch`.
+        grad_norm: [], infinite also if only the square of a gradient is.
         params: The parameters after the update.
     """
     finite_leaves = [jnp.isfinite(x).all() for x in jax.tree.leaves(params)]
@@ -74,7 +74,7 @@ def causes(
 
 def of_batch(traj: Trajectory) -> Bool[Array, " C"]:
     """True for the rewards and for the observations of a batch, as collected, if they are finite;
-    and of an environment with action masks if every step has a legal action.
+    and for an environment with action masks, if every step has a legal action.
     """
 
     def where_valid(x: Array) -> Array:
@@ -91,12 +91,12 @@ def of_batch(traj: Trajectory) -> Bool[Array, " C"]:
 
 
 def _all(flags: list[Array]) -> Bool[Array, ""]:
-    """True where all of the flags are; one of them alone as it is."""
+    """True if all of the flags are; a single one is returned as it is."""
     return flags[0] if len(flags) == 1 else jnp.stack(flags).all()
 
 
 def missing() -> float:
-    """A metric without a value, as the return of an update in which no episode ended.
+    """A metric without a value, such as the return of an update in which no episode ended.
 
     NaN; but under JAX_DEBUG_NANS, which stops a program at any NaN, `STAND_IN`.
     """

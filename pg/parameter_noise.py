@@ -1,11 +1,11 @@
-"""Policies whose parameters are drawn once an episode: exploration in parameters instead of actions
-(PGPE; Sehnke et al. 2010, "Parameter-exploring policy gradients").
+"""Policies whose parameters are drawn once per episode: exploration in parameters instead of
+actions (PGPE; Sehnke et al. 2010, "Parameter-exploring policy gradients").
 
     θ ~ N(μ, σ²),  a = the mode of π_θ(·|s),   ĝ = (1/N) Σₙ Ψₙ ∇ log N(θₙ; μ, σ)
 
-The score of an episode is that of its θ, and stands at its first step; with any estimator from
-complete episodes whose Ψ there is the return less a baseline, as leave_one_out, ĝ is unbiased for
-∇ E[R(θ)] in (μ, log σ), and needs no derivative of the policy.
+The score of an episode is that of its θ, placed at its first step; with any estimator from complete
+episodes whose Ψ at that step is the return less a baseline, such as leave_one_out, ĝ is unbiased
+for ∇ E[R(θ)] in (μ, log σ), and needs no derivative of the policy.
 """
 
 import math
@@ -27,7 +27,7 @@ class Drawn(NamedTuple):
     """The parameters of one episode: leaves [B, ...] in a batch."""
 
     theta: Float[Array, "*B P"]  # flattened as `ravel_pytree` does
-    is_drawn: Bool[Array, "*B"]  # False: those of an episode that acts by the mean, μ
+    is_drawn: Bool[Array, "*B"]  # False: an episode that acts by the mean, μ
 
 
 class OfParameters(NamedTuple):
@@ -35,10 +35,10 @@ class OfParameters(NamedTuple):
 
     dist: Any  # that of the policy with the episode's parameters
     density: Float[Array, "*B"]  # log N(θ; μ, σ) at an episode's first step, 0 at the others
-    spread: Float[Array, "*B"]  # the entropy of N(μ, σ²), in nats, there
+    spread: Float[Array, "*B"]  # the entropy of N(μ, σ²), in nats, at that step
 
     def draw(self, key: PRNGKeyArray) -> Any:
-        """Noise of the policy's own, which nothing depends on."""
+        """The policy's action noise, on which nothing depends."""
         return self.dist.draw(key)
 
     def sample(self, noise: Any) -> Any:
@@ -63,7 +63,7 @@ class OfParameters(NamedTuple):
 
 
 def perturbed(policy: Network, std: float = 0.3) -> Network:
-    """The policy with parameters θ ~ N(μ, σ²), drawn once an episode, that acts by its mode.
+    """The policy with parameters θ ~ N(μ, σ²), drawn once per episode, acting by its mode.
 
     Its parameters are {"mean": μ, "log_std": log σ}, trees like the policy's; greedy episodes act
     by μ. As Config's `policy`:
@@ -108,7 +108,7 @@ def perturbed(policy: Network, std: float = 0.3) -> Network:
         def one(theta: Float[Array, " P"], obs: PyTree, first: Shaped[Array, "..."]) -> Any:
             return policy.apply(unravel(theta), (), obs, first)[1]
 
-        episodes = first.ndim - 1  # the axis of the environments: of one step, or of a sequence
+        episodes = first.ndim - 1  # the axis of the environments, for one step or a sequence
         dist = jax.vmap(one, (0, episodes, episodes), episodes)(theta, obs, first)
         density = jnp.broadcast_to(density, first.shape)
         return carry, OfParameters(

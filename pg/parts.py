@@ -1,4 +1,4 @@
-"""A user's own parts in the place of those that a Config names, and what is stated of them."""
+"""Custom parts that replace those of a Config, and facts that are stated of them."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -36,8 +36,8 @@ _CHOICES = {
 def with_facts(**facts: Any) -> Callable[[_Factory], _Factory]:
     """A decorator that states facts of a custom estimator.
 
-    From them follow its preset (`settings`) and the checks of `Config`; what is claimed is what
-    `pg check` holds it to. What is not stated is not checked, and nothing is claimed.
+    They determine its preset (`settings`) and the checks of `Config`, and are the claims that `pg
+    check` tests. Facts that are not stated are not checked, and nothing is claimed.
 
         @pg.with_facts(unbiased_for="J", collect=("episodes",), settings={"num_envs": 50})
         def clipped(policy, critic, h): ...
@@ -50,7 +50,7 @@ def with_facts(**facts: Any) -> Callable[[_Factory], _Factory]:
             and others.
 
     Raises:
-        ValueError: a fact or a setting that does not exist, or a value that it cannot have.
+        ValueError: an unknown fact or setting, or an invalid value.
     """
     stated = _checked(facts)
 
@@ -62,16 +62,16 @@ def with_facts(**facts: Any) -> Callable[[_Factory], _Factory]:
 
 
 def with_parts(config: Config, **parts: Any) -> Config:
-    """The config with these parts in the place of its own; None stands for no other.
+    """The config with these parts instead of its own; None: no change.
 
-    The other settings, and the hyperparameters that go with them, stay as they are.
+    The other settings, and the hyperparameters that go with them, do not change.
 
     Args:
         config: the settings.
         parts: by field of Config, a function or an object, or `FILE.py:NAME`.
 
     Raises:
-        ValueError: a part that is none.
+        ValueError: an invalid part.
     """
     given = {name: part for name, part in parts.items() if part is not None}
     if not given:
@@ -87,7 +87,7 @@ def with_parts(config: Config, **parts: Any) -> Config:
 
 
 def _checked(facts: dict[str, Any]) -> Facts:
-    """The facts, once each name is known and each value is one that it can have."""
+    """The facts, after checking their names and values."""
     for name in facts:
         check_name("fact", name, [field.name for field in fields(Facts)])
     for name, choices in _CHOICES.items():

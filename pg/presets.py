@@ -1,7 +1,7 @@
 """Presets: the settings of `--estimator NAME` and `--env NAME`, which were measured to learn.
 
-An estimator's settings in the table of facts, changed by those that `tuned` has for it on the
-environment. Chosen with seeds other than those that are reported.
+An estimator's settings in the table of facts, updated by those that `tuned` has for it on the
+environment. They were selected with other seeds than the reported ones.
 """
 
 from dataclasses import replace
@@ -21,12 +21,12 @@ def preset(
     """The settings for an estimator on an environment.
 
     Args:
-        estimator: its name, as in `estimators.names`, or that of a variant, as of
-            `estimators.variants`; or one's own, as in `Config`, with the settings that its facts
-            state.
-        task: environment whose tuned settings are taken; default: that of the settings.
+        estimator: its name, as in `estimators.names`, or that of a variant (see
+            `estimators.variants`); or a custom one, as in `Config`, with the settings that its
+            facts state.
+        task: environment whose tuned settings are used; default: that of the settings.
         changes: fields of Config or Hyperparams by name. `total_steps=N` stands for the
-            `num_updates` that take so many environment steps (`Config.lasting`).
+            `num_updates` that take this many environment steps (`Config.lasting`).
 
     Raises:
         ValueError: an estimator or a field is unknown, or a value is out of range.

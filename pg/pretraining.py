@@ -1,9 +1,9 @@
-"""Maximum likelihood on demonstrations, and training that begins with the parameters it gives.
+"""Maximum likelihood on demonstrations, and training that starts from its parameters.
 
     maximise  (1/M) Σ log π(a|s)   over the M steps of the demonstrations
 
-For language models it is called supervised fine-tuning, in control behaviour cloning. The
-estimators with a reference policy then keep close to the policy that was fitted.
+For language models it is called supervised fine-tuning, in control behaviour cloning. Estimators
+with a reference policy then keep close to the fitted policy.
 """
 
 from collections.abc import Callable
@@ -45,20 +45,20 @@ def pretrain(
     learning_rate: float = 3e-3,
     params: PyTree = None,
 ) -> tuple[PyTree, Float[Array, " num_steps"]]:
-    """The policy that makes demonstrations likely, by Adam: its parameters, and the mean of
+    """Maximises the likelihood of demonstrations by Adam: the policy's parameters, and the mean of
     -log π(a|s) in each batch.
 
     Pure, to be jitted and vmapped.
 
     Args:
         policy: The policy.
-        demonstrations: As `Sequences.demonstrations` gives them, or the trajectory of another
+        demonstrations: The result of `Sequences.demonstrations`, or the trajectory of another
             policy from `pg.episodes`.
         key: A random key.
         num_steps: Gradient steps.
         batch_size: Episodes of each step, drawn with replacement.
         learning_rate: Step size of Adam.
-        params: Parameters to begin with; default: those of `policy.init`.
+        params: Initial parameters; default: those of `policy.init`.
     """
     check_kind("policy", policy, Network, "write pg.make_policy(config, env)")
     check_key(key)
@@ -88,16 +88,16 @@ def pretrain(
 
 
 def starting_from(params: PyTree, policy: Any = None) -> Callable[[Config, Env], Network]:
-    """A policy for `Config.policy` that is the one of the other settings, but starts with these
-    parameters, whatever the seed; they are then those of the reference policy too.
+    """A policy for `Config.policy`: the one of the other settings, but starting from these
+    parameters, whatever the seed; they are then also those of the reference policy.
 
         config = pg.Config(env=task, policy=pg.starting_from(params))
 
-    Results record the digest of the parameters, without which a run is not resumed.
+    Results record the digest of the parameters, which are needed again to resume a run.
 
     Args:
-        params: The policy's parameters, as `pretrain` gives them, or `pg.load_policy(run).params`.
-        policy: a custom policy that they are of, a Network or a function of config and env;
+        params: The policy's parameters, from `pretrain` or `pg.load_policy(run).params`.
+        policy: their policy, if custom, a Network or a function of config and env;
             default: that of the settings.
     """
 

@@ -1,4 +1,4 @@
-"""The action space of an environment, and the action that its own code is given."""
+"""The action space of an environment, and the conversion of a policy's actions for its code."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,16 +25,16 @@ __all__ = ["action_space", "random_action", "zero_action"]
 def action_space(
     env: Any, params: Any, differentiable: bool = False
 ) -> tuple[ActionSpace, Callable[[Any], Any]]:
-    """The space of actions, and a function from a policy's action to that of the environment's own
-    code: clipped to its Box, rounded where that is one of whole numbers, counted from its first.
+    """The action space, and a function from a policy's action to that of the environment's code:
+    clipped to its Box, rounded if that has whole numbers, offset by its first number.
 
-    Several actions at once are a tuple of the policy's, and as the environment has them for its
-    own code: an array for a MultiDiscrete, a dictionary for a dictionary of spaces.
+    Several actions at once are a tuple for the policy, and in the environment's own form for its
+    code: an array for a MultiDiscrete, a dictionary for a dictionary of spaces.
 
-    Raises ValueError for an unsupported space, and for whole numbers where actions must be
+    Raises ValueError for an unsupported space, and for whole numbers if actions must be
     differentiable.
     """
-    # bounds that depend on nothing traced are constants under jit too
+    # bounds that do not depend on traced values are constants under jit too
     with jax.ensure_compile_time_eval():
         space = space_of(env, "action_space", params)
         if space is None:
@@ -56,7 +56,7 @@ class _Actions(NamedTuple):
 
 
 def _made(space: Any, differentiable: bool) -> _Actions:
-    """The actions of a space that an environment states. Raises ValueError for an unsupported
+    """The actions of a space that an environment declares. Raises ValueError for an unsupported
     one.
     """
     if hasattr(space, "nvec"):
@@ -117,8 +117,8 @@ def _of_box(space: Any, differentiable: bool) -> _Actions:
     whole = not jnp.issubdtype(np.dtype(getattr(space, "dtype", None) or float), jnp.floating)
     if whole and differentiable:
         raise ValueError(
-            "actions that are whole numbers have no derivative: use an estimator of "
-            "the score instead"
+            "actions that are whole numbers have no derivative: use a score-function "
+            "estimator instead"
         )
 
     def to_own_action(action: jax.Array) -> jax.Array:
@@ -166,7 +166,7 @@ def _checked_box(box: Box) -> Box:
 def _bound(shape: tuple[int, ...], bound: Any) -> Any:
     """A bound as an array of this shape, infinite from `UNBOUNDED` on.
 
-    An array of numpy's, which no trace can hold on to, unless the bound is traced itself.
+    A numpy array, which no trace can hold on to, unless the bound itself is traced.
     """
     xp: Any = jnp if isinstance(bound, jax.core.Tracer) else np
     try:

@@ -1,8 +1,8 @@
 """Environments: B copies of a gymnax environment as two pure functions, `Env(reset, step)`.
 
-What differs between environments ends here: observations become float arrays (discrete ones are
-one-hot encoded), rewards floats, continuous actions are clipped to their box, and the step keeps
-apart what gymnax's auto-reset would mix: `terminated`, `truncated`, and the true successor
+Differences between environments are removed here: observations become float arrays (discrete ones
+are one-hot encoded), rewards floats, continuous actions are clipped to their box, and the step
+separates what gymnax's auto-reset would mix: `terminated`, `truncated`, and the true successor
 observation.
 """
 
@@ -40,23 +40,25 @@ class Transition(NamedTuple):
     terminated: jax.Array  # [B] bool: the task ended; nothing follows
     # [B] bool: a time limit cut the episode; both can be set, then `terminated` wins
     truncated: jax.Array
-    # [B, *O] the true successor, never the observation of a reset; `Masked` as that of reset is
+    # [B, *O] the true successor, never the observation of a reset; `Masked` like that of reset
     next_obs: Any
-    steps: Any = ()  # int [B] environment steps that a held action took; () where none is held
+    steps: Any = ()  # int [B] environment steps of a repeated action; () without action repeat
 
 
 class Restart(NamedTuple):
-    """The next episodes of environments that begin them by themselves, in the step of an end."""
+    """The next episodes of environments that begin them by themselves, in the step that ends
+    one.
+    """
 
-    # env_state at an end -> env_state, obs of the episode that has begun behind it
+    # env_state at an end -> env_state, obs of the next episode, which has already begun
     begin: Callable[[EnvState], tuple[EnvState, Any]]
-    # steps of an `Env` after which it begins one at the latest; None: at the ends alone that
-    # `Transition` has
+    # largest number of steps of an `Env` after which it begins one; None: only at the ends in
+    # `Transition`
     horizon: int | None
 
 
 class Env(NamedTuple):
-    """B environments as pure functions. Steps do not reset: rollouts do, where they need to."""
+    """B environments as pure functions. Steps do not reset: rollouts do, if they need to."""
 
     # key -> env_state, obs [B, *O]; or keys [N], of any number of environments -> obs [N, *O]
     reset: Callable[[jax.Array], tuple[EnvState, Any]]
@@ -68,22 +70,22 @@ class Env(NamedTuple):
     # the environment's own time limit, in steps of this one; None: it is traced
     max_steps: int | None
     differentiable: bool = False  # a step passes on the derivative of state and observation
-    # of every entry of an observation; None: not all of them are known; or a tree of these
+    # bounds of every entry of an observation; None: not all are known; or a tree of these
     obs_bounds: Any = None
-    # of tokens the number of their kinds, which networks see one-hot; 0: of numbers; None: of
-    # numbers all; or a tree of these
+    # number of kinds of tokens, which networks see one-hot; 0: numbers; None: all are numbers; or a
+    # tree of these
     obs_kinds: Any = None
-    # that a trajectory keeps observations in, which are floats: bytes if they come as bytes
+    # storage dtype of observations, which are floats, in a trajectory: bytes if they come as bytes
     obs_dtype: Any = float
-    # between the environment's own code and a policy: observations [B, ...], shapes and
-    # dtypes of one of the environment's own, an action
+    # conversions between the environment's code and a policy: observations [B, ...], shapes and
+    # dtypes of one raw observation, an action
     encode: Callable[[Any], Any] = jnp.asarray
     own_obs: Any = jax.ShapeDtypeStruct((), float)  # `Masked` with masks
     to_own_action: Callable[[Any], Any] = jnp.asarray
-    action_repeat: int = 1  # environment steps for which an action is held, at most
+    action_repeat: int = 1  # largest number of environment steps for which an action is repeated
     masked: bool = False  # observations are `Masked`: the environment says what is legal
     views: Views = Views()  # the parts of an observation that policy and critic see
-    restart: Restart | None = None  # None: they do not, and are reset
+    restart: Restart | None = None  # None: they do not begin by themselves, and are reset
 
     @property
     def obs_size(self) -> int:
@@ -91,7 +93,9 @@ class Env(NamedTuple):
         return sum(map(math.prod, jax.tree.leaves(self.obs_shape, is_leaf=is_shape)))
 
     def of_leaves(self) -> list["Env"]:
-        """This, once for each array of an observation, as if it were the whole of it."""
+        """This environment, once for each array of an observation, as if that were the whole
+        one.
+        """
         shapes = jax.tree.leaves(self.obs_shape, is_leaf=is_shape)
         bounds = jax.tree.leaves(self.obs_bounds, is_leaf=is_bounds)
         kinds = jax.tree.leaves(self.obs_kinds) or [0] * len(shapes)
@@ -99,7 +103,7 @@ class Env(NamedTuple):
         return [self._replace(obs_shape=s, obs_bounds=b, obs_kinds=k) for s, b, k in leaves]
 
     def seen_by(self, view: View) -> "Env":
-        """This, as if what a view shows of an observation were the whole of it."""
+        """This environment, as if the part that a view shows were the whole observation."""
         return self._replace(
             obs_shape=seen(self.obs_shape, view),
             obs_bounds=seen(self.obs_bounds, view),
@@ -109,16 +113,16 @@ class Env(NamedTuple):
         )
 
     def encoded(self, obs: Any, mask: Any = None) -> tuple[Any, tuple[int, ...]]:
-        """The environment's own observations [..., *own] as `reset` and `step` give them, [N, *O],
-        and their axes.
+        """Raw observations [..., *own] encoded as `reset` and `step` return them, [N, *O], and
+        their leading axes.
 
         Args:
             obs: The observations.
             mask: The legal actions at each, bool [..., A], of an environment with action masks.
 
         Raises:
-            ValueError: They have another shape, or there is a mask where the environment has none,
-                or none where it has.
+            ValueError: They have another shape, or there is a mask but the environment has none, or
+                the reverse.
         """
         if self.masked and mask is None:
             obs, mask = split_mask(obs)
@@ -134,7 +138,7 @@ class Env(NamedTuple):
         for part in jax.tree.leaves(own_mask):
             if part.shape[:-1] != axes:
                 raise ValueError(
-                    f"mask must be of each observation, {list(axes)}, got shape {list(part.shape)}"
+                    f"mask must have the axes of the observations, {list(axes)}, got shape {list(part.shape)}"
                 )
         own_mask = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), own_mask)
         return self.encode(Masked(flat, own_mask)), axes
@@ -143,7 +147,7 @@ class Env(NamedTuple):
         """The length of the longest episode, in steps: `bound`, or the environment's own time
         limit.
 
-        Raises ValueError for a bound that is not a whole number, and where there is none and the limit
+        Raises ValueError for a bound that is not a whole number, and without a bound if the limit
         is traced.
         """
         longest = self.max_steps if bound is None else count("horizon", bound)
@@ -156,7 +160,7 @@ class Env(NamedTuple):
 
 
 def _flat(obs: Any, own: Any) -> tuple[Any, tuple[int, ...]]:
-    """Observations [..., *own] as [N, *own], and the axes in front.
+    """Observations [..., *own] as [N, *own], and the leading axes.
 
     Args:
         obs: An array, or a tree.
@@ -172,8 +176,8 @@ def _flat(obs: Any, own: Any) -> tuple[Any, tuple[int, ...]]:
     axes = arrays[0].shape[: arrays[0].ndim - each[0].ndim] if fits else ()
     if not fits or any(x.shape != (*axes, *one.shape) for x, one in zip(arrays, each, strict=True)):
         raise ValueError(
-            f"an observation of the environment has shape {shapes}, after any axes "
-            f"for several of them; got {jax.tree.map(jnp.shape, obs)}"
+            f"an observation of the environment has shape {shapes}, after any leading axes "
+            f"for batches; got {jax.tree.map(jnp.shape, obs)}"
         )
     return jax.tree.map(lambda x, one: x.reshape(-1, *one.shape), obs, own), axes
 
@@ -193,30 +197,30 @@ def make_env(
 ) -> Env:
     """`num_envs` copies of an environment, batched.
 
-    Warns of an environment that counts its time limit as an end.
+    Warns of an environment that counts its time limit as termination.
 
     Args:
         env: A name registered with gymnax, or an object with gymnax's interface (1.0: a six-valued
             `step`).
         num_envs: The number of copies.
         env_params: Overrides of the environment's parameters; their values may be traced.
-        action_repeat: Environment steps for which an action is held, fewer where the episode ends;
-            one `step` is so many.
-        observe: Entries of the observation that are observed, which then must be a vector, or names
-            of its parts; all if empty.
-        critic_observe: What the critic sees, as in `Config`.
-        action_mask: Where the environment says which actions are legal, as in `Config`.
-        differentiable: Derivatives pass through the transition, for pathwise gradients; a score
-            needs none, and gymnax cuts them otherwise, though not those of the reward.
-        restarting: Environments that can, begin the next episode in the step that ends one
+        action_repeat: Environment steps for which an action is repeated, fewer if the episode ends;
+            together they are one `step`.
+        observe: Entries of the observation, which then must be a vector, or names of its parts; all
+            if empty.
+        critic_observe: The critic's observation, as in `Config`.
+        action_mask: The source of the legal actions, as in `Config`.
+        differentiable: Derivatives pass through the transition, for pathwise gradients; score
+            functions need none, and gymnax otherwise stops them, though not those of the reward.
+        restarting: Environments that can do so begin the next episode in the step that ends one
             (`Env.restart`), for windows.
-        horizon: Steps after which they do in any case.
+        horizon: Steps after which they do so in any case.
 
     Raises:
-        ValueError: For an unknown name or parameter, something that is not an environment, a number of
-            environments or steps that is not a count, an unsupported space, a reset or step that
-            fails or gives something else than this package's contract, a time limit that nobody
-            has set, or dynamics that have no derivative.
+        ValueError: For an unknown name or parameter, something that is not an environment, a number
+            of environments or steps that is not a count, an unsupported space, a reset or step that
+            fails or violates this package's contract, a time limit that nobody has set, or dynamics
+            that have no derivative.
     """
     num_envs, action_repeat = count("num_envs", num_envs), count("action_repeat", action_repeat)
     base = environment_of(env)
@@ -272,7 +276,7 @@ def make_env(
 
 
 def _keys_of_each(key: jax.Array, num_envs: int) -> jax.Array:
-    """The keys of several environments: of one key, or those that are given."""
+    """The keys of several environments: split from one key, or the given ones."""
     if jnp.ndim(key) and key_numbers.is_key(key):
         return key
     check_key(key)
@@ -290,12 +294,13 @@ def _step_of_several(
     """The step of B environments.
 
     Args:
-        act: That of one: key, state, action, params -> state, obs, reward, terminated, truncated.
+        act: The step of one environment: key, state, action, params -> state, obs, reward,
+            terminated, truncated.
         params: The parameters of the environment.
         dtypes: Of its state.
-        encode: As of `Env`.
+        encode: See `Env`.
         num_envs: B.
-        action_repeat: As of `make_env`.
+        action_repeat: See `make_env`.
     """
 
     def step_once(key: jax.Array, state: EnvState, action: Any) -> tuple[Any, ...]:
@@ -305,7 +310,7 @@ def _step_of_several(
 
     def step(key: jax.Array, state: EnvState, action: Any) -> tuple[EnvState, Transition]:
         """key: one for all, or one per environment [B]. Continuous actions are clipped to their
-        box, and rounded where it is one of whole numbers.
+        box, and rounded if it has whole numbers.
         """
         keys = key if key.ndim else jax.random.split(key, num_envs)
         repeat = functools.partial(_repeat, step_once, action_repeat)
@@ -318,7 +323,7 @@ def _step_of_several(
 
 
 class _Observed(NamedTuple):
-    """One environment that shows what policy and critic see of it."""
+    """One environment with the observations of policy and critic."""
 
     reset: Callable[..., Any]  # key, params -> obs, state
     step: Callable[..., Any]  # key, state, action, params -> state, obs, reward, the two ends
@@ -335,7 +340,7 @@ def _observed(
     observe: Sequence[int | str],
     critic_observe: Sequence[int | str],
 ) -> _Observed:
-    """The environment with what is seen of its observations; arguments as in `make_env`."""
+    """The environment with the observed parts of its observations; arguments as in `make_env`."""
     chosen = [
         entries_or_names("observe", observe),
         entries_or_names("critic_observe", critic_observe),
@@ -354,7 +359,7 @@ def _observed(
 
 
 def _restart(env: Any, one: _Observed, space: ActionSpace, action_mask: str) -> Callable[..., Any]:
-    """state at an end, params -> obs, state of the episode that has begun behind it."""
+    """state at an end, params -> obs, state of the next episode, which has already begun."""
 
     def own(state: EnvState, params: Any) -> tuple[Any, ...]:
         own_state = state.state if isinstance(state, Timed) else state
@@ -380,13 +385,13 @@ def configured(
         config: The settings.
         num_envs: The number of copies.
         env_params: Overrides of its parameters on top.
-        for_critic: Observations have what the critic sees, too, where there is one and that is
-            something else.
-        restarting: As of `make_env`, if the settings collect windows.
+        for_critic: Observations also contain the critic's part, if there is a critic with other
+            observations.
+        restarting: See `make_env`; only if the settings collect windows.
 
     Raises:
-        ValueError: As `make_env` does, and where episodes are collected whose longest is not known,
-            too long, or one step whose advantage alone would be standardised.
+        ValueError: As `make_env` does, and if the longest episode is unknown or too long, or a
+            single step, whose advantage would be standardised alone.
     """
     check_config(config)
     overrides = {**dict(config.env_params), **(env_params or {})}
@@ -412,10 +417,10 @@ def configured(
 def _repeat(
     step: Callable[..., Any], times: int, key: jax.Array, state: EnvState, action: Any
 ) -> tuple[Any, ...]:
-    """`step` again and again until the episode ends, `times` at most.
+    """Repeats `step` until the episode ends, at most `times` times.
 
-    Returns the last transition with the sum of the rewards, and the number of steps that were
-    taken; () for a single one.
+    Returns the last transition with the sum of the rewards, and the number of steps; () if `times`
+    is 1.
     """
     if times == 1:
         return *step(key, state, action), ()

@@ -30,8 +30,7 @@ def parameters(env: Any) -> list[str]:
 
 
 def check_parameters(env: Any, values: Mapping[str, Iterable[Any]]) -> None:
-    """Raises ValueError for a value that a parameter of the environment cannot have, before they
-    are all traced.
+    """Raises ValueError for an invalid value of a parameter, before they are all traced.
 
     env: see `make_env`. values: those of several runs, by the name of the parameter.
     """
@@ -41,7 +40,7 @@ def check_parameters(env: Any, values: Mapping[str, Iterable[Any]]) -> None:
         default = getattr(params, name)
         for value in of_runs:
             is_flag = isinstance(_converted(default, name, value), bool)
-            # 0 and 1 are taken where one run is made, and are traced here
+            # 0 and 1 are accepted when one run is made, and are traced here
             if is_flag and not isinstance(value, bool):
                 raise ValueError(f"env_params: {name} must be True or False, got {shown(value)}")
 
@@ -59,7 +58,7 @@ def default_params(env: Any) -> Any:
         return params
 
     try:
-        # they may be arrays that a property makes, which no trace should hold on to
+        # a property may create arrays, which no trace should hold on to
         params = call_outside_traces(ask)
     except Exception as error:
         raise ValueError(failure("default_params", error)) from error
@@ -79,7 +78,7 @@ def _field_names(params: Any) -> list[str]:
 
 
 def time_limit(params: Any) -> int | None:
-    """The environment's own time limit, in its steps; None where it is traced."""
+    """The environment's own time limit, in its steps; None if it is traced."""
     limit = params.max_steps_in_episode
     if isinstance(limit, jax.core.Tracer):
         return None
@@ -93,7 +92,7 @@ def longest_limit(limits: Any) -> int:
 
     Raises ValueError for a limit that is not a number of steps.
     """
-    numbers = np.asarray(limits)  # which computes outside of every trace
+    numbers = np.asarray(limits)  # numpy, to compute outside of every trace
     fits = np.zeros(numbers.shape, bool)
     if numbers.dtype.kind in "iuf":
         fits = (numbers >= 1) & (numbers < COUNTABLE) & (numbers == np.floor(numbers))
@@ -109,7 +108,7 @@ def longest_limit(limits: Any) -> int:
 def override(params: Any, overrides: Mapping[str, Any]) -> Any:
     """The parameters with some of them replaced, each by a number of its default's kind.
 
-    Raises ValueError for an unknown name and for a value that the parameter cannot have.
+    Raises ValueError for an unknown name and for an invalid value.
     """
     if not isinstance(overrides, Mapping):
         raise ValueError(
@@ -127,19 +126,18 @@ def override(params: Any, overrides: Mapping[str, Any]) -> Any:
 
 
 def _converted(default: Any, name: str, value: Any) -> Any:
-    """The value as the kind of number that the default is: environments select between parameters,
-    which takes one.
+    """The value as the default's kind of number: environments select between parameters, which
+    needs equal types.
 
-    Raises ValueError for a number where the default is True or False, and the other way round; for
-    text in the place of a number; and for a whole number beyond 32 bits, which no array of integers
-    holds.
+    Raises ValueError for a number if the default is True or False, and the reverse; for a string
+    instead of a number; and for a whole number beyond 32 bits.
     """
     if _is_number(default) and isinstance(value, str):
         wanted = "True or False" if jnp.result_type(default).kind == "b" else "a number"
         raise ValueError(f"env_params: {name} must be {wanted}, got {shown(value)}")
     if isinstance(default, str) and not isinstance(value, str):
         raise ValueError(
-            f"env_params: {name} is a text in this environment, {default!r} by itself, and "
+            f"env_params: {name} is a string in this environment, by default {default!r}, and "
             f"env_params are numbers; got {_shown_or_traced(value)}: make the environment with it"
         )
     if not (_is_number(default) and _is_number(value)):
@@ -170,27 +168,27 @@ def _as_flag(name: str, value: Any) -> Any:
 
 def _number_kind(value: Any) -> str:
     """The kind of a number, as numpy's dtypes name it."""
-    # A whole number of Python's may have more digits than any of jax's types.
+    # A Python integer may have more digits than any of jax's types.
     if isinstance(value, int) and not isinstance(value, bool):
         return "i"
     return jnp.result_type(value).kind
 
 
 def _shown_or_traced(value: Any) -> str:
-    """A value as an error names it: of a traced one only the type is known."""
+    """A value in an error: only the type of a traced one is known."""
     return f"a traced {value.dtype}" if isinstance(value, jax.core.Tracer) else shown(value)
 
 
 def as_arrays(params: Any) -> Any:
-    """The parameters with arrays for numbers, as gymnax's own jitted step has them: ~True is -2,
-    and ~array False.
+    """The parameters with arrays for numbers, as in gymnax's jitted step: ~True is -2, and ~array
+    False.
     """
     with jax.ensure_compile_time_eval():
         return jax.tree.map(lambda x: jnp.asarray(x) if _is_number(x) else x, params)
 
 
 def _is_number(x: Any) -> bool:
-    """True of a number and of an array of numbers, traced or not."""
+    """True for a number and for an array of numbers, traced or not."""
     if isinstance(x, np.generic | np.ndarray | jax.Array):
         return x.dtype.kind in "biuf"
     return isinstance(x, bool | int | float)

@@ -1,5 +1,5 @@
-"""Spaces that an environment states, of gymnax or of Gymnasium: `Discrete` or `Box`, or several of
-them together.
+"""Spaces that an environment declares, of gymnax or of Gymnasium: `Discrete`, `Box`, or a
+combination of several.
 """
 
 import inspect
@@ -25,7 +25,7 @@ __all__ = [
     "space_of",
 ]
 
-UNBOUNDED = 1e9  # environments write 2^31 - 1, 1e38 or the largest float where there is no bound
+UNBOUNDED = 1e9  # environments write 2^31 - 1, 1e38 or the largest float for no bound
 
 
 class Discrete(NamedTuple):
@@ -38,8 +38,8 @@ class Box(NamedTuple):
     """Continuous actions between `low` and `high`, float arrays of the action's shape (traced if
     swept).
 
-    A bound of 1e9 and beyond is infinite, that is none: a policy starts with a standard deviation
-    of half the width.
+    A bound of 1e9 and beyond counts as infinite: otherwise a policy would start with a standard
+    deviation of half the width.
     """
 
     low: jax.Array
@@ -47,18 +47,16 @@ class Box(NamedTuple):
 
 
 class MultiDiscrete(NamedTuple):
-    """Several whole numbers at once, 0 .. n-1 for each n of `nvec`: a space to state, as that of
-    Gymnasium.
-    """
+    """Several whole numbers at once, 0 .. n-1 for each n of `nvec`: a space like Gymnasium's."""
 
     nvec: Any  # [k]
 
 
 class Tokens(NamedTuple):
-    """Observations of whole numbers 0 .. n-1, each of which is a kind of its own, in an array.
+    """Observations of categorical whole numbers 0 .. n-1 in an array.
 
-    They are kept as numbers; pg's own networks see them one-hot, and a custom network is
-    given the numbers, as floats.
+    They are stored as numbers; pg's networks see them one-hot, and a custom network gets the
+    numbers, as floats.
     """
 
     n: int
@@ -66,8 +64,8 @@ class Tokens(NamedTuple):
 
 
 class ProductSpace(NamedTuple):
-    """Several actions at once: the parts of a MultiDiscrete, of a tuple or of a dictionary of
-    spaces, nested as they may be, in their order.
+    """Several actions at once: the parts of a MultiDiscrete, or of a tuple or dictionary of spaces,
+    possibly nested, in order.
     """
 
     parts: tuple[Discrete | Box, ...]
@@ -77,28 +75,28 @@ ActionSpace = Discrete | Box | ProductSpace
 
 
 def is_discrete(space: Any) -> bool:
-    """True of a Discrete space of either library."""
+    """True for a Discrete space of either library."""
     return np.shape(getattr(space, "n", [])) == () and not getattr(space, "shape", ())
 
 
 def is_box(space: Any) -> bool:
-    """True of a Box of either library."""
+    """True for a Box of either library."""
     return all(hasattr(space, name) for name in ("low", "high", "shape"))
 
 
 def first_number(space: Any) -> int:
-    """The first of the whole numbers of a Discrete space; another than 0 in gymnasium alone."""
+    """The first of the whole numbers of a Discrete space; always 0 except in gymnasium."""
     return int(getattr(space, "start", 0))
 
 
 def space_of(env: Any, name: str, params: Any) -> Any:
     """The space `env.name`, a method with or without params or a property; None: there is none.
 
-    Raises ValueError if the environment's code fails, where the space depends on the number of a
-    traced parameter, and where it is kept beyond the trace that made it.
+    Raises ValueError if the environment's code fails, if the space depends on the value of a traced
+    parameter, and if it is kept beyond the trace that made it.
     """
     traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(params))
-    # it may keep the space, which is that of these parameters and of this trace
+    # it may cache the space, which belongs to these parameters and this trace
     copied = copy_with_own_attributes(env)
 
     def ask() -> Any:
@@ -115,7 +113,7 @@ def space_of(env: Any, name: str, params: Any) -> Any:
         raise ValueError(_depends_on_traced(name)) from error
     except Exception as error:
         unhashable = traced and "unhashable" in str(error)
-        # gymnasium's spaces say so by themselves
+        # gymnasium's spaces raise such errors themselves
         if traced and not unhashable and "Tracer" in str(error):
             raise ValueError(_depends_on_traced(name)) from error
         why = "; a parameter is traced here, and cannot be the key of a cache" if unhashable else ""
@@ -137,7 +135,7 @@ _NEEDS_A_NUMBER = (
 
 def _depends_on_traced(name: str) -> str:
     return (
-        f"the {name} of the environment needs the number of a parameter that is traced here: "
-        "bounds of gymnax's Box may be traced, but no n of a Discrete, no shape, and nothing that "
-        "a Python if decides on; give the parameter one number, in Config(env_params=...)"
+        f"the {name} of the environment needs the value of a parameter that is traced here: "
+        "bounds of gymnax's Box may be traced, but not n of a Discrete, a shape, or anything that "
+        "a Python if depends on; give the parameter one number, in Config(env_params=...)"
     )

@@ -1,5 +1,5 @@
-"""Failures of a user's code, of an environment or of another part, as one sentence with its place
-and a remedy.
+"""Failures of a user's code, in an environment or another part, as one sentence with its place and
+a remedy.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ __all__ = [
 ]
 
 OUTLIVES_TRACE = (
-    "keeps what it has computed of traced arrays, on itself, on a class or in a module, where it "
-    "outlives the trace: compute it anew in each call"
+    "keeps values computed from traced arrays, on itself, on a class or in a module, where they "
+    "outlive the trace: compute them again in each call"
 )
-# The first that fits: the last kind of fault is a base of others.
+# The first match is used: the last kind of fault is a base class of others.
 _REMEDIES = {
     jax.errors.TracerBoolConversionError: "a Python if, while, and, or, not of an array must be "
     "jnp.where, jax.lax.cond, or & | ~",
@@ -32,29 +32,29 @@ _REMEDIES = {
     "range: index jnp.asarray(...) by it, or loop by jax.lax.fori_loop",
     jax.errors.TracerArrayConversionError: "numpy cannot compute with traced arrays: write jnp in "
     "place of np",
-    jax.errors.NonConcreteBooleanIndexError: "an array cannot be cut by a mask, as its size is not "
+    jax.errors.NonConcreteBooleanIndexError: "an array cannot be indexed by a mask, as the size is not "
     "known: write jnp.where(mask, x, 0)",
-    jax.errors.ConcretizationTypeError: "an array cannot be made a number of Python, nor a size: "
+    jax.errors.ConcretizationTypeError: "an array cannot be converted to a Python number, or a size: "
     "leave out int() and float(), and write x.astype(...)",
 }
 
 
 class InterfaceError(ValueError):
-    """A fault in an environment's results, where its own code has not failed."""
+    """A fault in an environment's results, although its code has not failed."""
 
 
 def failure(method: str, error: Exception) -> str:
-    """The failure of an environment's method in one line, with a remedy where one is known."""
+    """The failure of an environment's method in one line, with a remedy if one is known."""
     return failed(f"the environment's {method}", error)
 
 
 def failed(what: str, error: Exception) -> str:
-    """The failure of a user's code in one line, with its file and line, and a remedy where one is
+    """The failure of a user's code in one line, with its file and line, and a remedy if one is
     known.
 
     Args:
-        what: the function that has failed, as the sentence names it.
-        error: what it has raised.
+        what: the function that has failed, as named in the sentence.
+        error: its exception.
     """
     if is_leak(error):
         return f"{what} {OUTLIVES_TRACE}"
@@ -77,7 +77,7 @@ def is_leak(error: Exception) -> bool:
 def in_one_sentence(what: str) -> Iterator[None]:
     """Turns what a user's function raises into a ValueError of one sentence.
 
-    A sentence of this package's own stays as it is, where no code of the user's has asked for it.
+    An error of this package is not changed, unless the user's code has caused it.
 
     what: see `failed`.
     """
@@ -90,5 +90,5 @@ def in_one_sentence(what: str) -> Iterator[None]:
 
 
 def described(x: Any) -> str:
-    """The dtype and the shape of an array, as a sentence names them."""
+    """The dtype and the shape of an array, for a sentence."""
     return f"{x.dtype} of shape {x.shape}"

@@ -17,23 +17,23 @@ EnvState = Any
 _RESET = ("obs", "state")
 _STEP = ("obs", "state", "reward", "terminated", "truncated", "info")
 _STEP_ENV = ("obs", "state", "reward", "terminated", "info")
-_WHY = "the end of the task and a limit of time are told apart"
+_WHY = "termination and truncation are separate"
 
 # gymnax's functions around `step_env` and `reset_env`. DeepSea's own `step` only keeps its counts
-# beyond the reset.
+# across resets.
 _GYMNAX_METHODS = (environment.Environment.step, environment.Environment.reset, DeepSea.step)
 
 
 def reset_and_step(env: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`reset` and a `step` that does not reset, of one environment.
 
-    reset: key, params -> obs, state, info, which is {} where the environment gives only two
+    reset: key, params -> obs, state, info, which is {} if the environment returns only two
     values. step: key, state, action, params -> state, obs, reward, terminated, truncated, info.
 
-    gymnax's own `step` is `step_env` with a reset behind it, so that `step_env` says the same
-    without one. A `step` that somebody else wrote, in a wrapper (which forwards `step_env` to what
-    it wraps, and so past itself), in a subclass or on the object alone, says what `step_env` does
-    not: then it is the one that is taken. `reset` alike.
+    gymnax's own `step` is `step_env` followed by a reset, so that `step_env` is the same without
+    one. A `step` that somebody else wrote, in a wrapper (which forwards `step_env` to the wrapped
+    environment, and so past itself), in a subclass or on the object, differs from `step_env`: then
+    that one is used. The same holds for `reset`.
     """
     own_reset = env.reset if _is_own(env, "reset", "reset_env") else env.reset_env
 
@@ -62,7 +62,7 @@ def reset_and_step(env: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def _is_own(env: Any, name: str, inner: str) -> bool:
-    """True where `env.name` is not gymnax's function around `env.inner`."""
+    """True if `env.name` is not gymnax's function around `env.inner`."""
     if not hasattr(type(env), inner):
         return True
     method = getattr(env, name)
@@ -70,14 +70,14 @@ def _is_own(env: Any, name: str, inner: str) -> bool:
 
 
 def _without_reset(env: Any) -> Callable[..., Any]:
-    """A step that does not reset, of the environment's own `step`, which does."""
+    """A step that does not reset, made from the environment's own `step`, which does."""
 
     def step(key: jax.Array, state: EnvState, action: jax.Array, params: Any) -> tuple[Any, ...]:
         results = _checked_results("step", env.step(key, state, action, params), _STEP)
         obs, state, reward, terminated, truncated, info = results
         if not isinstance(info, Mapping) or "final_observation" not in info:
             raise InterfaceError(
-                f"the step of {type(env).__name__} must give the true successor, in "
+                f"the step of {type(env).__name__} must return the true successor, in "
                 "info['final_observation'], as gymnax's own does: call that, or write step_env "
                 "instead of step"
             )
@@ -98,12 +98,12 @@ def shapes_of(
     Args:
         method: The name of the method, for errors.
         function: The method.
-        *args: Its arguments, of which the last are the parameters: they are not traced, as they may
-            hold things that are not arrays.
+        *args: Its arguments; the last are the parameters, which are not traced, as they may contain
+            objects that are not arrays.
         names: The names of the results, whose number is checked.
 
     Raises:
-        ValueError: Where the environment's code fails, in one line.
+        ValueError: The environment's code fails; in one line.
     """
 
     def call(*traced: Any) -> Any:
@@ -119,7 +119,7 @@ def shapes_of(
 
 
 def _checked_results(method: str, results: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
-    """The results of a method. Raises InterfaceError unless they are as many as their names."""
+    """The results of a method. Raises InterfaceError unless there are as many as names."""
     if isinstance(results, tuple | list) and len(results) == len(names):
         return tuple(results)
     if isinstance(results, tuple | list):
@@ -130,6 +130,6 @@ def _checked_results(method: str, results: Any, names: tuple[str, ...]) -> tuple
         got = type(results).__name__
     why = f", as in gymnax 1.0, where {_WHY}" if "terminated" in names else ""
     raise InterfaceError(
-        f"the environment's {method} must give {len(names)} values, {', '.join(names)}{why}; got "
+        f"the environment's {method} must return {len(names)} values, {', '.join(names)}{why}; got "
         f"{got}"
     )

@@ -1,4 +1,4 @@
-"""The one importer of gymnax, without the plotting libraries that gymnax imports with it."""
+"""The only module that imports gymnax, without the plotting libraries that gymnax imports."""
 
 import importlib
 import sys
@@ -10,7 +10,7 @@ class _LazyModule(types.ModuleType):
     """A stand-in for a plotting library that gymnax imports: it loads the library on first use."""
 
     def __getattr__(self, name: str) -> Any:
-        # the import machinery looks at these, and needs no library for it
+        # the import machinery looks these up, which must not load the library
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(importlib.import_module(self.__name__), name)

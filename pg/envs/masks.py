@@ -1,12 +1,12 @@
-"""Action masks: which actions are legal, as the environment says it.
+"""Action masks: the legal actions, as the environment reports them.
 
     method         action_mask(state, params)                     -> bool [A]
     observation    the key, or the attribute, `action_mask` of a structured observation
     info           info["action_mask"] of step, and of a reset that gives obs, state, info
 
 All three are known at the start of an episode too. A mask belongs to the state in which the action
-is chosen; `make_env` shows it beside the observation, as `Masked(obs, mask)`, so that whatever
-keeps an observation keeps its mask: trajectories, minibatches, the state of a rollout.
+is chosen; `make_env` shows it beside the observation, as `Masked(obs, mask)`, so that the
+mask is stored wherever an observation is: trajectories, minibatches, the state of a rollout.
 """
 
 import dataclasses
@@ -35,15 +35,15 @@ def with_masks(
     space: ActionSpace,
     source: str = "auto",
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """`reset` and `step` whose observations are `Masked` where the environment has action masks.
+    """`reset` and `step` whose observations are `Masked` if the environment has action masks.
 
     Args:
         env: The environment.
         reset: key, params -> obs, state, info.
         step: key, state, action, params -> state, obs, reward, terminated, truncated, info.
         space: The space of actions.
-        source: Of the mask: method, observation, info; auto for the first of these that there is,
-            or none.
+        source: Of the mask: method, observation, info; auto for the first of these that exists; or
+            none.
 
     Returns:
         reset: key, params -> obs, state. step: key, state, action, params -> state, obs, reward,
@@ -66,7 +66,7 @@ def with_masks(
 
 
 def _found(env: Any, source: str, obs: Any, state: Any, info: Any, params: Any) -> tuple[Any, Any]:
-    """The observation without the mask, and the mask; None where there is none."""
+    """The observation without the mask, and the mask; None if there is none."""
     if source == "none":
         return obs, None
     method = getattr(env, NAME, None)
@@ -91,7 +91,7 @@ _MISSING = {
 
 
 def split_mask(obs: Any) -> tuple[Any, Any]:
-    """A structured observation without its action mask, and the mask; None where it has none."""
+    """A structured observation without its action mask, and the mask; None if it has none."""
     if isinstance(obs, Mapping):
         if NAME not in obs:
             return obs, None
@@ -104,10 +104,10 @@ def split_mask(obs: Any) -> tuple[Any, Any]:
 
 
 def as_mask(mask: Any, space: ActionSpace) -> Any:
-    """The mask as booleans [..., A]; of several actions a tuple, with () in the place of a Box.
+    """The mask as booleans [..., A]; for several actions a tuple, with () for a Box.
 
-    That of several is written as an array [..., k, A] where all k have as many, or as a tree with
-    an array for each part that is discrete.
+    The mask of several actions is an array [..., k, A] if all k have equally many, or a tree with
+    an array for each discrete part.
     Raises ValueError for another shape, and other numbers.
     """
     if isinstance(space, ProductSpace):
@@ -124,7 +124,7 @@ def as_mask(mask: Any, space: ActionSpace) -> Any:
 
 
 def _of_parts(mask: Any, parts: tuple[Discrete | Box, ...]) -> tuple[Any, ...]:
-    """The masks of several actions, in their order; () for those that are continuous."""
+    """The masks of several actions, in order; () for continuous ones."""
     sizes = [part.n for part in parts if isinstance(part, Discrete)]
     masks = _leaves(mask)
     if hasattr(mask, "shape") and mask.shape[-2:] == (len(sizes), max(sizes, default=0)):
@@ -150,10 +150,10 @@ def _leaves(mask: Any) -> list[Any]:
 
 
 def check_some_legal(env: Any, reset: Callable[..., Any], params: Any) -> None:
-    """Raises ValueError if a few resets show a state without a legal action.
+    """Raises ValueError if a few resets find a state without a legal action.
 
-    They are not taken within a trace, with parameters that are traced, or of an environment that
-    calls Python, which may count its calls.
+    They are skipped within a trace, with traced parameters, and for an environment that calls
+    Python, which may count its calls.
     """
     traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(params))
     if traced or is_tracing():
@@ -166,7 +166,7 @@ def check_some_legal(env: Any, reset: Callable[..., Any], params: Any) -> None:
         keys = jax.random.split(jax.random.key(0), 8)
         if calls_python(jax.make_jaxpr(masks)(keys)):
             return True
-        # a few resets are not worth an optimized program
+        # not worth optimizing a program for a few resets
         quick = jax.jit(masks, compiler_options={"xla_backend_optimization_level": 0})
         return all(np.asarray(mask).any(-1).all() for mask in jax.tree.leaves(quick(keys)))
 

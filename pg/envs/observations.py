@@ -1,7 +1,7 @@
 """Observations of an environment as float arrays: their encoding, their bounds, a part of them.
 
-An observation is one array, or a tree of arrays: a dictionary, a tuple, a dataclass, nested as they
-may be. Every leaf is encoded by itself.
+An observation is one array, or a tree of arrays: a dictionary, a tuple or a dataclass, possibly
+nested. Every leaf is encoded separately.
 """
 
 import math
@@ -32,9 +32,7 @@ __all__ = [
 
 
 class Masked(NamedTuple):
-    """An observation, and the actions that are legal at it: what an environment with action masks
-    shows to a policy.
-    """
+    """An observation and the actions that are legal at it, for environments with action masks."""
 
     obs: Any  # [..., *O], or a tree
     # bool [..., A] of a Discrete space; of a ProductSpace a tuple, with () for continuous parts
@@ -42,10 +40,10 @@ class Masked(NamedTuple):
 
 
 def map_observation(f: Callable[..., Any], obs: Any, *others: Any) -> Any:
-    """`f` of each array of an observation, an action mask left as it is.
+    """Applies `f` to each array of an observation, but not to an action mask.
 
     Args:
-        f: A function of one array of `obs`, and of what is in its place in the others.
+        f: A function of one array of `obs`, and of the corresponding ones in the others.
         obs: An observation: an array, a tree, `Masked` or not.
         *others: Trees like the observation without its mask.
     """
@@ -57,11 +55,11 @@ def map_observation(f: Callable[..., Any], obs: Any, *others: Any) -> Any:
 class Encoding(NamedTuple):
     """Observations as the networks see them."""
 
-    encode: Callable[[Any], Any]  # the environment's own [B, ...] -> [B, *O] each
+    encode: Callable[[Any], Any]  # raw observations [B, ...] -> [B, *O] each
     shape: Any  # of one encoded observation, without the mask: a tuple, or a tree of tuples
-    dtype: Any  # that a trajectory stores it in, without the mask: a dtype, or a tree of them
-    bounds: Any  # a Box of numpy's arrays, or None where they are not known; or a tree of these
-    kinds: Any  # of tokens their number, else 0; or a tree of these
+    dtype: Any  # storage dtypes in a trajectory, without the mask: a dtype, or a tree of them
+    bounds: Any  # a Box of numpy arrays, or None if unknown; or a tree of these
+    kinds: Any  # number of kinds of tokens, else 0; or a tree of these
 
 
 def observation_encoding(
@@ -70,10 +68,10 @@ def observation_encoding(
     """The encoding of a batch of observations as floats.
 
     Args:
-        space: The space that the environment states for them, or None.
+        space: The space that the environment declares for them, or None.
         obs: The shapes and dtypes of one observation, without its mask.
-        entries: Those of a vector that are observed; empty for all.
-        setting: The one that chooses these entries.
+        entries: The observed entries of a vector; empty for all.
+        setting: The setting that chooses these entries.
 
     Raises:
         ValueError: For observations that cannot be encoded, or have no such entries.
@@ -90,7 +88,7 @@ def observation_encoding(
 
 
 def encoding_of_parts(parts: Mapping[str, Encoding]) -> Encoding:
-    """The encoding of a dictionary of observations, of each by its own."""
+    """The encoding of a dictionary of observations, each by its own encoding."""
 
     def encode(own: Mapping[str, Any]) -> dict[str, Any]:
         return {name: part.encode(own[name]) for name, part in parts.items()}
@@ -102,10 +100,10 @@ def encoding_of_parts(parts: Mapping[str, Encoding]) -> Encoding:
 
 
 def _encoding_of_tree(space: Any, obs: Any) -> Encoding:
-    """The encoding of a tree of arrays, each by itself, in a tree of the same structure.
+    """The encoding of a tree of arrays, each separately, in a tree of the same structure.
 
     Args:
-        space: The space that the environment states for it, or None.
+        space: The space that the environment declares for it, or None.
         obs: The tree of shapes and dtypes of one observation.
 
     Raises:
@@ -139,7 +137,7 @@ def _encoding_of_tree(space: Any, obs: Any) -> Encoding:
 
 
 def _part_of(space: Any, path: Any) -> Any:
-    """The space of a leaf, within the one that is stated for the whole; None where none is."""
+    """The space of a leaf, within the declared one; None if none is declared."""
     for key in path:
         name = next(
             (getattr(key, kind) for kind in ("key", "idx", "name") if hasattr(key, kind)), None
@@ -149,7 +147,7 @@ def _part_of(space: Any, path: Any) -> Any:
 
 
 def part_of_space(space: Any, name: Any) -> Any:
-    """The space of this name or number within a Dict or a Tuple; None where there is none."""
+    """The space of this name or number within a Dict or a Tuple; None if there is none."""
     try:
         return space.spaces[name]
     except (AttributeError, KeyError, IndexError, TypeError):
@@ -162,10 +160,10 @@ def _dtype_of(obs: Any) -> Any:
 
 
 def _encoding_of_array(space: Any, obs: Any) -> tuple[Callable[..., Any], tuple[int, ...]]:
-    """The encoding of a batch of arrays as floats, and the shape of one that is encoded.
+    """The encoding of a batch of arrays as floats, and the shape of an encoded one.
 
     Args:
-        space: The space that the environment states for it, or None.
+        space: The space that the environment declares for it, or None.
         obs: The shape and dtype of one array.
 
     Raises:
@@ -194,11 +192,11 @@ def _encoding_of_array(space: Any, obs: Any) -> tuple[Callable[..., Any], tuple[
 
 
 def _bounds_of_array(space: Any, obs: Any) -> Box | None:
-    """The bounds of an encoded array, a Box of numpy's arrays; None unless every entry has two that
-    are finite.
+    """The bounds of an encoded array, a Box of numpy arrays; None unless every entry has two finite
+    ones.
 
     Args:
-        space: The space that the environment states for it, or None.
+        space: The space that the environment declares for it, or None.
         obs: The shape and dtype of one array.
     """
     if isinstance(space, Tokens):
@@ -220,20 +218,20 @@ def _bounds_of_array(space: Any, obs: Any) -> Box | None:
 
 
 def _kinds_of_array(space: Any) -> int:
-    """The number of kinds of tokens in an array, and 0 where it holds none."""
+    """The number of kinds of tokens in an array; 0 for numbers."""
     return int(space.n) if isinstance(space, Tokens) else 0
 
 
 def entries_of(
     encode: Callable[..., Any], shape: tuple[int, ...], entries: Sequence[int], setting: str
 ) -> tuple[Callable[..., Any], tuple[int, ...]]:
-    """The encoding of these entries of the observation alone, and their shape.
+    """The encoding of only these entries of the observation, and their shape.
 
     Args:
         encode: The encoding of whole observations.
         shape: The shape of one of them.
-        entries: The entries that are observed.
-        setting: The one that chooses them.
+        entries: The observed entries.
+        setting: The setting that chooses them.
 
     Raises:
         ValueError: For an observation that is not a vector, or has no such entry.
@@ -251,25 +249,25 @@ def entries_of(
 
 
 def is_one_array(obs: Any) -> bool:
-    """True of an observation that is an array, or the shape of one, and no tree of them."""
+    """True for an observation that is an array, or the shape of one, and not a tree."""
     return hasattr(obs, "shape")
 
 
 def is_shape(x: Any) -> bool:
-    """True of the shape of an encoded array, within a tree of shapes; it has an axis."""
+    """True for the shape of an encoded array, within a tree of shapes; it has an axis."""
     return type(x) is tuple and len(x) > 0 and all(isinstance(n, int) for n in x)
 
 
 def is_bounds(x: Any) -> bool:
-    """True of the bounds of an array, within a tree of these."""
+    """True for the bounds of an array, within a tree of bounds."""
     return x is None or isinstance(x, Box)
 
 
 def zeros_of(shape: Any, axes: tuple[int, ...] = ()) -> Any:
-    """Encoded observations of zeros [*axes, *O], of a shape or of a tree of them."""
+    """Encoded observations of zeros [*axes, *O], for a shape or a tree of them."""
     return jax.tree.map(lambda one: jnp.zeros((*axes, *one)), shape, is_leaf=is_shape)
 
 
 def is_real(x: Any) -> bool:
-    """True of an array of floats, whole numbers or booleans."""
+    """True for an array of floats, whole numbers or booleans."""
     return any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))

@@ -16,7 +16,7 @@ __all__ = ["environment_named", "environment_of", "with_gradients"]
 
 
 def environment_of(env: Any) -> Any:
-    """The environment of a name, or the object itself once it has an environment's interface."""
+    """The environment of a name, or the object itself after checking its interface."""
     if isinstance(env, str):
         return environment_named(env)
     check_interface(env)
@@ -32,26 +32,26 @@ def environment_named(name: str) -> Any:
 def _build(name: str, x64: bool) -> Any:
     """A new object of this name. x64: the precision of the numbers that it may keep."""
     check_env(name)
-    # tasks and adapters are written on top of this package, so it loads them only here
+    # tasks and adapters depend on this package, so it loads them only here
     if name in SEQUENCES:
         return importlib.import_module("pg.envs.sequence_tasks").make(name)
     if ":" in name:
         make = importlib.import_module("pg.envs.adapters").make
-        # libraries check numbers of their own when they build an environment
+        # libraries check their own numbers when they build an environment
         return call_outside_traces(lambda: make(name))
-    # it may hold arrays, and is kept beyond the trace that asks for it first
+    # it may contain arrays, and is kept beyond the first trace that asks for it
     with jax.ensure_compile_time_eval():
         return gymnax.make(name)[0]
 
 
 def with_gradients(env: Any) -> Any:
-    """The environment with a transition that can be differentiated.
+    """The environment with a differentiable transition.
 
     Raises ValueError if there is none.
     """
     if not getattr(env, "supports_transition_gradients", False):
         raise ValueError(
-            f"the dynamics of {name_of(env)} have no derivative: use an estimator of "
-            f"the score instead"
+            f"the dynamics of {name_of(env)} have no derivative: use a score-function "
+            f"estimator instead"
         )
     return env.with_transition_gradients()

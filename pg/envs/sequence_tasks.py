@@ -1,7 +1,7 @@
-"""Tasks of sequences whose answer can be checked: a sum, a sequence in reverse, balanced brackets.
+"""Sequence tasks with verifiable answers: a sum, a sequence in reverse, balanced brackets.
 
-Of each the largest reward of every prompt is 1, and so the return of the best policy; each has a
-demonstrator who writes right answers.
+The largest reward of every prompt is 1, and so is the return of the best policy; each task has a
+demonstrator that writes correct answers.
 """
 
 import itertools
@@ -18,18 +18,18 @@ from pg.inputs import check_name, count
 
 __all__ = ["TASKS", "brackets", "make", "modular_sum", "reverse"]
 
-MOST_PROMPTS = 10_000  # of which all are listed
+MOST_PROMPTS = 10_000  # of tasks that list them all
 
 
 def modular_sum(modulus: int = 5, num_terms: int = 2, **settings: Any) -> Sequences:
     """The sum of the prompt's numbers modulo m: the answer is its digit, and then the end token, m.
 
-    Worth 1 if it is right.
+    The reward is 1 if it is correct.
 
     Args:
         modulus: m; the numbers are 0 .. m-1.
         num_terms: the numbers of a prompt; all mᴺ prompts are equally likely.
-        **settings: of `Sequences`, as `observation`.
+        **settings: of `Sequences`, such as `observation`.
     """
     modulus, num_terms = count("modulus", modulus, low=2), count("num_terms", num_terms)
 
@@ -64,14 +64,13 @@ def reverse(
 ) -> Sequences:
     """The prompt's symbols in reverse, and then the end token, which is `num_symbols`.
 
-    Worth the share of the answer's tokens that are right, the end token among them.
+    The reward is the share of the answer's tokens that are correct, including the end token.
 
     Args:
         num_symbols: the symbols are 0 .. num_symbols-1.
         num_places: the symbols of a prompt.
-        num_prompts: prompts that are drawn at random once, always the same; None: all that there
-            are.
-        **settings: of `Sequences`, as `observation`.
+        num_prompts: number of prompts, drawn once at random, always the same ones; None: all.
+        **settings: of `Sequences`, such as `observation`.
 
     Raises:
         ValueError: there are too many prompts to list them all.
@@ -108,14 +107,14 @@ def reverse(
 
 
 def brackets(max_pairs: int = 3, **settings: Any) -> Sequences:
-    """As many pairs of brackets as the prompt says, balanced: 0 opens, 1 closes, 2 is the end.
+    """As many balanced pairs of brackets as the prompt says: 0 opens, 1 closes, 2 is the end.
 
-    Worth 1 if they are. A prompt is a number from 1 to `max_pairs`: the larger, the rarer is an
-    answer that is right.
+    The reward is 1 if they are balanced. A prompt is a number from 1 to `max_pairs`: the larger,
+    the rarer are correct answers.
 
     Args:
         max_pairs: of the hardest prompt.
-        **settings: of `Sequences`, as `observation`.
+        **settings: of `Sequences`, such as `observation`.
     """
     max_pairs = count("max_pairs", max_pairs)
     opening, closing, end = range(3)
@@ -131,7 +130,7 @@ def brackets(max_pairs: int = 3, **settings: Any) -> Sequences:
     def next_token(
         prompt: Int[Array, ""], tokens: Int[Array, " L"], length: Int[Array, ""]
     ) -> Float[Array, " V"]:
-        """A bracket that still can be, where there are two either of them, else the end."""
+        """A bracket that is still possible, either one if both are, else the end."""
         num_open, num_closed = (tokens == opening).sum(), (tokens == closing).sum()
         can_open, can_close = num_open < prompt, num_closed < num_open
         can_be = jnp.stack([can_open, can_close, ~can_open & ~can_close]).astype(float)
@@ -149,7 +148,7 @@ def brackets(max_pairs: int = 3, **settings: Any) -> Sequences:
     )
 
 
-# By the names that Config.env knows.
+# By the names in Config.env.
 TASKS: dict[str, Callable[..., Sequences]] = {
     "sequences:modular_sum": modular_sum,
     "sequences:reverse": reverse,
@@ -160,7 +159,7 @@ TASKS: dict[str, Callable[..., Sequences]] = {
 def make(name: str) -> Sequences:
     """The task of this name, with the defaults of its function.
 
-    Raises ValueError for a name that is unknown.
+    Raises ValueError for an unknown name.
     """
     check_name("task of sequences", name, TASKS)
     return TASKS[name]()
@@ -170,7 +169,7 @@ def _all_prompts(num_symbols: int, num_places: int) -> np.ndarray:
     """All prompts of these symbols, int [N, P]. Raises ValueError for too many."""
     if num_symbols**num_places > MOST_PROMPTS:
         raise ValueError(
-            f"there are {num_symbols}^{num_places} prompts, and {MOST_PROMPTS:,} are listed at "
-            "most: take fewer symbols or places, or write Sequences with prompts of your own"
+            f"there are {num_symbols}^{num_places} prompts, and at most {MOST_PROMPTS:,} are "
+            "listed: take fewer symbols or places, or use Sequences with your own prompts"
         )
     return np.array(list(itertools.product(range(num_symbols), repeat=num_places)))

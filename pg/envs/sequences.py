@@ -3,7 +3,7 @@ whole sequence comes with its last token.
 
     y = (a₁ .. a_l),  l ≤ L,  a_l the end token or l = L;    R(prompt, y) at step l
 
-The end at L is an end of the task and no cut: there is no value after it.
+The end at L is a termination, not a truncation: there is no value after it.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from pg.inputs import check_function, check_name, count
 __all__ = ["OBSERVATIONS", "Demonstrations", "SequenceState", "Sequences", "all_sequences"]
 
 OBSERVATIONS = ("prefix", "last", "table")
-MOST_PREFIXES = 100_000  # of a table, or of an observation that is one-hot in the prefix
+MOST_PREFIXES = 100_000  # of a table, or of a one-hot observation of the prefix
 
 # prompt, tokens [L] and their number -> a reward
 Reward = Callable[[Any, Array, Array], Any]
@@ -49,11 +49,11 @@ class Demonstrations(NamedTuple):
 class Sequences(environment.Environment):
     """Sequences of tokens as a gymnax environment: V actions, and episodes of at most L steps.
 
-    An observation is a dictionary of whole numbers, which pg's own networks see one-hot: `prompt`,
+    An observation is a dictionary of whole numbers, which pg's networks see one-hot: `prompt`,
     the prompt's tokens or its number; `position`, the number of tokens so far; and either `tokens`,
-    [L], all of them so far and V in the places that are free ("prefix"), or `token`, the last one,
-    V at first, for a policy that remembers the others ("last"). For a policy that is a table it is
-    one-hot in the prefix, in the order of `prefixes` ("table").
+    [L], all of them so far and V in the free places ("prefix"), or `token`, the last one, V at
+    first, for a recurrent policy ("last"). For a tabular policy it is one-hot in the prefix, in the
+    order of `prefixes` ("table").
     """
 
     def __init__(
@@ -78,17 +78,19 @@ class Sequences(environment.Environment):
             reward: R of a whole sequence: a function of prompt, tokens [L] and length that jax can
                 trace, where tokens[length:] are V; or a table [M], or [N, M] by prompt, in the
                 order of `all_sequences`. None: 0.
-            token_reward: the reward of each token: a function as that, of the tokens so far; or a
-                table [R, V] by prefix, in the order of `prefixes`. None: 0.
-            prompts: their tokens, int [N, P]; or a number for each, int [N]; or only how many, N.
-            prompt_probabilities: with which they are drawn, [N]; None: all alike.
+            token_reward: the reward of each token: such a function of the tokens so far; or a table
+                [R, V] by prefix, in the order of `prefixes`. None: 0.
+            prompts: their tokens, int [N, P]; or a number for each, int [N]; or only their number,
+                N.
+            prompt_probabilities: with which they are drawn, [N]; None: uniform.
             observation: "prefix", "last" or "table".
-            demonstrator: who writes right sequences, for `demonstrations`: a function as the
-                reward, of the tokens so far, to the probabilities of the next one, [V].
+            demonstrator: writes correct sequences, for `demonstrations`: a function of the
+                arguments of the reward, with the tokens so far, that gives the probabilities of the
+                next one, [V].
             name: of the environment.
 
         Raises:
-            ValueError: a size that is none, a table of another shape, probabilities that do not sum
+            ValueError: an invalid size, a table of another shape, probabilities that do not sum
                 to 1, no reward at all, or a table that would be too large.
         """
         self.num_tokens = count("num_tokens", num_tokens, low=2)
@@ -101,14 +103,14 @@ class Sequences(environment.Environment):
                     f"end_token must be one of the {num_tokens} tokens, counted from 0, or None; "
                     f"got {end_token}"
                 )
-        # without one, a number that no token has
+        # without one, a number that is not a token
         self._end = self.num_tokens + 1 if self.end_token is None else self.end_token
         self.prompts = _checked_prompts(prompts)
         self.prompt_probabilities = _checked_probabilities(prompt_probabilities, self.num_prompts)
         check_name("observation", observation, OBSERVATIONS)
         self.observation = observation
         if reward is None and token_reward is None:
-            raise ValueError("a sequence must be worth something: give reward, or token_reward")
+            raise ValueError("sequences need a reward: give reward, or token_reward")
         self._name = name
         self._reward = self._as_function("reward", reward, self._by_sequence)
         self._token_reward = self._as_function("token_reward", token_reward, self._by_prefix)
@@ -116,7 +118,7 @@ class Sequences(environment.Environment):
             check_function("demonstrator", demonstrator, ("prompt", "tokens", "length"), "")
         self._demonstrator = demonstrator
         if observation == "table":
-            self._check_enumerable("an observation that is one-hot in the prefix")
+            self._check_enumerable("a one-hot observation of the prefix")
 
     @property
     def num_prompts(self) -> int:
@@ -125,12 +127,12 @@ class Sequences(environment.Environment):
 
     @property
     def num_continuing(self) -> int:
-        """W, the tokens after which a sequence goes on: all but the end token."""
+        """W, the number of tokens after which a sequence continues: all but the end token."""
         return self.num_tokens - (self.end_token is not None)
 
     @property
     def num_prefixes(self) -> int:
-        """R = N Σ_{l<L} Wˡ, the states in which a token is chosen."""
+        """R = N Σ_{l<L} Wˡ, the number of states in which a token is chosen."""
         return self.num_prompts * sum(self.num_continuing**k for k in range(self.max_length))
 
     @property
@@ -149,8 +151,8 @@ class Sequences(environment.Environment):
 
     @property
     def default_params(self) -> environment.EnvParams:
-        """L as the longest episode. Fewer steps, set in `env_params`, are an end of the task too:
-        the sequence is scored as it is.
+        """L as the longest episode. A smaller limit in `env_params` is a termination too: the
+        sequence is scored as it is.
         """
         return environment.EnvParams(max_steps_in_episode=self.max_length)
 
@@ -166,7 +168,7 @@ class Sequences(environment.Environment):
     def step_env(
         self, key: PRNGKeyArray, state: SequenceState, action: Any, params: Any
     ) -> tuple[Any, ...]:
-        """The sequence with one token more, and its reward if that was the last."""
+        """The sequence with one more token, and its reward if that was the last."""
         tokens = state.tokens.at[state.length].set(jnp.asarray(action, jnp.int32))
         state = SequenceState(state.prompt, tokens, state.length + 1)
         terminated = self._has_ended(state, params)
@@ -178,11 +180,11 @@ class Sequences(environment.Environment):
         return self.get_obs(state, params), state, reward, terminated, {}
 
     def is_truncated(self, state: SequenceState, params: Any) -> Bool[Array, ""]:
-        """Never: the longest sequence ends as every other does."""
+        """Never: the longest sequence terminates like every other."""
         return jnp.bool_(False)
 
     def get_obs(self, state: SequenceState, params: Any = None, key: Any = None) -> PyTree:
-        """The observation of a state, as the class says."""
+        """The observation of a state, as described in the class."""
         if self.observation == "table":
             row = jnp.where(self._has_ended(state, params), self.num_prefixes, self.row(state))
             return jax.nn.one_hot(row, self.num_prefixes + 1, dtype=float)
@@ -192,7 +194,7 @@ class Sequences(environment.Environment):
         else:
             seen["token"] = state.tokens[jnp.maximum(state.length - 1, 0)]
         for name, space in self._observed_spaces().items():
-            # a trajectory keeps bytes in a quarter of the memory of floats
+            # a trajectory stores bytes in a quarter of the memory of floats
             dtype = jnp.uint8 if space.n <= 256 else jnp.int32
             seen[name] = seen[name].reshape(space.shape).astype(dtype)
         return seen
@@ -204,15 +206,15 @@ class Sequences(environment.Environment):
         return self.num_prompts * shorter + state.prompt * alike + number
 
     def demonstrations(self, key: PRNGKeyArray, number: int, noise: float = 0.0) -> Demonstrations:
-        """Sequences of the demonstrator, who errs, to learn from.
+        """Sequences of the demonstrator, with errors, for imitation.
 
         Args:
             key: a random key.
             number: of sequences, N.
-            noise: the share of tokens that are drawn from all alike, in [0, 1].
+            noise: the share of tokens that are drawn uniformly, in [0, 1].
 
         Raises:
-            ValueError: the environment has no demonstrator, or the noise is not a share.
+            ValueError: the environment has no demonstrator, or the noise is out of range.
         """
         number = count("number", number)
         if not 0.0 <= noise <= 1.0:
@@ -220,7 +222,7 @@ class Sequences(environment.Environment):
         demonstrator = self._demonstrator
         if demonstrator is None:
             raise ValueError(
-                f"{self.name} has nobody who demonstrates it: give Sequences a demonstrator, or "
+                f"{self.name} has no demonstrator: give Sequences one, or "
                 "learn from a Trajectory of another policy"
             )
 
@@ -262,9 +264,9 @@ class Sequences(environment.Environment):
         return self._name
 
     def _observed_spaces(self) -> dict[str, Tokens]:
-        """The spaces of what is observed, by name."""
+        """The spaces of the observation's parts, by name."""
         highest = int(self.prompts.max())
-        # free places of a prompt's tokens may be V too, as those of a sequence are
+        # free places of a prompt's tokens may also be V, like those of a sequence
         is_number = self.prompts.ndim == 1
         kinds = highest + 1 if is_number else max(highest, self.num_tokens) + 1
         spaces = {
@@ -278,7 +280,7 @@ class Sequences(environment.Environment):
         return spaces
 
     def _has_ended(self, state: SequenceState, params: Any) -> Bool[Array, ""]:
-        """True of a sequence whose last token is the end token, or that is as long as can be."""
+        """True for a sequence whose last token is the end token, or that has the largest length."""
         longest: Any = self.max_length
         if params is not None:
             longest = jnp.minimum(longest, params.max_steps_in_episode)
@@ -296,7 +298,7 @@ class Sequences(environment.Environment):
             of_table: the function of a table.
 
         Raises:
-            ValueError: a function of other arguments, a table of another shape.
+            ValueError: a function with other arguments, a table of another shape.
         """
         if reward is None or not callable(reward):
             return None if reward is None else of_table(reward)
@@ -317,14 +319,14 @@ class Sequences(environment.Environment):
         values = _table("reward", table, self.num_prompts, ended_early + longest, "sequences")
 
         def of_state(state: SequenceState) -> Float[Array, ""]:
-            before = state.length - 1  # tokens before the last one, none of which ends
+            before = state.length - 1  # tokens before the last one, none of which is the end
             last = state.tokens[before]
             number = self._number(state.tokens, before)
             early = jnp.asarray(shorter, jnp.int32)[before] + number
             late = ended_early + number * self.num_tokens + last
             is_longest = state.length == self.max_length
             reward = jnp.asarray(values, float)[state.prompt, jnp.where(is_longest, late, early)]
-            # a sequence that fewer steps have cut is in no table
+            # a sequence that a smaller limit has cut is in no table
             return jnp.where(is_longest | (last == self._end), reward, 0.0)
 
         return of_state
@@ -346,7 +348,7 @@ class Sequences(environment.Environment):
         return of_state
 
     def _number(self, tokens: Int[Array, " L"], length: Int[Array, ""]) -> Int[Array, ""]:
-        """The place of the first tokens among all sequences of as many that go on."""
+        """The index of the first tokens among all unfinished sequences of that length."""
         digit = tokens - (tokens > self._end)
         place = length - 1 - jnp.arange(self.max_length)
         power = jnp.asarray(self._counts()[1], jnp.int32)[jnp.maximum(place, 0)]
@@ -370,7 +372,7 @@ class Sequences(environment.Environment):
 
 
 def all_sequences(num_tokens: int, max_length: int, end_token: int | None) -> list[tuple[int, ...]]:
-    """The M sequences that there are: shorter ones first, then in the order of their tokens.
+    """All M sequences: shorter ones first, then in the order of their tokens.
 
     Args:
         num_tokens: V, the end token included.
@@ -403,8 +405,8 @@ def _table(field: str, table: Any, rows: int, columns: int, what: str) -> np.nda
     values = np.asarray(table, np.float64)
     if values.shape not in ((columns,), (rows, columns)):
         raise ValueError(
-            f"{field} must have shape ({columns},) or ({rows}, {columns}), of the {columns} {what} "
-            f"that there are, got {values.shape}"
+            f"{field} must have shape ({columns},) or ({rows}, {columns}), for all {columns} "
+            f"{what}, got {values.shape}"
         )
     return np.broadcast_to(values, (rows, columns))
 
@@ -423,7 +425,7 @@ def _checked_prompts(prompts: Any) -> np.ndarray:
 
 
 def _checked_probabilities(probabilities: Any, num_prompts: int) -> np.ndarray:
-    """The probabilities of the prompts, [N]. Raises ValueError for what is none."""
+    """The probabilities of the prompts, [N]. Raises ValueError for invalid ones."""
     if probabilities is None:
         return np.full(num_prompts, 1 / num_prompts)
     array = np.asarray(probabilities, np.float64)

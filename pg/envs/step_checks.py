@@ -1,4 +1,4 @@
-"""Checks of an environment's step by its shapes alone, and the dtypes of its state."""
+"""Checks of an environment's step by its shapes, and the dtypes of its state."""
 
 from collections.abc import Callable
 from typing import Any
@@ -47,13 +47,13 @@ def checked_dtypes(
     wider = jax.tree.map(lambda x, dtype: jax.ShapeDtypeStruct(x.shape, dtype), state, dtypes)
     pairs = zip(jax.tree.leaves(state), jax.tree.leaves(wider), strict=True)
     if any(x.dtype != y.dtype for x, y in pairs):
-        # a step from there may give more digits still
+        # a further step may widen it again
         return checked_dtypes(step, (obs, wider), space, params)
     return dtypes
 
 
 def _check_alike(obs: Any, next_obs: Any) -> None:
-    """Raises ValueError unless the observations of reset and of step are alike."""
+    """Raises ValueError unless the observations of reset and of step match."""
     if isinstance(obs, Masked) != isinstance(next_obs, Masked):
         has, has_none = ("reset", "step") if isinstance(obs, Masked) else ("step", "reset")
         raise ValueError(
@@ -87,10 +87,10 @@ def _check_trees_alike(obs: Any, next_obs: Any) -> None:
 
 
 def _state_dtypes(before: Any, after: Any) -> Any:
-    """The dtype of each leaf of the state: the wider where only the width differs.
+    """The dtype of each leaf of the state: the wider one if only the width differs.
 
-    before, after: shapes and dtypes as reset and step give them. Raises ValueError if they do
-    not fit together.
+    before, after: shapes and dtypes as reset and step give them. Raises ValueError if
+    they do not match.
     """
     first, second = _leaves_by_path(before), _leaves_by_path(after)
     for name in first | second:
@@ -104,7 +104,7 @@ def _state_dtypes(before: Any, after: Any) -> Any:
         if old.dtype != new.dtype and not _same_kind(old, new):
             raise ValueError(
                 f"step must give a state like that of reset: {name} was {old.dtype}, and then "
-                f"{new.dtype}, which gymnax's own step refuses too; make it jnp.asarray(..., "
+                f"{new.dtype}, which gymnax's step refuses too; make it jnp.asarray(..., "
                 f"{jnp.promote_types(old.dtype, new.dtype)}) in both"
             )
     _check_structure("a state like that of reset", before, after)
@@ -119,7 +119,7 @@ def _check_structure(what: str, before: Any, after: Any) -> None:
     """Raises ValueError unless two trees with the same leaves have the same structure.
 
     Args:
-        what: What step must give, as the sentence names it.
+        what: The result that step must give, as named in the sentence.
         before: That of reset.
         after: That of step.
     """
@@ -133,13 +133,15 @@ def _leaves_by_path(tree: Any) -> dict[str, Any]:
 
 
 def _same_kind(x: Any, y: Any) -> bool:
-    """True of two arrays of one kind of number, of which the wider holds all of the narrower."""
+    """True for two arrays of the same kind of number, where the wider represents all of the
+    narrower.
+    """
     kinds = (jnp.bool_, jnp.signedinteger, jnp.unsignedinteger, jnp.floating, jnp.complexfloating)
     return any(jnp.issubdtype(x.dtype, kind) and jnp.issubdtype(y.dtype, kind) for kind in kinds)
 
 
 def as_dtypes(state: Any, dtypes: Any) -> Any:
-    """The state in these dtypes, none of them weak (`time=0` is), which would compile everything a
-    second time.
+    """The state in these dtypes, none of them weak (as `time=0` is), which would cause a second
+    compilation.
     """
     return jax.tree.map(lambda x, dtype: jax.lax.convert_element_type(x, dtype), state, dtypes)

@@ -1,4 +1,4 @@
-"""Checks that an environment's time limit was meant, and does not count as an end of its task."""
+"""Checks that an environment's time limit is intended, and does not count as termination."""
 
 import functools
 import inspect
@@ -24,13 +24,13 @@ __all__ = ["EpisodeEnds", "check_time_limit", "episode_ends"]
 
 
 def check_time_limit(env: Any, is_overridden: bool) -> None:
-    """Checks that the time limit was meant, and is not an end of the task. is_overridden: among the
-    overrides.
+    """Checks that the time limit is intended, and is not a termination. is_overridden: it is among
+    the overrides.
 
-    Raises ValueError for what is kept beyond its trace, which the same steps show where this is
-    called outside of every other; and for gymnax's own default of a single step, which nobody has
-    set and which cuts episodes; warns of a limit that is told as an end. What gymnax and this
-    package write themselves is not looked at.
+    Raises ValueError for arrays kept beyond their trace, which the same steps reveal if this is
+    called outside of every other trace; and for gymnax's default of a single step, if nobody has
+    set it and it cuts episodes; warns of a limit that is reported as termination. Environments of
+    gymnax and of this package are not checked.
     """
     if type(env).__module__.startswith(("gymnax.environments.", "pg.")):
         return
@@ -46,9 +46,9 @@ def check_time_limit(env: Any, is_overridden: bool) -> None:
         )
     if ends.at_the_limit:
         warnings.warn(
-            f"{name_of(env)} sets terminated where its time limit cuts an episode, so that the cut "
+            f"{name_of(env)} sets terminated when its time limit cuts an episode, so that the cut "
             f"is learned as an "
-            "end of the task: leave max_steps_in_episode out of what step_env gives as terminated, "
+            "end of the task: leave max_steps_in_episode out of step_env's terminated, "
             "since gymnax 1.0 "
             "adds the truncation itself, or, where the task does end at that step, set a larger "
             "limit",
@@ -57,20 +57,19 @@ def check_time_limit(env: Any, is_overridden: bool) -> None:
 
 
 class EpisodeEnds(NamedTuple):
-    """The ends of an environment's episodes, as a few steps of it show them; None: they do not."""
+    """Findings on the ends of an environment's episodes, from a few steps; None: unknown."""
 
-    default_limit: bool  # its time limit is gymnax's default of 1, or is written as that
-    at_once: bool | None  # the first step is an end of the task
-    at_the_limit: bool | None  # a step is an end of the task at the time limit and only there
+    default_limit: bool  # its time limit is gymnax's default of 1, or written as 1
+    at_once: bool | None  # the first step terminates
+    at_the_limit: bool | None  # a step terminates at the time limit and only there
     outlives_trace: bool = False  # a step or a reset uses arrays of a trace other than its own
 
 
 def episode_ends(env: Any) -> EpisodeEnds:
-    """The ends of episodes: from the program of a first step, and where that does not say, from a
+    """The ends of episodes: from the program of a first step, and if that is inconclusive, from a
     few such steps.
 
-    They are not taken where the program calls Python: an environment of that kind may count its
-    calls.
+    No steps are taken if the program calls Python: such an environment may count its calls.
     """
     params = default_params(env)
     limit = time_limit(params)
@@ -94,13 +93,13 @@ def episode_ends(env: Any) -> EpisodeEnds:
 
     try:
         return call_outside_traces(read_program)
-    except Exception:  # it is not a mistake to have a clock that cannot be set
+    except Exception:  # a clock that cannot be set is not an error
         return EpisodeEnds(default_limit, None, None)
 
 
 class _Program:
-    """A program as the key of a cache, equal to those that compute the same: it holds no
-    environment.
+    """A program as a cache key, equal to programs that compute the same; it keeps no environment
+    alive.
     """
 
     def __init__(self, program: Any) -> None:
@@ -120,15 +119,16 @@ def _take_steps(first_step: _Program, far_limit: int, dtype: np.dtype) -> tuple[
     """`at_once` and `at_the_limit` of `EpisodeEnds`, from steps.
 
     The steps are taken from the same states with the same actions (a) far from the limit, (b) under
-    a limit of 1, (c) with the clock one step before the limit, (d) two steps before it. What ends
-    in (b) and not in (a), or in (c) and in neither (a) nor (d), ends by the limit.
+    a limit of 1, (c) with the clock one step before the limit, (d) two steps before it. An
+    episode that ends in (b) and not in (a), or in (c) and in neither (a) nor (d), ends by the
+    limit.
     """
     limits = np.array([far_limit, 1, far_limit, far_limit], dtype)
     shifts = np.array([0, 0, far_limit - 1, far_limit - 2]).astype(dtype)
     step = jaxpr_as_fun(first_step.program)
     over_keys = jax.vmap(step, (None, None, 0))
     over_limits = jax.vmap(over_keys, (0, 0, None))
-    # a few steps are not worth an optimized program
+    # not worth optimizing a program for a few steps
     quick = jax.jit(over_limits, compiler_options={"xla_backend_optimization_level": 0})
     keys = jax.random.split(jax.random.key(0), 8)
     terminated, truncated = (np.asarray(x) for x in quick(limits, shifts, keys))
@@ -140,8 +140,7 @@ def _take_steps(first_step: _Program, far_limit: int, dtype: np.dtype) -> tuple[
 def _depends(program: Any, marks: Sequence[bool]) -> list[bool]:
     """For each output of a program, whether it may depend on a marked input. False is certain.
 
-    It looks into functions that are jitted, as gymnax's own steps are, and takes the other
-    operations as wholes.
+    It looks into jitted functions, such as gymnax's steps, and treats other operations as units.
     """
     marked = {id(x) for x, mark in zip(program.invars, marks, strict=True) if mark}
     for eqn in program.eqns:
@@ -157,7 +156,7 @@ def _depends(program: Any, marks: Sequence[bool]) -> list[bool]:
 def _first_step(
     env: Any, params: Any, limit: jax.Array, shift: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """terminated, truncated of a random step after a reset, under a time limit, the clock moved on
+    """terminated, truncated of a random step after a reset, under a time limit, the clock advanced
     by `shift`.
     """
     reset, step = reset_and_step(env)
@@ -178,8 +177,8 @@ def _first_step(
 
 
 def _states_limit(kind: type) -> bool:
-    """True where a class of parameters has a max_steps_in_episode of its own, and not that of
-    gymnax's base class.
+    """True if a class of parameters defines max_steps_in_episode itself, instead of inheriting that
+    of gymnax's base class.
     """
     owners = [
         base for base in kind.__mro__ if "max_steps_in_episode" in inspect.get_annotations(base)

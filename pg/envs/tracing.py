@@ -1,4 +1,4 @@
-"""Calls outside of every trace, for facts about an environment that no trace should hold on to."""
+"""Calls outside of every trace, for facts about an environment that must not depend on a trace."""
 
 import concurrent.futures
 import contextlib
@@ -19,8 +19,7 @@ except ImportError:  # jax before 0.10
 
 __all__ = ["call_outside_traces", "calls_python", "copy_with_own_attributes", "is_tracing"]
 
-# The settings of jax that a context may change for its thread alone, and that numbers depend on:
-# each a function of jax.
+# The thread-local settings of jax that numbers depend on: each a function of jax.
 _SETTINGS = (
     "allow_f16_reductions",
     "default_device",
@@ -37,16 +36,16 @@ _SETTINGS = (
 
 
 def is_tracing() -> bool:
-    """Tells whether this thread is within a trace."""
+    """True if this thread is within a trace."""
     return bool(get_opaque_trace_state() != call_outside_traces(get_opaque_trace_state))
 
 
 def call_outside_traces(function: Callable[[], Any]) -> Any:
     """Returns function(), outside of every trace and every mesh, under the caller's settings.
 
-    Traces and meshes belong to a thread, and so the function is called in another. Settings made by
-    `with jax.enable_x64(True)` belong to a thread too, and those of Python (`np.errstate`): they
-    are made once more in that other thread.
+    Traces and meshes belong to a thread, and so the function is called in another. Settings such as
+    `with jax.enable_x64(True)` also belong to a thread, and those of Python (`np.errstate`): they
+    are repeated in that other thread.
     """
     settings = _settings()
     context = contextvars.copy_context()
@@ -64,13 +63,13 @@ def call_outside_traces(function: Callable[[], Any]) -> Any:
 
 
 def _settings() -> dict[str, Any]:
-    """The settings of jax that hold in this thread."""
+    """The settings of jax in this thread."""
     names = [name for name in _SETTINGS if hasattr(jax, name)]
     return {name: getattr(jax.config, f"jax_{name}") for name in names}
 
 
 def calls_python(program: Any) -> bool:
-    """True where a program, or one within it, has a callback."""
+    """True if a program, or one within it, has a callback."""
     for eqn in program.eqns:
         if "callback" in eqn.primitive.name or any(map(calls_python, programs.parts_of(eqn))):
             return True
@@ -84,7 +83,7 @@ def copy_with_own_attributes(env: Any) -> Any:
     """
     try:
         twin = object.__new__(type(env))
-    except TypeError:  # a tuple, or another kind of Python's own
+    except TypeError:  # a tuple, or another built-in type
         return env
     for name, value in _attributes(env).items():
         own_value = copy.copy(value) if isinstance(value, dict | list | set) else value
@@ -93,7 +92,7 @@ def copy_with_own_attributes(env: Any) -> Any:
 
 
 def _attributes(x: Any) -> dict[str, Any]:
-    """The attributes of an object: in its dict, and in the slots of its class and of every base."""
+    """The attributes of an object, from its dict and from the slots of its class and bases."""
     attributes = dict(getattr(x, "__dict__", {}))
     for kind in type(x).__mro__:
         for name, member in vars(kind).items():

@@ -1,12 +1,12 @@
-"""The parts of an environment that policy and critic see, as `observe` and `critic_observe` say.
+"""The parts of an observation that policy and critic see, by `observe` and `critic_observe`.
 
     observe           all of an observation, entries of a vector, or names of its parts
-    critic_observe    the same, or others, what the environment's method of that name gives, or
-                      what the policy sees with the time
+    critic_observe    the same, others, the result of the environment's method of that name, or
+                  the policy's observation with the time
 
-Where policy and critic see the same, that is the observation. Where they do not, the observation is
-a dictionary of what either sees: the parts by their names, each once, {"policy": ..., "time": ...},
-or {"policy": ..., "critic": ...}. So whatever keeps an observation keeps both: trajectories,
+If policy and critic see the same, that is the observation. Otherwise the observation is a
+dictionary of the union: the parts by their names, each once, {"policy": ..., "time": ...},
+or {"policy": ..., "critic": ...}. So both are stored wherever an observation is: trajectories,
 minibatches, true successors, running statistics.
 """
 
@@ -33,8 +33,8 @@ from pg.inputs import check_name
 
 __all__ = ["Timed", "View", "Views", "choose", "make_views", "named_parts", "seen"]
 
-# The name of one entry of an observation that is a dictionary, which is seen itself; the names of
-# several, which are seen as a dictionary; () for all of the observation, whatever it is.
+# The name of one entry of a dictionary, which is shown itself; the names of several, which are
+# shown as a dictionary; () for the whole observation.
 View = str | tuple[str, ...]
 Chosen = tuple[int | str, ...]  # entries of a vector, or names of parts; () for all
 
@@ -65,8 +65,8 @@ class Timed(NamedTuple):
         return timed_reset, timed_step
 
     def share(self, params: Any) -> jax.Array:
-        """The share of the environment's own time limit that has passed, [] in [0, 1]; that of a
-        run, `Config.horizon`, may be shorter.
+        """The elapsed share of the environment's own time limit, [] in [0, 1]; that of a run,
+        `Config.horizon`, may be shorter.
         """
         return self.time / jnp.asarray(params.max_steps_in_episode, float)
 
@@ -76,27 +76,27 @@ class Views(NamedTuple):
 
     policy: View = ()
     critic: View = ()
-    # parts that are kept of a structured observation; () for all of it
+    # stored parts of a structured observation; () for all of it
     names: tuple[str, ...] = ()
     # entries of a vector that each sees; () for all
     policy_entries: tuple[int, ...] = ()
     critic_entries: tuple[int, ...] = ()
-    # each has an observation of its own, in a dictionary of the two
+    # each has its own observation, in a dictionary of the two
     apart: bool = False
-    # the critic sees what the policy sees with the time, in a dictionary of the two
+    # the critic sees the policy's observation and the time, in a dictionary of the two
     timed: bool = False
-    # state, params -> what the critic sees, where it is not a part of the observation
+    # state, params -> the critic's observation, if it is not a part of the observation
     method: Callable[[Any, Any], Any] | None = None
 
     @property
     def change_observations(self) -> bool:
-        """True where the environment's own observations are not what is kept."""
+        """True if the stored observations differ from the environment's own."""
         return bool(self.names) or self.apart or self.timed
 
     def applied(
         self, reset: Callable[..., Any], step: Callable[..., Any]
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """`reset` and `step` that give of an observation what is kept.
+        """`reset` and `step` that return the stored parts of observations.
 
         Args:
             reset: key, params -> obs, state.
@@ -116,7 +116,7 @@ class Views(NamedTuple):
         return kept_reset, kept_step
 
     def _kept(self, obs: Any, state: Any, params: Any) -> Any:
-        """The kept parts of an observation, `Masked` as it is."""
+        """The stored parts of an observation, `Masked` if it is."""
         if isinstance(obs, Masked):
             return Masked(self._kept(obs.obs, state, params), obs.mask)
         obs = choose(obs, self.names)
@@ -132,7 +132,7 @@ class Views(NamedTuple):
         Args:
             env: An environment with gymnax's interface.
             params: Its parameters.
-            obs: The shapes and dtypes of what is kept of one observation.
+            obs: The shapes and dtypes of the stored parts of one observation.
 
         Raises:
             ValueError: For observations that cannot be encoded, or have no such entries.
@@ -165,14 +165,15 @@ def make_views(env: Any, obs: Any, observe: Chosen = (), critic_observe: Chosen 
     Args:
         env: An environment with gymnax's interface.
         obs: The shapes and dtypes of one observation, as reset gives it, without its mask.
-        observe: What the policy sees: entries of a vector, or names of parts; all if empty.
-        critic_observe: What the critic sees, as observe; or one word: all, policy (what the policy
-            sees), policy_and_time (that, and the share of the time limit that has passed), or
-            method (what `env.critic_observe(state, params)` gives); if empty, that where there is
-            one, else what the policy sees.
+        observe: The policy's part: entries of a vector, or names of parts; all if empty.
+        critic_observe: The critic's part, like observe; or one word: all, policy (the policy's
+            part), policy_and_time (that, and the elapsed share of the time limit), or method (the
+            result of `env.critic_observe(state, params)`); if empty, the method if there is one,
+            else the policy's part.
 
     Raises:
-        ValueError: For a method or parts that there are not, and entries of what is not a vector.
+        ValueError: For a missing method or missing parts, and for entries if the observation is not
+            a vector.
     """
     method = _method_of(env, critic_observe)
     names, entries = _parts("observe", observe, obs)
@@ -192,15 +193,15 @@ def make_views(env: Any, obs: Any, observe: Chosen = (), critic_observe: Chosen 
 
 
 def seen(tree: Any, view: View) -> Any:
-    """The part that a view shows of a tree that is arranged as an observation is."""
+    """The part that a view shows of a tree with the structure of an observation."""
     if isinstance(view, str):
         return tree[view]
     return {name: tree[name] for name in view} if view else tree
 
 
 def choose(obs: Any, names: tuple[str, ...]) -> Any:
-    """The parts of an observation with these names: the one itself, or a dictionary of several; all
-    of it where there are no names.
+    """The parts of an observation with these names: a single one itself, or a dictionary of
+    several; the whole observation without names.
     """
     return seen(named_parts("observe", obs), _view(names)) if names else obs
 
@@ -208,7 +209,7 @@ def choose(obs: Any, names: tuple[str, ...]) -> Any:
 def named_parts(setting: str, obs: Any) -> Mapping[str, Any]:
     """The parts of a structured observation by their names.
 
-    Raises ValueError for one without names. setting: the one that asks for them.
+    Raises ValueError for one without names. setting: the setting that asks for them.
     """
     if isinstance(obs, Mapping):
         return {str(name): part for name, part in obs.items()}
@@ -216,7 +217,7 @@ def named_parts(setting: str, obs: Any) -> Mapping[str, Any]:
         return dict(obs._asdict())
     if dataclasses.is_dataclass(obs) and not isinstance(obs, type):
         return {field.name: getattr(obs, field.name) for field in dataclasses.fields(obs)}
-    also = f"; what the policy sees and the time is {WITH_TIME!r}" if setting == METHOD else ""
+    also = f"; the policy's observation with the time is {WITH_TIME!r}" if setting == METHOD else ""
     kind = f"has shape {obs.shape}" if is_one_array(obs) else f"is a {type(obs).__name__}"
     raise InterfaceError(
         f"{setting} names parts of a dictionary, and the observation {kind}, without names{also}"
@@ -224,7 +225,7 @@ def named_parts(setting: str, obs: Any) -> Mapping[str, Any]:
 
 
 def _method_of(env: Any, critic_observe: Chosen) -> Callable[[Any, Any], Any] | None:
-    """The environment's method for what the critic sees; None where that is something else."""
+    """The environment's method for the critic's observation; None if another one is chosen."""
     if critic_observe not in ((), ("method",)):
         return None
     method = getattr(env, METHOD, None)
@@ -238,7 +239,7 @@ def _method_of(env: Any, critic_observe: Chosen) -> Callable[[Any, Any], Any] | 
 
 
 def _parts(setting: str, chosen: Chosen, obs: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """The names and the entries that are chosen, of which one are none."""
+    """The chosen names and entries, one of which is empty."""
     names = tuple(dict.fromkeys(part for part in chosen if isinstance(part, str)))
     if names:
         parts = named_parts(setting, obs)
@@ -260,8 +261,8 @@ def _by_name(
 
     Args:
         every: The names of all parts.
-        of_policy: Those that the policy sees; all if empty.
-        of_critic: Those that the critic sees; all if empty.
+        of_policy: The policy's; all if empty.
+        of_critic: The critic's; all if empty.
     """
     of_policy, of_critic = of_policy or every, of_critic or every
     if set(of_policy) == set(of_critic):

@@ -800,7 +800,9 @@ def _counts(axis: Any) -> None:
 
 
 def _name_ticks(axis: Any, texts: Sequence[str], room: float) -> None:
-    """Labels at 0, 1, ...; rotated below an axis if side by side they need more than `room` inches."""
+    """Labels at 0, 1, ...; rotated below an axis if they need more than `room` inches side by
+    side.
+    """
     short = _shortened(texts, 0.2 * WIDTH)
     width = LETTER * max(map(len, short))
     upright = axis.axis_name == "x" and width * len(short) > room

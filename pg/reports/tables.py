@@ -110,7 +110,9 @@ def _too_much(table: Any, most_rows: int | None, *, texts: bool) -> str:
 
 
 def _check_room(table: Any) -> None:
-    """Raises MemoryError for a parquet file that may be valid but is larger than the free memory."""
+    """Raises MemoryError for a parquet file that may be valid but is larger than the free
+    memory.
+    """
     about = table.metadata
     size = max(_num_bytes(about), _CELL * about.num_rows * about.num_columns)
     if size > (free := memory.free()):
@@ -295,7 +297,9 @@ def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
 
 
 def insert(path: Path, text: str, marks: tuple[str, str]) -> None:
-    """Replaces the text between the two marks of a file. Raises ValueError unless each occurs once."""
+    """Replaces the text between the two marks of a file. Raises ValueError unless each occurs
+    once.
+    """
     check_marks(path, marks)
     before, rest = path.read_text(encoding="utf-8").split(marks[0])
     whole = "\n".join([before + marks[0], text, marks[1] + rest.split(marks[1])[1]])

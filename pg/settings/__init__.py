@@ -1,4 +1,4 @@
-"""Checks of the settings, by choices, ranges and what fits together: free of jax and gymnax."""
+"""Checks of the settings: choices, ranges and combinations; free of jax and gymnax."""
 
 import lazy_loader
 

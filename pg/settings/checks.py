@@ -33,7 +33,7 @@ from pg.settings.environments import check_env, check_interface
 from pg.settings.parts import check_part, part_name
 from pg.settings.stored_params import check_stored_params
 
-MOST_LAYERS = 100  # without shortcuts between them, far fewer can still be trained
+MOST_LAYERS = 100  # without residual connections, far fewer are trainable
 MOST_WEIGHTS = 10**9  # of one network; with Adam 16 GB
 _WITH_CRITIC = tuple(
     name for kind in ("V", "Q", "hindsight") for name in estimators_with(critic=kind)
@@ -43,9 +43,9 @@ BY_A_SWITCH = ", or a switch ratio, as estimator='sequence:ratio=token'"
 
 
 def checked_fields(config: Any) -> dict[str, Any]:
-    """The fields of a Config that are stored in another form: tuples, and whole numbers of Python.
+    """The fields of a Config that are stored in another form: tuples, and Python integers.
 
-    Raises ValueError naming the field, the value and the range of one that is out of it.
+    Raises ValueError naming the field, the value and the range of one out of range.
     """
     normalised: dict[str, Any] = {"env_params": assignments(config.env_params)}
     normalised["hidden_sizes"] = counts("hidden_sizes", config.hidden_sizes)
@@ -133,9 +133,9 @@ def _check_batch(config: Any) -> None:
         only = facts.collect[0]
         why = {
             "episodes": "sums the reward to the end of the episode",
-            "windows": "is for a task without end",
+            "windows": "is for a continuing task",
         }
-        if not facts.module:  # a user's own, of which no more is known than its facts
+        if not facts.module:  # a custom one, of which only the facts are known
             why = dict.fromkeys(why, f"is stated to collect {only} alone")
         raise ValueError(
             f"estimator={estimator!r} {why[only]} and so needs collect={only!r}; "
@@ -192,7 +192,7 @@ def _check_batch(config: Any) -> None:
             f"group_size={config.group_size}, as a minibatch holds whole groups; got "
             f"{config.num_minibatches}"
         )
-    # `envs.configured` asks where the longest episode is not known here.
+    # If the longest episode is not known here, `envs.configured` asks.
     if config.collect == "windows" or config.horizon is not None:
         check_standardised(
             config, config.num_steps if config.collect == "windows" else config.horizon or 1
@@ -200,7 +200,7 @@ def _check_batch(config: Any) -> None:
 
 
 def _check_lag(config: Any, facts: Any) -> None:
-    """Checks that batches of an older policy are given to what knows of it."""
+    """Checks that batches of an older policy go to an estimator and optimizer that allow for it."""
     if config.lag_mixture != "none":
         _check_mixture(config)
     if not config.policy_lag:
@@ -215,7 +215,7 @@ def _check_lag(config: Any, facts: Any) -> None:
     if config.optimizer in AT_OTHER_PARAMETERS:
         raise ValueError(
             f"policy_lag={config.policy_lag} excludes optimizer={config.optimizer!r}, which weighs "
-            "a batch by the ratio of two policies of which the first has collected it"
+            "a batch by the ratio of two policies and assumes that the first has collected it"
         )
 
 
@@ -224,7 +224,7 @@ def _check_mixture(config: Any) -> None:
     mixture = config.lag_mixture
     if not config.policy_lag:
         raise ValueError(
-            f"lag_mixture={mixture!r} is of the last policy_lag + 1 policies, and there is one: "
+            f"lag_mixture={mixture!r} mixes the last policy_lag + 1 policies, and there is one: "
             "give policy_lag of at least 1, or lag_mixture='none'"
         )
     if config.collect != "episodes":
@@ -242,11 +242,11 @@ def _check_mixture(config: Any) -> None:
 
 
 def _check_further(config: Any, facts: Any) -> None:
-    """Raises ValueError for settings of further rollouts that the estimator does not have, and for
-    a critic that cannot value them.
+    """Raises ValueError for settings of further rollouts that the estimator does not use, and for a
+    critic that cannot value them.
     """
     estimator, further = part_name(config.estimator), facts.further
-    known = facts is not UNSTATED  # of one that states nothing they may be asked for
+    known = facts is not UNSTATED  # an estimator without facts may use them
     if known and config.num_branches > 1 and further not in ("successors", "lookahead", "branches"):
         raise ValueError(
             f"num_branches={config.num_branches} is the number of further transitions or episodes "
@@ -255,7 +255,7 @@ def _check_further(config: Any, facts: Any) -> None:
         )
     if known and config.branch_every > 1 and further != "branches":
         raise ValueError(
-            f"branch_every={config.branch_every} is of episodes out of visited states, and "
+            f"branch_every={config.branch_every} is about episodes from visited states, and "
             f"estimator={estimator!r} takes none: leave it out, or use one of: "
             f"{', '.join(_asking('branches'))}"
         )
@@ -273,12 +273,12 @@ def _asking(*further: str) -> list[str]:
 
 
 def _check_sampling(config: Any, facts: Any) -> None:
-    """Raises ValueError if episodes of a batch are compared, which are not independent."""
+    """Raises ValueError if dependent episodes of a batch are compared."""
     sampling, estimator = config.sampling, part_name(config.estimator)
     instead = "or sampling='independent'"
     if config.collect != "episodes":
         raise ValueError(
-            f"sampling={sampling!r} is of a batch of complete episodes and so needs "
+            f"sampling={sampling!r} is for batches of complete episodes and so needs "
             f"collect='episodes', got {config.collect!r}: give that, {instead}"
         )
     if facts is UNSTATED:
@@ -308,8 +308,8 @@ def _check_sampling(config: Any, facts: Any) -> None:
     _check_no_diagnostics(config, f"sampling={sampling!r}")
     if config.lag_mixture != "none":
         raise ValueError(
-            f"sampling={sampling!r} is of a batch of one policy, and lag_mixture="
-            f"{config.lag_mixture!r} is of several: give lag_mixture='none', {instead}"
+            f"sampling={sampling!r} is for batches of one policy, and lag_mixture="
+            f"{config.lag_mixture!r} has several: give lag_mixture='none', {instead}"
         )
     if config.num_envs < 2:
         raise ValueError(
@@ -324,7 +324,7 @@ def _check_sampling(config: Any, facts: Any) -> None:
 
 
 def _check_sample_env(config: Any) -> None:
-    """Raises ValueError if the environment's noise is to be spread over a batch, and cannot."""
+    """Raises ValueError if the environment's noise should be spread over a batch, but cannot be."""
     if not config.sample_env:
         return
     facts, instead = facts_of(config.estimator), "or leave sample_env out"
@@ -336,12 +336,12 @@ def _check_sample_env(config: Any) -> None:
     if config.exploration == "parameters":
         raise ValueError(
             "sample_env spreads the noise of starts and steps, and with exploration='parameters' "
-            f"sampling is of the policy's parameters: give exploration='actions', {instead}"
+            f"sampling applies to the policy's parameters: give exploration='actions', {instead}"
         )
     if facts.further != "none":
         raise ValueError(
-            f"estimator={part_name(config.estimator)!r} asks the environment again by random "
-            f"numbers of its own, which sample_env does not spread: use another, {instead}"
+            f"estimator={part_name(config.estimator)!r} asks the environment again with its own "
+            f"random numbers, which sample_env does not spread: use another, {instead}"
         )
 
 
@@ -353,7 +353,7 @@ def _check_pool(config: Any) -> None:
     if config.rnn != "none" or config.network == "causal_transformer":
         raise ValueError(
             f"estimator={estimator!r} averages TD errors of different episodes in one state, and a "
-            "network with memory makes them depend on what came before: give rnn='none' and "
+            "recurrent network makes them depend on earlier steps: give rnn='none' and "
             "another network, or estimator='trajectory_control_variate'"
         )
     _check_no_diagnostics(config, f"estimator={estimator!r}")
@@ -370,30 +370,30 @@ def _check_no_diagnostics(config: Any, what: str) -> None:
 
 
 def _check_exploration(config: Any) -> None:
-    """Checks the settings of parameters that are drawn once an episode."""
+    """Checks the settings of parameters that are drawn once per episode."""
     default = type(config).parameter_std
     if config.exploration == "parameters":
         check_drawn_parameters(config, "exploration='parameters'")
     elif config.parameter_std != default:
         raise ValueError(
-            f"parameter_std={config.parameter_std} is of parameters that are drawn: give "
+            f"parameter_std={config.parameter_std} is for sampled parameters: give "
             "exploration='parameters', or leave it out"
         )
 
 
 def _check_initial_std(config: Any) -> None:
-    """Raises ValueError for a standard deviation whose density 32 bits do not hold."""
+    """Raises ValueError for a standard deviation whose density does not fit into 32 bits."""
     if not 1e-3 <= config.initial_std <= 1e3:
         raise ValueError(f"initial_std must be from 0.001 to 1000, got {config.initial_std}")
 
 
 def check_drawn_parameters(config: Any, what: str) -> None:
-    """Raises ValueError unless parameters can be drawn once an episode, whose score stands at its
-    first step and is weighed there by the episode's return.
+    """Raises ValueError unless parameters can be drawn once per episode: their score is at the
+    first step, and weighted by the episode's return.
 
     Args:
         config: The settings.
-        what: What draws the parameters, as the message names it.
+        what: The setting that draws the parameters, for the message.
     """
     facts, estimator = facts_of(config.estimator), part_name(config.estimator)
     if facts is UNSTATED:
@@ -427,7 +427,7 @@ def check_drawn_parameters(config: Any, what: str) -> None:
     if config.shared_torso:
         raise ValueError(
             f"shared_torso has the critic on the policy's layers, whose parameters {what} draws "
-            "anew for each episode: leave one of them out"
+            "for each episode: leave one of them out"
         )
     if config.sampling == "array":
         raise ValueError(
@@ -437,7 +437,7 @@ def check_drawn_parameters(config: Any, what: str) -> None:
 
 
 def _check_minibatch_size(config: Any, size: int) -> None:
-    """Raises ValueError unless minibatches of single steps can be drawn: no step may know its
+    """Raises ValueError unless minibatches of single steps can be drawn: no step may depend on its
     neighbours.
     """
     estimator = part_name(config.estimator)
@@ -499,7 +499,8 @@ def _check_parts(config: Any) -> None:
     _check_other_parameters(config, facts, estimator)
     if config.rnn != "none" and config.optimizer in ("natural", "trpo"):
         raise ValueError(
-            f"optimizer={config.optimizer!r} needs a policy without memory, got {config.rnn!r}"
+            f"optimizer={config.optimizer!r} needs a policy without a recurrent cell, got "
+            f"{config.rnn!r}"
         )
     if config.rnn == "transformer" and config.rnn_size % config.rnn_heads:
         raise ValueError(
@@ -530,7 +531,7 @@ def _check_parts(config: Any) -> None:
 
 
 def _check_hindsight(config: Any, facts: Any, estimator: str) -> None:
-    """Raises ValueError if a hindsight distribution would be asked to remember."""
+    """Raises ValueError if a hindsight distribution would have to be recurrent."""
     if facts.critic != "hindsight":
         return
     for field, remembers in (
@@ -546,8 +547,8 @@ def _check_hindsight(config: Any, facts: Any, estimator: str) -> None:
 
 
 def _check_standardised_weights(config: Any) -> None:
-    """Raises ValueError if Ψ must stay as it is: the weights of a regression, which would be
-    made negative, and those of a gradient on which a control variate was regressed.
+    """Raises ValueError if Ψ must not be standardised: the weights of a regression would become
+    negative, and a control variate was regressed on the gradient of the raw Ψ.
     """
     if config.advantages != "raw" and facts_of(config.estimator).starts:
         raise ValueError(
@@ -614,7 +615,7 @@ def _against_other_parameters(config: Any, facts: Any, estimator: str) -> list[s
 
 
 def _check_reference(config: Any) -> None:
-    """Checks that a reference policy is asked for, and that it stays the same function."""
+    """Checks that a reference policy is used, and that it stays the same function."""
     facts, estimator = facts_of(config.estimator), part_name(config.estimator)
     if facts.with_reference and config.normalise_observations:
         raise ValueError(
@@ -638,12 +639,12 @@ def _check_causal_transformer(config: Any) -> None:
         )
     if config.rnn != "none":
         raise ValueError(
-            "network='causal_transformer' remembers the sequence itself and so needs rnn='none', "
+            "network='causal_transformer' attends to the whole sequence and so needs rnn='none', "
             f"got {config.rnn!r}"
         )
     if config.optimizer in ("natural", "trpo"):
         raise ValueError(
-            f"optimizer={config.optimizer!r} needs a policy without memory, got "
+            f"optimizer={config.optimizer!r} needs a policy without a recurrent cell, got "
             "network='causal_transformer'"
         )
     for name in ("layer_norm", "residual"):
@@ -664,7 +665,7 @@ def _check_causal_transformer(config: Any) -> None:
 
 
 def _check_layers(config: Any) -> None:
-    """Checks that the widths of the layers fit together, and are those of layers that exist."""
+    """Checks that the widths of the layers fit together, and belong to existing layers."""
     widths = {"hidden_sizes": config.hidden_sizes}
     if config.critic_hidden_sizes is not None:
         widths["critic_hidden_sizes"] = config.critic_hidden_sizes
@@ -676,7 +677,7 @@ def _check_layers(config: Any) -> None:
             )
         if config.shared_torso:
             raise ValueError(
-                "critic_hidden_sizes is for a critic on layers of its own, and with shared_torso "
+                "critic_hidden_sizes is for a critic with its own layers, and with shared_torso "
                 "it is on the policy's: leave one of them out"
             )
     for name, sizes in widths.items():
@@ -688,7 +689,7 @@ def _check_layers(config: Any) -> None:
 
 
 def _check_views(config: Any) -> None:
-    """Checks that there is a critic that can see something else than the policy."""
+    """Checks that there is a critic that can have other observations than the policy."""
     if config.critic_observe in ((), ("policy",)):
         return
     if facts_of(config.estimator).critic == "none":
@@ -699,13 +700,13 @@ def _check_views(config: Any) -> None:
         )
     if config.shared_torso:
         raise ValueError(
-            "critic_observe is for a critic on layers of its own, and with shared_torso it is on "
+            "critic_observe is for a critic with its own layers, and with shared_torso it is on "
             "the policy's, which see what the policy sees: leave one of them out"
         )
 
 
 def _check_action_critic(config: Any) -> None:
-    """Checks that there is a critic of continuous actions where settings are of one."""
+    """Checks that there is a critic of continuous actions if its settings are given."""
     for name, kind, counted in (
         ("action_critic_units", "sinusoids", "the number of sinusoids"),
         ("action_samples", "network", "the number of actions over which a network is averaged"),
@@ -731,7 +732,7 @@ def _check_action_critic(config: Any) -> None:
 
 
 def _check_network_of_action(config: Any, facts: Facts) -> None:
-    """Checks that an estimator asks a critic for values at actions alone, and that the critic sees
+    """Checks that an estimator asks the critic only for values at actions, and that the critic sees
     one observation.
     """
     if not facts.averages_sampled_actions:
@@ -755,7 +756,7 @@ def _check_network_of_action(config: Any, facts: Facts) -> None:
 
 
 def _check_own_critic(config: Any) -> None:
-    """Checks that no setting is of the project's critic where there is one of one's own."""
+    """Checks that no setting of the default critic is given with a custom critic."""
     if config.critic is None:
         return
     for name, changed in (
@@ -788,8 +789,8 @@ def _check_counters(config: Any) -> None:
 
 
 def check_network(config: Any, num_inputs: int = 1) -> None:
-    """Raises ValueError for a network that nobody can want, before it is built, which would take
-    for ever.
+    """Raises ValueError for an absurdly large network, before it is built, which would take for
+    ever.
 
     num_inputs: the number of inputs of the first dense layer.
     """
@@ -805,14 +806,14 @@ def check_network(config: Any, num_inputs: int = 1) -> None:
         weights += 3 * config.rnn_size * (sizes[-1] + config.rnn_size)  # about: an LSTM has 4
     if weights > MOST_WEIGHTS:
         raise ValueError(
-            f"hidden_sizes and rnn_size must ask for at most {MOST_WEIGHTS:,} weights, got "
+            f"hidden_sizes and rnn_size must give at most {MOST_WEIGHTS:,} weights, got "
             f"{weights:,}, with {numerals.counted(num_inputs, 'input')}"
         )
 
 
 def check_steps(config: Any, longest: int) -> None:
-    """Raises ValueError unless the steps of one update can be counted. longest: of an episode, or
-    of the window.
+    """Raises ValueError unless the steps of one update can be counted. longest: length of an
+    episode or of the window.
     """
     length = {"episodes": "horizon", "windows": "num_steps"}[config.collect]
     steps = config.num_envs * longest * config.action_repeat
@@ -824,8 +825,8 @@ def check_steps(config: Any, longest: int) -> None:
 
 
 def check_standardised(config: Any, longest: int) -> None:
-    """Raises ValueError if advantages are standardised one by one. longest: of an episode, or of
-    the window.
+    """Raises ValueError if single advantages would be standardised. longest: length of an episode
+    or of the window.
     """
     if config.advantages == "raw":
         return
@@ -833,8 +834,8 @@ def check_standardised(config: Any, longest: int) -> None:
     steps = config.num_envs * longest // parts
     if steps < 2:
         raise ValueError(
-            f"advantages={config.advantages!r} needs at least 2 steps in what is standardised, as "
-            f"one less its mean "
+            f"advantages={config.advantages!r} standardises over a single step, and "
+            f"one number less its mean "
             f"is 0; got num_envs={config.num_envs} of at most {longest} and minibatches={parts}: "
             f"use advantages='raw'"
         )

@@ -1,4 +1,4 @@
-"""Choices of the settings that are names: one `Literal` each."""
+"""Choices of the settings whose values are names: one `Literal` each."""
 
 from typing import Literal, get_args
 
@@ -42,9 +42,9 @@ PolicyOptimizer = Literal[
 # Optimizers that take gradients at other parameters than those of the batch: Ψ must not
 # depend on the policy, and weights are of whole episodes.
 AT_OTHER_PARAMETERS = ("storm", "svrpg", "page_pg", "harpg", "n_harpg")
-# Optimizers that collect a batch of their own there, as large as the other.
+# Optimizers that collect another batch there, as large as the first.
 RESAMPLING = ("harpg", "n_harpg")
-EXTRAPOLATING = ("igt", "n_igt")  # the parameters that are learned lie ahead of the path
+EXTRAPOLATING = ("igt", "n_igt")  # the learned parameters are ahead of the path
 Optimizer = CriticOptimizer | PolicyOptimizer
 
 CHOICES: dict[str, tuple[str, ...]] = {

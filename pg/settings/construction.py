@@ -1,4 +1,4 @@
-"""Construction of the settings by keyword: the name that was meant, and the preset's values."""
+"""Construction of the settings by keyword: hints for misspelt names, and the preset's values."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
@@ -12,9 +12,11 @@ from pg.tuned import defaults
 AUTO = "auto"
 
 _Settings = TypeVar("_Settings", bound=type)
-_FIELDS: dict[str, list[str]] = {}  # of each class that `checking_names` decorates, by its name
+_FIELDS: dict[
+    str, list[str]
+] = {}  # the fields of each class that `checking_names` decorates, by its name
 
-# Names of the command line that no class of settings has, with what to write instead.
+# Names of the command line that no class of settings has, with hints.
 _ELSEWHERE = {
     "total_steps": "write num_updates=..., or pg.Config(...).lasting(total_steps=...), which "
     "computes it",
@@ -47,8 +49,8 @@ def checking_names(kind: _Settings) -> _Settings:
 
 
 def _check_names(kind: str, values: Mapping[str, Any]) -> None:
-    """Raises ValueError for a name that is not a field of this class of settings: one of the other's,
-    or of none.
+    """Raises ValueError for a name that is not a field of this class: a field of the other class,
+    or of neither.
     """
     own = _FIELDS[kind]
     ((other, others),) = ((name, names) for name, names in _FIELDS.items() if name != kind)
@@ -90,7 +92,7 @@ def preset_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """The preset that goes with these fields of Config: settings of Config and of Hyperparams."""
     preset = given.get("preset", AUTO)
     label = given["estimator"] if preset == AUTO else preset
-    # None: no preset; else a mistake, which has its own sentence
+    # None: no preset; else a mistake with its own message
     if not isinstance(label, str) and not callable(label):
         return {}
     return defaults(label, given.get("env"), given.get("minibatch_size"))

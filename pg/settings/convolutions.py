@@ -23,10 +23,10 @@ DEFAULT = (Convolution(16, 3),)  # of MinAtar (Young & Tian, 1903.03176)
 
 
 def checked_texts(conv: Any) -> tuple[str, ...]:
-    """The texts of convolutions as a tuple. Raises ValueError for one that is none."""
+    """The strings of convolutions as a tuple. Raises ValueError for an invalid one."""
     texts = entries(conv)
     if texts is None:
-        raise ValueError(f"conv must be several, as in ('16x3', '32x3'); got {shown(conv)}")
+        raise ValueError(f"conv must be a tuple, as in ('16x3', '32x3'); got {shown(conv)}")
     for text in texts:
         if not (isinstance(text, str) and _TEXT.fullmatch(text)):
             raise ValueError(
@@ -37,7 +37,7 @@ def checked_texts(conv: Any) -> tuple[str, ...]:
 
 
 def convolutions(conv: Sequence[str]) -> tuple[Convolution, ...]:
-    """The convolutions that texts describe; of no text the default."""
+    """The convolutions that strings describe; the default without any."""
     if not conv:
         return DEFAULT
     return tuple(Convolution(*(int(size) for size in text.split("x"))) for text in conv)
@@ -46,7 +46,7 @@ def convolutions(conv: Sequence[str]) -> tuple[Convolution, ...]:
 def convolved(conv: Sequence[str], height: int, width: int) -> tuple[int, int, int]:
     """Height, width and channels after the convolutions of an image.
 
-    Raises ValueError if one is larger than what it is given.
+    Raises ValueError if one is larger than its input.
     """
     size: tuple[int, ...] = (height, width)
     channels = 0
@@ -54,7 +54,7 @@ def convolved(conv: Sequence[str], height: int, width: int) -> tuple[int, int, i
         if min(size) < each.size:
             raise ValueError(
                 f"conv={' '.join(conv) or '16x3'} does not fit images of {height} × {width}: a "
-                f"convolution of {each.size} × {each.size} meets {size[0]} × {size[1]}; take "
+                f"convolution of {each.size} × {each.size} gets {size[0]} × {size[1]}; take "
                 "smaller or fewer ones, or network='mlp'"
             )
         size = tuple((length - each.size) // each.stride + 1 for length in size)

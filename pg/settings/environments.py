@@ -1,4 +1,4 @@
-"""Names of environments and what an environment object must have, without importing gymnax."""
+"""Names of environments and required methods of an environment object, without importing gymnax."""
 
 import sys
 from typing import Any
@@ -56,8 +56,8 @@ LIBRARIES = (
 # Tasks of sequences, of pg.envs.sequence_tasks (a test holds this equal to its table).
 SEQUENCES = ("sequences:modular_sum", "sequences:reverse", "sequences:brackets")
 
-# Environments of other libraries by the names that they have in the benchmark (a test holds this
-# equal to pg.benchmarks.suites'), which are not names of environments elsewhere.
+# Environments of other libraries by their names in the benchmark, which are used nowhere else (a
+# test holds this equal to pg.benchmarks.suites').
 OF_BENCHMARK = {
     "Hopper-v5": "gymnasium:Hopper-v5",
     "Walker2d-v5": "gymnasium:Walker2d-v5",
@@ -82,7 +82,7 @@ def check_env(name: str) -> None:
     """
     if name.startswith("sequences:"):
         return check_name("env", name, SEQUENCES)
-    if ":" in name:  # the library itself, which is not loaded here, knows the rest of the name
+    if ":" in name:  # the rest of the name is checked by the library, which is not loaded here
         libraries = *LIBRARIES, "sequences"
         return check_name("library of environments", name.partition(":")[0], libraries)
     if name in UNSUPPORTED:
@@ -113,7 +113,7 @@ def check_interface(env: Any) -> None:
         raise ValueError(
             f"env must be a name or a gymnax environment, got the class {env.__name__}: call it"
         )
-    # Looked up in the class too: a property that fails is not a missing one.
+    # Looked up in the class too: a failing property is not missing.
     missing = [name for name in _INTERFACE if not (hasattr(type(env), name) or hasattr(env, name))]
     if missing and type(env).__name__ == "Config":
         raise ValueError(

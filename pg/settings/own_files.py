@@ -1,9 +1,9 @@
-"""A user's own parts, in files of Python: `FILE.py:NAME` to the object of that name.
+"""A user's custom parts, in Python files: from `FILE.py:NAME` to the object of that name.
 
-A file is checked without being executed first, and executed once for the bytes that it has, and
-those of what it imports from its folder. What is found is remembered with these files and their
-digests, which a run's folder records. Nothing here imports jax, and no file is executed but one
-that its user names, and what that imports.
+A file is first checked without being executed, and then executed once for its bytes and those of
+its imports from its folder. The object is remembered with these files and their digests, which a
+run's folder records. Nothing here imports jax, and only files that the user names, and their
+imports, are executed.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 FORM = "FILE.py:NAME"
-# Folders of the code of others, in tracebacks.
+# Folders of libraries' code, in tracebacks.
 _LIBRARIES = (
     *(str(Path(sysconfig.get_path(name))) + os.sep for name in ("stdlib", "platstdlib")),
     str(Path(__file__).parents[1]) + os.sep,
@@ -54,25 +54,25 @@ class Source(NamedTuple):
     """The place where a part is defined."""
 
     name: str  # in its module
-    module: str  # "" of a file that was named on the command line
-    file: str  # absolute; "" where there is none, as of what was typed into a console
-    sha256: str  # of the file, as it was when the part was read; "" where there is none
+    module: str  # "" for a file that was named on the command line
+    file: str  # absolute; "" if there is none, as for input to a console
+    sha256: str  # of the file when the part was read; "" if there is none
     text: bytes = b""  # of the file
-    # what it imports from its folder; of a file that was named on the command line
+    # its imports from its folder; for a file that was named on the command line
     imports: tuple[Imported, ...] = ()
-    # the module that has defined the part, where it is another one's; of such a file too
+    # the module that defined the part, if another one; for such a file too
     defined_in: str = ""
 
 
 class _State(NamedTuple):
-    """A file, and all that it imports from its folder, as they were read."""
+    """A file, and everything that it imports from its folder, as they were read."""
 
     file: str
     digests: tuple[tuple[str, str], ...]  # by path, of all these files
 
 
-# The objects that `load` has given, by the state of their file and their name; and their sources,
-# by the object's identity, which no other has while it is held here.
+# The objects that `load` has returned, by the state of their file and their name; and their
+# sources, by the object's id, which stays unique while it is held here.
 _loaded: dict[tuple[_State, str], Any] = {}
 _sources: dict[int, tuple[Any, Source]] = {}
 _started: list[Path] = []
@@ -87,13 +87,13 @@ _prepare: Callable[[], object] = _nothing  # called before a file is executed
 
 
 def before_executing(prepare: Callable[[], object]) -> None:
-    """Has `prepare` called before a file is executed, in the place of what was set before."""
+    """Sets the function that is called before a file is executed."""
     global _prepare
     _prepare = prepare
 
 
 def is_reference(value: Any) -> bool:
-    """True for a text that names a file of Python."""
+    """True for a string that names a Python file."""
     return isinstance(value, str) and (".py:" in value or value.endswith(".py"))
 
 
@@ -105,7 +105,7 @@ def read(reference: str) -> Source:
     file, _, name = reference.rpartition(":") if ".py:" in reference else (reference, "", "")
     path = Path(file).expanduser().resolve()
     if path.is_dir():
-        raise ValueError(f"{file} is a folder: give {FORM}, a file of Python and a name in it")
+        raise ValueError(f"{file} is a folder: give {FORM}, a Python file and a name in it")
     if not path.is_file():
         raise ValueError(f"there is no file {file}, of {reference}: give {FORM}{_beside(path)}")
     text = read_bytes(path)
@@ -115,8 +115,8 @@ def read(reference: str) -> Source:
 
 
 def load(reference: str, what: str = "part") -> Any:
-    """The object that `FILE.py:NAME` stands for; the same one as long as the file, and what it
-    imports from its folder, stay as they are.
+    """The object that `FILE.py:NAME` stands for; the same one as long as the file, and
+    its imports from its folder, do not change.
 
     Args:
         reference: the file and the name.
@@ -148,7 +148,7 @@ def _state(source: Source) -> _State:
 
 
 def _defined_in(found: Any, module: ModuleType) -> str:
-    """The module that has defined a function or a class, where that is not this one."""
+    """The module that defined a function or a class, if that is not this one."""
     if not (inspect.isroutine(found) or inspect.isclass(found)):
         return ""
     name = str(getattr(found, "__module__", None) or "")
@@ -156,7 +156,7 @@ def _defined_in(found: Any, module: ModuleType) -> str:
 
 
 def _other_object(found: Any) -> Any:
-    """An object that does what another one does, which may have a source of its own."""
+    """A copy of an object, or a wrapper of a function, which can have another source."""
     if not inspect.isroutine(found):
         return copy.copy(found)
 
@@ -168,9 +168,9 @@ def _other_object(found: Any) -> Any:
 
 
 def source_of(part: Any) -> Source | None:
-    """The source of a part that `load` has given, or that was handed in from Python.
+    """The source of a part that `load` has returned, or that was given in Python.
 
-    None of a name, and of what has neither a file nor a module that says what it is.
+    None for a name, and for an object with neither a file nor a module.
     """
     if part is None or isinstance(part, str):
         return None
@@ -190,7 +190,7 @@ def source_of(part: Any) -> Source | None:
 
 
 def references(parts: Mapping[str, Any]) -> dict[str, str]:
-    """`FILE.py:NAME` of the parts that `load` has given, by field."""
+    """`FILE.py:NAME` of the parts that `load` has returned, by field."""
     sources = {field: source_of(part) for field, part in parts.items()}
     return {
         field: f"{source.file}:{source.name}"
@@ -200,12 +200,12 @@ def references(parts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def started_jax() -> Path | None:
-    """The file whose execution was the first to compute with jax in this process; None: no file."""
+    """The file whose execution first computed with jax in this process; None: no file."""
     return _started[0] if _started else None
 
 
 def _beside(path: Path) -> str:
-    """The nearest file of Python in the same folder, as the end of a sentence."""
+    """The Python file with the most similar name in the same folder, as the end of a sentence."""
     near = [x.name for x in sorted(path.parent.glob("*.py"))] if path.parent.is_dir() else []
     if path.with_suffix(".py").name in near and path.suffix != ".py":
         return f"; did you mean {path.with_suffix('.py').name}?"
@@ -217,7 +217,7 @@ def _check_defined(file: str, text: bytes, name: str) -> None:
     try:
         decoded = importlib.util.decode_source(text)
         symbols = symtable.symtable(decoded, file, "exec").get_symbols()
-    except (SyntaxError, ValueError) as error:  # null bytes, or no UTF-8
+    except (SyntaxError, ValueError) as error:  # null bytes, or not UTF-8
         raise not_python(file, error) from None
     own = [x.get_name() for x in symbols if x.is_assigned() or x.is_namespace()]
     imported = [x.get_name() for x in symbols if x.is_imported()]
@@ -229,7 +229,7 @@ def _check_defined(file: str, text: bytes, name: str) -> None:
 
 
 def _executed(source: Source) -> ModuleType:
-    """The module of a file, executed if it has not been yet."""
+    """The module of a file, which is executed if it was not yet."""
     path = Path(source.file)
     idle = not _jax_is_in_use()
     _prepare()
@@ -242,13 +242,13 @@ def _executed(source: Source) -> ModuleType:
 
 @contextlib.contextmanager
 def _failing(path: Path) -> Iterator[None]:
-    """Turns what a file raises while it is executed into one sentence, with the line."""
+    """Turns an exception from the execution of a file into one sentence, with the line."""
     try:
         yield
     except SystemExit:
         raise ValueError(
-            f"{path} ends the program while it is imported: what is to run only as a script must "
-            "stand below if __name__ == '__main__'"
+            f"{path} ends the program while it is imported: code that should only run as a script "
+            "must be below if __name__ == '__main__'"
         ) from None
     except Exception as error:
         said = " ".join(str(error).split())
@@ -264,7 +264,7 @@ def place_of(error: BaseException, *, named: bool = False) -> str:
 
     Args:
         error: The exception.
-        named: Of the files that `load` has executed alone, and what they import from their folders.
+        named: Only in files that `load` has executed, and their imports from their folders.
     """
     frames = traceback.extract_tb(error.__traceback__)
     if named:
@@ -275,23 +275,23 @@ def place_of(error: BaseException, *, named: bool = False) -> str:
 
 
 def is_of_library(file: str) -> bool:
-    """True for a file of Python's library, of this package or of one that is installed."""
+    """True for a file of Python's library, of this package or of an installed one."""
     return "site-packages" in file or "dist-packages" in file or file.startswith(_LIBRARIES)
 
 
 def _shortened(text: str) -> str:
-    """A text as the end of a sentence, cut where it is long."""
+    """A text as the end of a sentence, truncated if it is long."""
     return text if len(text) <= 300 else f"{text[:300]} ..."
 
 
 def _attribute(module: ModuleType, source: Source) -> Any:
-    """The object of the name that is wanted; a module without it is not kept."""
+    """The object of the wanted name; a module without it is not cached."""
     try:
         return getattr(module, source.name)
     except AttributeError:
         sys.modules.pop(module.__name__, None)
         raise ValueError(
-            f"{source.file} has no {source.name!r} once it is executed: define it at its top level"
+            f"{source.file} has no {source.name!r} after execution: define it at its top level"
         ) from None
 
 
@@ -304,7 +304,7 @@ def _built(kind: Any, source: Source) -> Any:
         inspect.signature(kind).bind()
     except (TypeError, ValueError):
         raise ValueError(
-            f"{source.name} of {source.file} is called without arguments, and needs some: give the "
+            f"{source.name} of {source.file} is called without arguments but needs some: give the "
             "name of an object, as in env = MyEnv(size=5)"
         ) from None
     with _failing(path):
@@ -315,6 +315,6 @@ def _built(kind: Any, source: Source) -> Any:
 
 
 def _jax_is_in_use() -> bool:
-    """True once jax has devices, which cannot be chosen any more."""
+    """True once jax has initialised its devices, which then cannot be changed."""
     bridge = sys.modules.get("jax._src.xla_bridge")
     return bridge is not None and bool(bridge.backends_are_initialized())

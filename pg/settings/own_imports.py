@@ -1,8 +1,8 @@
-"""The modules that a custom file imports from its own folder, as a script would.
+"""The modules that a user's file imports from its own folder, as a script would.
 
-They are found in its text, and executed for the bytes that were read: once for each folder and each
-of its states, under names that no other folder's modules have. Two files in one folder share what
-lies beside them, and files in two folders share nothing.
+They are found in its text, and executed from the bytes that were read: once for each folder and
+each of its states, under names unique to the folder. Two files in one folder share their modules,
+and files in two folders share nothing.
 """
 
 import ast
@@ -31,26 +31,26 @@ __all__ = [
 ]
 
 LARGEST = 2**24  # bytes of a file that is read
-_PREFIX = "own_"  # of the packages that stand for folders, in `sys.modules`
-# Packages of which there is one in a process, also for a file that lies in a clone of one of them.
+_PREFIX = "own_"  # prefix of the packages that represent folders, in `sys.modules`
+# Packages that exist once in a process, even for a file inside a clone of one of them.
 _ONE = frozenset(("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "chex", "equinox", "numpy"))
 _STANDARD = Path(sysconfig.get_path("stdlib"))
 _LIBRARIES = ("site-packages", "dist-packages")
 
-# A dotted name by its parts.
+# A dotted name, split.
 _Name = tuple[str, ...]
 
 
 class Imported(NamedTuple):
-    """A file that a custom file imports from its folder, by itself or through others."""
+    """A file that a user's file imports from its folder, directly or through others."""
 
-    path: str  # from the folder on, with slashes
+    path: str  # relative to the folder, with slashes
     sha256: str
     text: bytes
 
 
 def imports_of(file: Path, text: bytes) -> tuple[Imported, ...]:
-    """The files in the folder of a file that it imports, sorted by their paths.
+    """The files that a file imports from its folder, sorted by their paths.
 
     All statements count, also those in functions. Nothing is executed.
 
@@ -81,7 +81,7 @@ def is_beside(folder: Path, name: str) -> bool:
 
 
 def is_executed(file: str) -> bool:
-    """True for the path of a file that `executed` has executed, or may have, as it is imported."""
+    """True for the path of a file that `executed` has executed, or may have, as an import."""
     path = Path(file)
     return any(
         path.is_relative_to(x.folder) and path.relative_to(x.folder).as_posix() in x.texts
@@ -90,14 +90,14 @@ def is_executed(file: str) -> bool:
 
 
 def name_in_folder(module: str) -> str:
-    """The name of a module; of one of a user's folder, that which it has in there."""
+    """The name of a module; for one in a user's folder, its name within that."""
     folder, _, name = module.partition(".")
     return name if folder in _folders else module
 
 
 def read_bytes(file: Path) -> bytes:
-    """The bytes of a file of Python. Raises ValueError if they cannot be read, or are too many
-    for one.
+    """The bytes of a Python file. Raises ValueError if it cannot be read, or is too large for
+    one.
     """
     try:
         with file.open("rb") as opened:
@@ -105,19 +105,20 @@ def read_bytes(file: Path) -> bytes:
     except OSError as error:
         raise ValueError(f"cannot read {file}: {error.strerror}") from None
     if len(text) > LARGEST:
-        raise ValueError(f"{file} is not a file of Python: it has more than {LARGEST:,} bytes")
+        raise ValueError(f"{file} is not a Python file: it has more than {LARGEST:,} bytes")
     return text
 
 
 def not_python(file: Any, error: SyntaxError | ValueError) -> ValueError:
-    """The sentence on a file that is not Python, with the line where there is one."""
+    """The error for a file that is not Python, with the line if known."""
     line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-    said = error.msg if isinstance(error, SyntaxError) else f"no text of Python: {error}"
+    said = error.msg if isinstance(error, SyntaxError) else f"not Python text: {error}"
     return ValueError(f"{file}{line}: {type(error).__name__}: {said}")
 
 
 def _names(folder: Path, path: str, text: bytes) -> Iterator[_Name]:
-    """The absolute names of all that a module of a folder imports, and of what it takes from it."""
+    """The absolute names of everything that a module of a folder imports, and of the names it
+    imports from there."""
     try:
         tree = ast.parse(importlib.util.decode_source(text))
     except (SyntaxError, ValueError) as error:  # null bytes, or no UTF-8
@@ -135,14 +136,14 @@ def _names(folder: Path, path: str, text: bytes) -> Iterator[_Name]:
 
 
 def _modules_of(folder: Path, name: _Name) -> list[str]:
-    """The files that importing a name executes, as far as they lie in a folder."""
+    """The files in a folder that importing a name executes."""
     if not _is_own(folder, name[0]):
         return []
     found = []
     for end in range(1, len(name) + 1):
         inner = "/".join(name[:end])
         paths = [x for x in (f"{inner}/__init__.py", f"{inner}.py") if (folder / x).is_file()]
-        found += paths[:1]  # a package goes before a module
+        found += paths[:1]  # a package takes precedence over a module
     return found
 
 
@@ -156,12 +157,14 @@ def _is_own(folder: Path, top: str) -> bool:
         return True
     if not (folder / top).is_dir():
         return False
-    elsewhere = importlib.machinery.PathFinder.find_spec(top)  # which goes before a plain folder
+    elsewhere = importlib.machinery.PathFinder.find_spec(
+        top
+    )  # which takes precedence over a plain folder
     return elsewhere is None or elsewhere.origin is None
 
 
 class _Folder:
-    """The modules of one folder as a package, with a name of its own."""
+    """The modules of one folder as a package with a unique name."""
 
     def __init__(self, folder: Path, texts: Mapping[str, bytes]) -> None:
         """Makes the package, without modules so far."""
@@ -175,7 +178,7 @@ class _Folder:
         sys.modules[self.name] = package
 
     def holds(self, texts: Mapping[str, bytes]) -> bool:
-        """True unless a file has another text than it had when it was executed."""
+        """True if a file has the same text as when it was executed."""
         return all(self.texts.get(path, text) == text for path, text in texts.items())
 
     def import_(
@@ -213,7 +216,7 @@ class _Folder:
 
 
 class _Loader(importlib.abc.SourceLoader):
-    """A loader of the bytes that were read, whatever the file has become since."""
+    """A loader of the bytes that were read, even if the file has changed since."""
 
     def __init__(self, file: Path, text: bytes, builtins: Mapping[str, Any]) -> None:
         """A module of `file`. builtins: its functions."""
@@ -266,7 +269,7 @@ def executed(file: Path, text: bytes, imported: Sequence[Imported]) -> ModuleTyp
     before = set(sys.modules)
     try:
         return importlib.import_module(f"{folder.name}.{_dotted(file.name)}")
-    except BaseException:  # nothing half done is left
+    except BaseException:  # nothing half imported is left
         for name in set(sys.modules) - before:
             if name.startswith(f"{folder.name}."):
                 del sys.modules[name]
@@ -274,8 +277,8 @@ def executed(file: Path, text: bytes, imported: Sequence[Imported]) -> ModuleTyp
 
 
 def _dotted(path: str) -> str:
-    """The name of the module of a file in its folder; points in the name of a file are none
-    between modules.
+    """The name of the module of a file in its folder; dots in the file's name do not separate
+    modules.
     """
     parts = PurePosixPath(path).with_suffix("").parts
     if len(parts) > 1 and parts[-1] == "__init__":

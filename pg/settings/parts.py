@@ -1,7 +1,7 @@
 """The exchangeable parts of a run: environment, estimator, policy, critic and optimizer.
 
-Each is a name of this package's own (of policy and critic None: as the settings say), an object or
-a function that is handed in from Python, or `FILE.py:NAME`. Nothing here imports jax.
+Each is a name from this package (policy and critic: None, as the settings describe them), an object
+or a function from Python, or `FILE.py:NAME`. Nothing here imports jax.
 """
 
 import collections
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 PARTS = ("env", "estimator", "policy", "critic", "optimizer")
-"""The fields of Config that may be a user's own."""
+"""The fields of Config that may be custom."""
 
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     "estimator": ("policy", "critic", "hyperparams"),
@@ -39,14 +39,14 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
 """The arguments of the function that makes each part, by position."""
 
 Check = Callable[[str, str], None]
-"""The check of a text that is given as a field: it raises ValueError."""
+"""The check of a string that is given as a field; raises ValueError."""
 
-# The helper that makes a network of a module of each library.
+# The helper that makes a network from a module of each library.
 _HELPERS = {"flax.linen": "from_linen", "flax.nnx": "from_nnx", "equinox": "from_equinox"}
 
 
 def part_name(part: Any) -> str:
-    """The name of a part for people, folders and titles: that in its file, or its own."""
+    """The name of a part in messages, folders and titles: that in its file, or its own."""
     source = own_files.source_of(part)
     if source is not None and not source.module:
         return source.name
@@ -58,14 +58,14 @@ def part_name(part: Any) -> str:
 
 
 def row_name(part: Any) -> str:
-    """The name under which the results of a part are listed: as `part_name`, and NAME of
+    """The name under which the results of a part are listed: `part_name`, or NAME of
     `FILE.py:NAME`, whose file is not read.
     """
     return part.rpartition(":")[2] if own_files.is_reference(part) else part_name(part)
 
 
 def own_parts(settings: Any) -> dict[str, Any]:
-    """The parts of a Config that are not names of this package's own, by field."""
+    """The custom parts of a Config, by field."""
     values = {name: getattr(settings, name) for name in PARTS}
     return {
         name: value
@@ -75,7 +75,7 @@ def own_parts(settings: Any) -> dict[str, Any]:
 
 
 def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with the object of a file in the place of every `FILE.py:NAME`.
+    """The values with every `FILE.py:NAME` replaced by its object.
 
     Raises ValueError as `own_files.load` does.
     """
@@ -92,9 +92,9 @@ def check_choice(field: str, value: str, names: Collection[str] | Check) -> None
     it, which is not executed.
 
     Args:
-        field: What is chosen.
+        field: The field.
         value: The text.
-        names: Those that are listed, or the check of a name that may be one of no list.
+        names: The listed names, or a check of names for fields without a list.
     """
     if own_files.is_reference(value):
         own_files.read(value)
@@ -107,9 +107,9 @@ def check_choice(field: str, value: str, names: Collection[str] | Check) -> None
         else:
             check_name(field, value, names)
     except UnknownNameError as error:
-        if error.name != value:  # a setting of an estimator that is known
+        if error.name != value:  # a setting of a known estimator
             raise
-        raise ValueError(f"{error}; one of your own is {own_files.FORM}") from None
+        raise ValueError(f"{error}; your own is given as {own_files.FORM}") from None
 
 
 def check_choices(
@@ -123,11 +123,11 @@ def check_choices(
     """Raises ValueError for a wrong choice among names and custom parts; no file is executed.
 
     Args:
-        field: What is chosen.
-        values: Names, objects or functions, and `FILE.py:NAME`. No two may have one name.
-        names: Those that are listed.
+        field: The field.
+        values: Names, objects or functions, and `FILE.py:NAME`. No two may have the same name.
+        names: The listed ones.
         reserved: Further names that a custom part must not have.
-        check: Of a name that may be one of no list; default: that it is listed.
+        check: Of names for fields without a list; default: that the name is listed.
 
     Raises:
         ValueError: A text is neither a name nor a file, or a name is taken.
@@ -137,27 +137,26 @@ def check_choices(
         if isinstance(value, str):
             parts = value.split(",")
             if len(parts) > 1 and set(parts) <= set(names):
-                raise ValueError(f"{field}: blanks separate names, as in {' '.join(parts)}")
+                raise ValueError(f"{field}: spaces separate names, as in {' '.join(parts)}")
             check_choice(field, value, check or names)
         if (name := row_name(value)) != value and (name in names or name in reserved):
             raise ValueError(
-                f"{field}: one of your own is called {name!r}, as one that is listed: give it "
-                "another name"
+                f"{field}: your own {name!r} has the name of a listed one: give it another name"
             )
     check_names_differ(field, values)
 
 
 def check_names_differ(field: str, parts: Iterable[Any]) -> None:
-    """Raises ValueError if two parts have one name, by which their results are told apart."""
+    """Raises ValueError if two parts have the same name, which identifies their results."""
     counts = collections.Counter(map(row_name, parts))
     twice = [name for name, count in counts.items() if count > 1]
     if twice:
-        raise ValueError(f"{field}: two are called {twice[0]!r}: give each a name of its own")
+        raise ValueError(f"{field}: two are called {twice[0]!r}: give each its own name")
 
 
 def check_part(field: str, value: Any) -> None:
-    """Raises ValueError, which says what to write instead, unless a part is a function of the
-    arguments that its field has, or of policy and critic a network.
+    """Raises ValueError, with a hint, unless a part is a function of the arguments of its field or,
+    for policy and critic, a network.
     """
     if field == "env":
         check_interface(value)
@@ -178,7 +177,7 @@ def check_part(field: str, value: Any) -> None:
 
 
 def _check_is_no_other(field: str, value: Any) -> None:
-    """Raises ValueError for a function whose arguments have the names of those of another part."""
+    """Raises ValueError for a function whose arguments are named like those of another part."""
     if not inspect.isfunction(value):
         return
     given = tuple(inspect.signature(value).parameters)
@@ -186,7 +185,7 @@ def _check_is_no_other(field: str, value: Any) -> None:
         if arguments != ARGUMENTS[field] and given[: len(arguments)] == arguments:
             raise ValueError(
                 f"{field} must be a function of {', '.join(ARGUMENTS[field])}, got one of "
-                f"{', '.join(given)}, as of {other}: give it as {other}"
+                f"{', '.join(given)}, like {other}: give it as {other}"
             )
 
 
@@ -205,7 +204,7 @@ def _check_network(field: str, value: Any) -> None:
                     f"write a function of config and env that returns pg.{helper}(..., env)"
                 )
     if isinstance(value, str):
-        names = "None stands for the project's own, which the settings of the network describe"
+        names = "None stands for the default one, which the settings of the network describe"
         raise ValueError(f"{field} must be {own_files.FORM}, got {value!r}: {names}")
     if isinstance(value, type):
         raise ValueError(f"{field} must be a pg.Network, got {described(value)}: {instead}")

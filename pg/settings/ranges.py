@@ -9,7 +9,7 @@ from typing import Any
 from pg.inputs import COUNTABLE, EXAMPLE, LARGEST, assignments, shown
 
 WHOLE_NUMBERS = ("n_step", "snapshot_period")  # of Hyperparams
-BELOW_ONE = 1 - 2**-24  # what is closer to 1 is 1 in 32 bits
+BELOW_ONE = 1 - 2**-24  # closer numbers round to 1 in 32 bits
 _FINITE = "finite (at most 3.4e38 in size)"
 _WHOLE = "a whole number of at least 1 and below 2^31"
 
@@ -48,8 +48,8 @@ RANGES: dict[str, tuple[float, float, str]] = {
 
 
 def checked_scalars(scalars: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of Hyperparams, once each Python number is in its range. Whole numbers become
-    floats, but in fields that count: jax's own have 32 bits.
+    """The fields of Hyperparams, after checking that each Python number is in its range. Integers
+    become floats, except in fields that count, as integers of jax have 32 bits.
 
     Scalar arrays and tracers pass unread. Raises ValueError naming the field, the value and the
     allowed range.
@@ -66,11 +66,11 @@ def checked_scalars(scalars: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked_scalar(name: str, value: Any) -> Any:
-    """The value, as a float where the field does not count. Raises ValueError out of its range."""
+    """The value, as a float unless the field counts. Raises ValueError out of its range."""
     low, high, allowed = RANGES[name]
     if isinstance(value, Real) and not isinstance(value, bool):
         number: Any = value if isinstance(value, Integral) else float(value)
-        # a NaN is nowhere
+        # NaN is in no range
         inside = low <= number <= high and (number <= LARGEST or number == math.inf)
         if not inside or (name in WHOLE_NUMBERS and isinstance(number, float)):
             raise ValueError(f"{name} must be {allowed}, got {value!r}")

@@ -1,6 +1,6 @@
-"""The parameters of a policy as a setting: those with which training starts, and the reference's.
+"""The parameters of a policy as a setting: the initial ones, and the reference's.
 
-A Config with them holds their digest where it is written and compared, and the arrays beside it.
+A Config is written and compared with their digest, and holds the arrays beside it.
 Nothing here imports jax, and no file is read.
 """
 
@@ -41,23 +41,22 @@ OF_POLICY = (
     "exploration",
     *OF_OBSERVATIONS,
 )
-"""The fields of Config on which the function depends that parameters of a policy stand for."""
+"""The fields of Config that determine the function of a policy's parameters."""
 
 _HEX = frozenset("0123456789abcdef")
-SHORT = 12  # characters of a digest that a sentence shows
+SHORT = 12  # characters of a digest that messages show
 
 
 class StoredParams:
-    """Parameters of a policy, by the names that a run's folder has for them.
+    """Parameters of a policy, named as in a run's folder.
 
-    Two are equal where their digests are.
+    Two are equal if their digests are.
 
     Attributes:
         digest: the SHA-256 of names, types, shapes and numbers.
-        arrays: by name, as `params/policy/params/head/kernel`; None: only the digest is known.
-        origin: the path that they were read from, with the seed, as it may be given again.
-        settings: the fields `OF_POLICY` of the Config that they are of, as JSON has them; {}: not
-            known.
+        arrays: by name, such as `params/policy/params/head/kernel`; None: only the digest is known.
+        origin: the path that they were read from, with the seed, in the form that flags take.
+        settings: the fields `OF_POLICY` of their Config, as JSON; {}: unknown.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class StoredParams:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        """The path and the beginning of the digest, for people."""
+        """The path and the beginning of the digest, for messages."""
         return f"{self.origin} {self.digest[:SHORT]}".strip()
 
 
@@ -97,9 +96,9 @@ def is_digest(value: Any) -> bool:
 
 
 def from_digests(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored fields of Config with `StoredParams` without arrays in the place of digests.
+    """Stored fields of Config with digests replaced by `StoredParams` without arrays.
 
-    Raises ValueError for a text that is none: a path that is stored is not read.
+    Raises ValueError for anything but a digest: a stored path is not read.
     """
     new = dict(data)
     for name in FIELDS:
@@ -112,7 +111,7 @@ def from_digests(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_stored_params(config: Any) -> None:
-    """Raises ValueError unless the parameters that a Config has are of a policy as it describes.
+    """Raises ValueError unless the parameters in a Config belong to a policy as it describes.
 
     Shapes, which depend on the environment too, are compared where the policy is made.
     """
@@ -137,15 +136,15 @@ def check_stored_params(config: Any) -> None:
 
 
 def _check_settings(name: str, params: StoredParams, config: Any) -> None:
-    """Raises ValueError if the policy that parameters are of computes something else.
+    """Raises ValueError if the policy of the parameters computes something else.
 
-    Of a custom policy, there or here, only the settings of observations are compared.
+    If either policy is custom, only the settings of observations are compared.
     """
     there = params.settings
     if there.get("normalise_observations"):
         raise ValueError(
             f"{name}: the policy of {params.origin} sees standardised observations, and its "
-            "parameters alone would act otherwise: train it without normalise_observations"
+            "parameters alone would act differently: train it without normalise_observations"
         )
     is_own = config.policy is not None or there.get("policy") is not None
     compared: tuple[str, ...] = OF_OBSERVATIONS if is_own else OF_POLICY
@@ -157,6 +156,6 @@ def _check_settings(name: str, params: StoredParams, config: Any) -> None:
         is_there = ", ".join(f"{field}={there[field]!r}" for field in differing)
         is_here = ", ".join(f"{field}={here[field]!r}" for field in differing)
         raise ValueError(
-            f"{name}: the policy of {params.origin} has {is_there}, and the one that is to be "
+            f"{name}: the policy of {params.origin} has {is_there}, and the one to be "
             f"trained {is_here}: give those of the former"
         )

@@ -1,1 +1,1 @@
-"""Trackers: a run followed in TensorBoard, Weights & Biases, MLflow, Aim, or a user's own."""
+"""Trackers: a run followed in TensorBoard, Weights & Biases, MLflow, Aim, or a custom tracker."""

@@ -2,8 +2,8 @@
 
 `aim up --repo results` indexes and shows it. A curve is a metric with the seed as its context.
 
-On Python 3.12 and later Aim 3.29 prints, as a process exits, that it cannot start a thread; all
-that it was given is on the disk by then.
+On Python 3.12 and later Aim 3.29 prints at exit that it cannot start a thread; all its data is on
+the disk by then.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ from pg.trackers import base
 
 
 class Aim:
-    """Tracks one run of Aim, which a resumed run goes on with."""
+    """Tracks one run of Aim, which a resumed run continues."""
 
     name = "aim"
 
     def start(self, run: base.RunInfo) -> str:
-        """Starts the run with its settings, or goes on with it."""
+        """Starts the run with its settings, or continues it."""
         import aim
 
         self.updates = run.updates

@@ -1,11 +1,12 @@
-"""The interface of a tracker, and the trackers of a run: one that fails ends itself, not the run.
+"""The interface of a tracker, and the trackers of a run: a tracker that fails is dropped, and the
+run continues.
 
-    RUN/trackers.json    of each tracker its run's id, and the updates that it has been given
+    RUN/trackers.json    for each tracker its run's id, and the updates that it has received
 
-So a run that is resumed goes on in the same run of the tracker, and no update comes twice. Once per
-chunk of updates a tracker is given one number per seed and metric: the mean over the updates of the
-chunk, over the episodes of the chunk where it is one of episodes. All of them are in
-metrics.parquet. Imports neither jax nor a tracker's library.
+So a resumed run continues the same run of the tracker, and no update is logged twice. Once per
+chunk of updates a tracker receives one number per seed and metric: the mean over the updates of the
+chunk, or over its episodes for a metric of episodes. metrics.parquet has every update. Imports
+neither jax nor a tracker's library.
 """
 
 import importlib
@@ -36,17 +37,17 @@ FILE = "trackers.json"
 # The expected shape of that file (see `inputs.misfit`).
 STORED: dict[Any, Any] = {...: {"id": (str, None), "updates": int}}
 _OF_EPISODES = ("return", "length")  # metrics that are means over the episodes of an update
-_LARGEST = ("nonfinite", "skipped")  # of which the largest says more than the mean
+_LARGEST = ("nonfinite", "skipped")  # whose largest value is more informative than the mean
 
 
 class RunInfo(NamedTuple):
-    """The run that is followed."""
+    """The tracked run."""
 
     folder: Path  # its folder
     seeds: list[int]
     settings: dict[str, Any]  # config, hyperparams and options, as config.json has them
-    id: str | None  # what `start` returned before, of a run that is resumed; None: a new one
-    updates: int  # those that the tracker has been given by then
+    id: str | None  # what `start` returned before, for a resumed run; None: a new one
+    updates: int  # those that the tracker has already received
 
     @property
     def name(self) -> str:
@@ -55,12 +56,12 @@ class RunInfo(NamedTuple):
 
     @property
     def group(self) -> str:
-        """ENV/ESTIMATOR, the folders that it lies in."""
+        """ENV/ESTIMATOR, the folders above it."""
         return "/".join(self.folder.parts[-3:-1])
 
     @property
     def out(self) -> Path:
-        """The folder of all results, or that of the run where it has been moved elsewhere."""
+        """The folder of all results, or that of the run if it was moved elsewhere."""
         return self.folder.parents[2] if len(self.folder.parts) > 3 else self.folder
 
 
@@ -68,22 +69,22 @@ class Tracker(Protocol):
     """A follower of a run. An exception of any method ends the tracker, with a warning."""
 
     def start(self, run: RunInfo) -> str | None:
-        """Called before the first update; returns an id by which a resumed run goes on."""
+        """Called before the first update; returns an id with which a resumed run continues."""
 
     def log(self, updates: int, metrics: Mapping[str, np.ndarray]) -> None:
-        """Called after every chunk. updates: those that are done; metrics: [seeds] each, NaN where
-        there is no value, as in `eval_return` without an evaluation.
+        """Called after every chunk. updates: those that are done; metrics: [seeds] each, NaN if
+        there is no value, as for `eval_return` without an evaluation.
         """
 
     def finish(self, summary: Mapping[str, Any] | None, pictures: Sequence[Path]) -> None:
-        """Called at the end. summary: as summary.json has it; None: the run broke off."""
+        """Called at the end. summary: as in summary.json; None: the run was broken off."""
 
 
 class Trackers:
-    """The trackers of a run; one that fails is left out from then on."""
+    """The trackers of a run; one that fails is dropped."""
 
     def __init__(self, trackers: Sequence[Tracker], say: Callable[[str], None]) -> None:
-        """trackers: those that are to follow the run. say: prints a warning."""
+        """trackers: those of the run. say: prints a warning."""
         self.live = {_name(tracker): tracker for tracker in trackers}
         self.say = say
         self.stored: dict[str, dict[str, Any]] = {}
@@ -93,14 +94,14 @@ class Trackers:
     def start(
         self, folder: Path, seeds: Sequence[int], settings: Mapping[str, Any], env_steps: Any
     ) -> None:
-        """Starts them. env_steps: of each seed, before the updates that come, [S] or 0."""
+        """Starts them. env_steps: of each seed, before the coming updates, [S] or 0."""
         self.folder, self.env_steps = folder, env_steps
         path = folder / FILE
         if path.exists():
             try:
                 self.stored = folders.read_json(path, STORED)
             except ValueError as error:
-                self.say(f"{error}: trackers start anew")
+                self.say(f"{error}: trackers restart")
         for name in list(self.live):
             before = self.stored.get(name, {"id": None, "updates": 0})
             info = RunInfo(folder, list(seeds), dict(settings), before["id"], before["updates"])
@@ -120,7 +121,7 @@ class Trackers:
         given = {name: self.stored[name]["updates"] for name in self.live}
         for name in self.live:
             self.stored[name]["updates"] = max(done, given[name])
-        self._store()  # first: of a run that is killed now no update comes twice
+        self._store()  # first, so that no update is logged twice if the run is killed now
         for name in list(self.live):
             new = {key: x[:, max(0, given[name] - start) :] for key, x in metrics.items()}
             if new["env_steps"].shape[1]:
@@ -139,10 +140,10 @@ class Trackers:
     def _call(self, name: str, method: str, *arguments: Any) -> Any:
         try:
             return getattr(self.live[name], method)(*arguments)
-        except (Exception, SystemExit) as error:  # a library may want to end the program
+        except (Exception, SystemExit) as error:  # a library may try to exit the program
             said = str(error).strip().splitlines() or [""]
             reason = f"{type(error).__name__}: {said[0]}"
-            self.say(f"warning: the run goes on without the tracker {name} ({reason})")
+            self.say(f"warning: the run continues without the tracker {name} ({reason})")
             del self.live[name]
             return None
 
@@ -150,15 +151,15 @@ class Trackers:
         if not (self.folder and self.stored):
             return
         try:
-            # after every chunk: a wait for the disk would take longer than the trackers do
+            # after every chunk: waiting for the disk would take longer than the trackers
             folders.write_json(self.folder / FILE, self.stored, sync=False)
         except OSError as error:
-            self.say(f"warning: the run goes on without trackers ({error})")
+            self.say(f"warning: the run continues without trackers ({error})")
             self.live = {}
 
 
 def check(names: Sequence[str]) -> None:
-    """Raises ValueError for a tracker that there is not, or whose package is not installed; none is
+    """Raises ValueError for an unknown tracker, or one whose package is not installed; none is
     imported.
     """
     for name in names:
@@ -171,31 +172,31 @@ def check(names: Sequence[str]) -> None:
 
 
 def check_own(trackers: Sequence[Any]) -> None:
-    """Raises ValueError for an object that is not a tracker, and for two of one name."""
+    """Raises ValueError for an object that is not a tracker, and for two with the same name."""
     for tracker in trackers:
         lacking = [m for m in ("start", "log", "finish") if not callable(getattr(tracker, m, None))]
         if lacking or isinstance(tracker, type):
             raise ValueError(
-                f"a tracker must be an object with start, log and finish, as of "
+                f"a tracker must be an object with start, log and finish, like "
                 f"pg.trackers.base.Tracker, got {described(tracker)}"
             )
     names = [_name(tracker) for tracker in trackers]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(
-            f"two trackers have the name {twice[0]!r}: give each a name of its own, as an "
+            f"two trackers have the name {twice[0]!r}: give each its own name, as an "
             "attribute `name`"
         )
 
 
 def load(names: Sequence[str]) -> list[Tracker]:
-    """The trackers of these names. Each imports its library where it starts."""
+    """The trackers of these names. Each imports its library when it starts."""
     modules = [importlib.import_module(f"pg.trackers.{name}") for name in names]
     return [module.make() for module in modules]
 
 
 def named(seeds: Sequence[int], metrics: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Numbers by the names of curves: `seed-0/return` of a seed, `mean/return` over the seeds; what
-    is not finite is left out.
+    """Numbers by the names of curves: `seed-0/return` of a seed, `mean/return` over the seeds;
+    values that are not finite are left out.
 
     metrics: [seeds] each.
     """

@@ -12,22 +12,22 @@ import numpy as np
 
 from pg.trackers import base
 
-_MOST = 1000  # metrics of a request
-_PARAMS = 100  # parameters of a request
+_MOST = 1000  # metrics per request
+_PARAMS = 100  # parameters per request
 _LONGEST = 6000  # characters of a parameter
 _STATUS = {"finished": "FINISHED", "reached": "FINISHED", "interrupted": "KILLED"}
 
 
 class MLflow:
-    """Logs to one run of MLflow, which a resumed run goes on with."""
+    """Logs to one run of MLflow, which a resumed run continues."""
 
     name = "mlflow"
 
     def start(self, run: base.RunInfo) -> str:
-        """Starts the run with its settings, or goes on with it."""
+        """Starts the run with its settings, or continues it."""
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         if not uri:
-            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # read where it is imported
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # read at import
             uri = (run.out / "mlruns").as_uri()
 
         from mlflow import MlflowClient

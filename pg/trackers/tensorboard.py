@@ -19,7 +19,7 @@ class TensorBoard:
     name = "tensorboard"
 
     def start(self, run: base.RunInfo) -> str:
-        """Opens a new file; of a resumed run, TensorBoard reads it after those of before."""
+        """Opens a new file; for a resumed run, TensorBoard reads it after the earlier ones."""
         from tensorboardX import SummaryWriter
 
         self.run, self.updates = run, run.updates

@@ -14,12 +14,12 @@ from pg.trackers import base
 
 
 class WeightsAndBiases:
-    """Logs to one run of W&B, which a resumed run goes on with."""
+    """Logs to one run of W&B, which a resumed run continues."""
 
     name = "wandb"
 
     def start(self, run: base.RunInfo) -> str:
-        """Starts the run, or goes on with it."""
+        """Starts the run, or continues it."""
         import wandb
 
         self.run = run
@@ -31,7 +31,7 @@ class WeightsAndBiases:
             group=run.group,
             config=base.flat(run.settings),
             resume=None if run.id is None else "allow",
-            # what the run prints is its own, and its signals too
+            # leave the run's output and signals alone
             settings=wandb.Settings(silent=True, console="off"),
         )
         return str(self.wandb_run.id)

@@ -1,16 +1,16 @@
-"""Environments of other libraries: `make("library:environment")` gives one that pg takes wherever
-it takes a name.
+"""Environments of other libraries: `make("library:environment")` gives one that pg accepts wherever
+it accepts a name.
 
     make("brax:inverted_pendulum")    make("jumanji:Snake-v1")    make("navix:Navix-Empty-5x5-v0")
 
-One module per library, loaded when it is asked for. Each has two functions, `make(name,
+One module per library, loaded on demand. Each has two functions, `make(name,
 **options)`, whose options go to the library's own constructor, and `adapt`, for an environment that
 is already built. The recipe for another library is to write these two: `adapt` states the library's
 reset and step as the two functions that `Adapter` takes (`pg/envs/adapters/base.py`), and a row in
-`ADAPTERS` gives it its name. Three things need care, and each module says how it took it: the
+`ADAPTERS` gives it its name. Three things need care, and each module documents them: the
 library must not reset by itself, so that the successor of the last step is the true one; its time
-limit must not count as termination; and no typed random key may be kept in its state. The contract
-of adapters, `tests/core/test_adapter_contract.py`, holds each to its library's own loop.
+limit must not count as termination; and its state must not contain typed random keys. The contract
+of adapters, `tests/core/test_adapter_contract.py`, compares each with its library's own loop.
 """
 
 import importlib
@@ -24,16 +24,15 @@ if TYPE_CHECKING:
     from pg.envs.adapters.base import faults_in_one_sentence as faults_in_one_sentence
 
 __all__ = ["ADAPTERS", "faults_in_one_sentence", "make"]
-# On first use: names of environments are checked without jax.
+# Loaded on first use: names of environments are checked without jax.
 __getattr__, *_ = lazy_loader.attach(__name__, submod_attrs={"base": ["faults_in_one_sentence"]})
 
 
 def make(name: str, **options: Any) -> Any:
-    """The environment "library:environment", with gymnax's interface; options are those of the
-    library.
+    """The environment "library:environment", with gymnax's interface; options go to the library.
 
-    Raises ValueError for a library that is unknown or not installed, for a name that the library
-    does not have, and where its constructor fails.
+    Raises ValueError for a library that is unknown or not installed, for an unknown name, and if
+    the constructor fails.
     """
     library, _, environment = name.partition(":")
     check_name("library of environments", library, ADAPTERS)
@@ -62,14 +61,14 @@ def make(name: str, **options: Any) -> Any:
 
 
 def _install(library: str, missing: str) -> str:
-    """The command that installs a module which a library of environments misses."""
+    """The command that installs a missing module of a library of environments."""
     if library == "popgym_arcade":
-        # It depends on a gymnax that replaces ours, and so is installed without its dependencies.
+        # It depends on a gymnax that would replace ours, and so is installed without dependencies.
         is_its_own = missing in ("popgym_arcade", "dm_pix")
         return POPGYM_ARCADE if is_its_own else f"pip install {missing}"
     extra = f"pip install -e '.[{library}]'"
     if library == "kinetix":
-        return f"{extra} in an environment of its own, as it takes jax 0.9.0 at most"
+        return f"{extra} in a separate environment, as it needs jax 0.9.0 at most"
     return extra
 
 

@@ -4,8 +4,8 @@ around them.
     reset(key)                  -> obs, state
     step(key, state, action)    -> obs, state, reward, terminated, truncated
 
-`step` neither resets nor counts: `obs` is the true successor, and `truncated` only a cut that the
-library decides on by something else than a number of steps. The steps are counted here, against
+`step` neither resets nor counts: `obs` is the true successor, and `truncated` only a truncation by
+the library for another reason than the number of steps. The steps are counted here, against
 `max_steps_in_episode`.
 """
 
@@ -24,14 +24,12 @@ from pg.envs.adapters.hosts import HostError
 
 __all__ = ["NEVER", "Adapter", "HostError", "faults_in_one_sentence", "with_results_in_state"]
 
-NEVER = 2**30  # a time limit for the library's own counter, which it does not reach
+NEVER = 2**30  # a time limit for the library's own counter, which is never reached
 
 
 @contextlib.contextmanager
 def faults_in_one_sentence() -> Iterator[None]:
-    """Raises the HostError that a callback has raised, where JAX gives its text within a report of
-    its own.
-    """
+    """Raises the HostError of a callback, whose text JAX wraps in its own report."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -43,8 +41,8 @@ def faults_in_one_sentence() -> Iterator[None]:
 
 
 def _forget_failed_programs() -> None:
-    """Waits for running programs until one has failed, and forgets them all; JAX would report those
-    that failed again at the end of the process, with all calls.
+    """Waits for running programs until one has failed, and forgets them all; JAX would report
+    failed ones again at the end of the process, with all calls.
     """
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         jax.effects_barrier()
@@ -57,7 +55,7 @@ def _is_no_fault(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HostError))
 
 
-# which prints the traceback of what it then raises
+# which prints the traceback of its exception
 logging.getLogger("jax._src.callback").addFilter(_is_no_fault)
 
 
@@ -106,7 +104,7 @@ class Adapter(environment.Environment):
 
     @property
     def default_params(self) -> environment.EnvParams:
-        """The time limit, which `env_params` may set to another number."""
+        """The time limit, which `env_params` may change."""
         return environment.EnvParams(max_steps_in_episode=self._max_steps)
 
     def reset_env(self, key: jax.Array, params: environment.EnvParams) -> tuple[Any, State]:
@@ -123,9 +121,7 @@ class Adapter(environment.Environment):
         return obs, state, jnp.asarray(reward), jnp.asarray(terminated, bool), {}
 
     def is_truncated(self, state: State, params: environment.EnvParams) -> jax.Array:
-        """True where a limit ended the episode at `state`: that of time, or one of the library's
-        own.
-        """
+        """True if a limit ended the episode at `state`: the time limit, or one of the library."""
         return state.truncated | (state.time >= params.max_steps_in_episode)
 
     def action_space(self, params: environment.EnvParams) -> Any:
@@ -133,8 +129,8 @@ class Adapter(environment.Environment):
         return self._action_space
 
     def observation_space(self, params: environment.EnvParams) -> Any:
-        """Discrete, or a Box whose shape is that of an observation; None of a tree of which no
-        space is stated.
+        """Discrete, or a Box with the shape of an observation; None for a tree without a declared
+        space.
         """
         if self._observation_space is not None:
             return self._observation_space
@@ -146,7 +142,7 @@ class Adapter(environment.Environment):
 
 def with_results_in_state(env: Any, name: str, max_steps: int) -> Adapter:
     """An environment whose state holds the observation, the reward and `done` of its last step, and
-    whose actions are a box from -1 to 1: the interface of Brax, which Playground has too.
+    whose actions are a box from -1 to 1: the interface of Brax and Playground.
 
     Args:
         env: The environment, without the wrappers that count steps and reset.

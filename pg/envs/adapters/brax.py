@@ -1,11 +1,11 @@
 """Brax: rigid bodies, `brax:inverted_pendulum`.
 
-Brax's state holds everything, the observation, reward and `done` of its last step too. Actions are
-a box from -1 to 1, which the environments scale to their motors.
+Brax's state holds everything, including the observation, reward and `done` of its last step.
+Actions are a box from -1 to 1, which the environments scale to their motors.
 
 Limits: the time limit and the automatic reset of Brax are wrappers (`brax.envs.create`) that mark a
-time-out as `done`; the bare environment has neither, so its `done` is termination. The limit of the
-wrappers, 1000, is ours. Lost: `metrics` and `info`, and the derivative of the dynamics.
+time-out as `done`; the bare environment has neither, so its `done` is termination. Our limit is
+that of the wrappers, 1000. Lost: `metrics` and `info`, and the derivative of the dynamics.
 """
 
 from typing import Any

@@ -4,8 +4,8 @@ Its interface is that of gymnax before 1.0, whose step has five values: one `don
 the time limit.
 
 Limits: the environment is stepped through `step_env`, which does not reset, with a limit
-`max_timesteps` that it does not reach, so that its `done` is termination alone; the number that was
-there is ours. It is 10,000 (Classic) or 100,000: collect windows, or set `max_steps_in_episode`,
+`max_timesteps` that it never reaches, so that its `done` is only termination; our limit is the
+original number. It is 10,000 (Classic) or 100,000: collect windows, or set `max_steps_in_episode`,
 since a batch of episodes has room for the longest. Lost: the achievements in `info`.
 """
 

@@ -1,15 +1,15 @@
-"""EnvPool: environments in C++, all of which are stepped in one call by threads of their own,
+"""EnvPool: environments in C++, all stepped in one call by their own threads,
 `envpool:HalfCheetah-v4`, `envpool:Pong-v5`.
 
-They are as those of `pg.envs.adapters.gymnasium` (`pg.envs.adapters.hosted`), with one difference:
-an environment of EnvPool takes its seed when it is made, and its episodes follow from there one
-after another, so that no history brings back a state. A state can be stepped from once, and it is
-an error, in one sentence, to come back to it: groups of episodes, branches and further transitions
-need `gymnasium:NAME`. A run that goes on after a checkpoint begins with new episodes, and says so.
+They work like those of `pg.envs.adapters.gymnasium` (`pg.envs.adapters.hosted`), with one
+difference: an environment of EnvPool takes its seed when it is made, and its episodes follow from
+there one after another, so that no history restores a state. A state can be stepped from once; to
+use it again is an error: groups of episodes, branches and further transitions need
+`gymnasium:NAME`. A resumed run begins with new episodes, and reports that.
 
 The library resets an environment in the step after its end. Here it is told to do so in the step of
-the end, once the true successor has been taken. Its own count of steps is set beyond ours, so that
-a time limit is ours and no termination. Observations are those of the library, one array each, in
+the end, once the true successor has been taken. Its own step limit is set beyond ours, so that time
+limits are ours and not terminations. Observations are those of the library, one array each, in
 its own dtypes; the rest of `info` is lost.
 """
 
@@ -31,8 +31,8 @@ from pg.inputs import check_name
 __all__ = ["make"]
 
 PROMISE = (
-    "the environments live in EnvPool, whose state no checkpoint holds: a resumed run begins its "
-    "unfinished episodes anew, and is not bit for bit that of one that was not interrupted"
+    "the environments live in EnvPool, whose state is not in checkpoints: a resumed run restarts "
+    "its unfinished episodes, and is not bitwise identical to an uninterrupted one"
 )
 
 
@@ -91,13 +91,13 @@ class EnvPoolFleet:
         if not seeds:
             return []
         raise HostError(
-            f"{self.name} cannot go back to a state: an environment of EnvPool steps from each "
+            f"{self.name} cannot return to a state: an environment of EnvPool steps from each "
             f"of its states once, so groups, branches, further transitions and other runs from one "
             f"state need gymnasium:NAME"
         )
 
     def release(self, slot: _Slot) -> None:
-        """Nothing: a pool goes with the last that knows it."""
+        """Nothing: a pool is freed with its last reference."""
 
     def close(self) -> None:
         """Nothing, as in `release`."""

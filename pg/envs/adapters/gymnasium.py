@@ -1,32 +1,32 @@
-"""Gymnasium: environments in plain Python, all of which are stepped by one call of the host,
+"""Gymnasium: environments in plain Python, all stepped by one call of the host,
 `gymnasium:CartPole-v1`, `gymnasium:HalfCheetah-v5`.
 
 A Gymnasium environment cannot be copied, so its state cannot be an array that JAX may keep, drop or
 use twice. Its history can: the seed of the reset and the actions since. That is our state
-(`pg.envs.adapters.hosted`), with the number under which the host has an environment that has come
-there. A step hands over numbers and actions, and is one `env.step` of each environment; a state
-that the host does not have is brought back from its history, and must show what it has shown
-before. So the step is the pure function that JAX takes it for, in episodes and in windows, in
-groups and sweeps, and after a checkpoint. Training on windows takes the next episode from the step
-that ends one: no reset is drawn that nobody needs.
+(`pg.envs.adapters.hosted`), with the number under which the host has an environment in that state.
+A step passes numbers and actions, and is one `env.step` of each environment; a state that the host
+does not have is restored from its history, and must give the same observations as before. So the
+step is a pure function, as JAX assumes, in episodes and in windows, in groups and sweeps, and after
+a checkpoint. Training on windows takes the next episode from the step that ends one: there are no
+unused resets.
 
-The environments are stepped one after another in this process, or, where their steps take long, at
-the same time in worker processes (`pg.envs.adapters.python_envs`); the bits are the same.
+The environments are stepped one after another in this process, or, if their steps take long, in
+parallel in worker processes (`pg.envs.adapters.python_envs`); the bits are the same.
 
 A reward may be an array of one entry. A fault in reset or step is a `HostError`: one sentence, with
 the place. Observations and actions are Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or
-Tuple of these, nested as they may be; others (Text, Sequence, Graph) are refused. Observations keep
-that structure (`flatten=True`: Gymnasium's own `FlattenObservation`), in which those of a
-MultiDiscrete are one-hot. The legal actions are those of `info["action_mask"]`, where the first
-reset gives one, as Taxi does; or of the observation.
+Tuple of these, possibly nested; others (Text, Sequence, Graph) are refused. Observations keep
+that structure (`flatten=True`: Gymnasium's own `FlattenObservation`), with
+those of a MultiDiscrete one-hot. The legal actions are those of `info["action_mask"]`, if the first
+reset gives one, as in Taxi; or of the observation.
 
-Limits: the environment is made without the wrapper that counts steps. The number it would have
-counted to is ours (without one: 1000, or `max_steps`); `max_steps_in_episode` may lower it, but no
-episode is longer. `truncated` of the environment itself is passed on, and all else of `info` is
-lost. Each episode begins with a seed of its own. An environment whose course depends on more than
-seed and actions (a clock, a network) can be stepped forward, and that is all that windows of one
-run ask for; where a state is used again, it is an error, and a run that is resumed begins its
-unfinished episodes anew. A mesh of several devices is not for this adapter.
+Limits: the environment is made without the wrapper that counts steps. Our limit is the
+number it would have counted to (without one: 1000, or `max_steps`); `max_steps_in_episode` may
+lower it, but no episode is longer. `truncated` of the environment itself is passed on; the rest of
+`info` is lost. Each episode begins with its own seed. An environment that depends on more than seed
+and actions (a clock, a network) can be stepped forward, which is all that windows of one run need;
+using a state again is an error, and a resumed run restarts its unfinished episodes. This adapter
+does not support a mesh of several devices.
 """
 
 import contextlib
@@ -59,8 +59,8 @@ __all__ = ["adapt", "make"]
 
 PROMISE = (
     "the environments live in Python, and a checkpoint holds the seeds and actions of unfinished "
-    "episodes: a resumed run takes these again, and goes on bit for bit where they lead back to "
-    "the same observations; where they do not, it says so and begins these episodes anew"
+    "episodes: a resumed run replays these, and continues bit for bit if they lead back to "
+    "the same observations; if not, it reports that and restarts these episodes"
 )
 
 
@@ -73,7 +73,7 @@ def make(
     **options: Any,
 ) -> HostedEnv:
     """The environment that Gymnasium has under this name; options are those of `gymnasium.make`,
-    `flatten` and `workers` are as in `adapt`.
+    for `flatten` and `workers` see `adapt`.
     """
     module, _, own_name = name.rpartition(":")
     if module:  # which registers it
@@ -85,7 +85,7 @@ def make(
         "gymnasium.pprint_registry() lists them",
     )
     options = {"disable_env_checker": True, **options, "max_episode_steps": -1}
-    spec = gymnasium.spec(own_name)  # which a worker process need not have registered
+    spec = gymnasium.spec(own_name)  # which may not be registered in a worker process
     return adapt(
         lambda: gymnasium.make(spec, **options),
         name,
@@ -103,7 +103,7 @@ def adapt(
     flatten: bool = False,
     workers: int | None = None,
 ) -> HostedEnv:
-    """The environment that `build()` makes, a new one at each call and without a limit of time.
+    """The environment that `build()` makes, a new one at each call and without a time limit.
 
     Args:
         build: Makes it.
@@ -111,10 +111,10 @@ def adapt(
         max_steps: The time limit.
         flatten: Observations of a Dict or a Tuple are one vector.
         workers: Processes that step at the same time, each with a share of the environments; 0:
-            this process alone; None: as many as there are cores, where steps take long enough.
+            this process alone; None: as many as there are cores, if steps take long enough.
 
     Raises:
-        ValueError: Its actions or observations have no numbers of a fixed count, such as text.
+        ValueError: Its actions or observations are not a fixed number of numbers, such as text.
     """
 
     recipe = Recipe(build, name, flatten)
@@ -129,7 +129,7 @@ def adapt(
     observations = _spaces(first.observation_space, _space)
     obs_shapes = _shapes(observations)
     mask_shapes: Any = ()
-    with contextlib.suppress(Exception):  # a fault is reported where an episode begins
+    with contextlib.suppress(Exception):  # a fault is reported when an episode begins
         mask_shapes = map_leaves(np.shape, mask_of(first.reset(seed=0)[1]))
     masks = jax.tree.map(
         lambda shape: jax.ShapeDtypeStruct(shape, bool), mask_shapes, is_leaf=is_shape
@@ -148,8 +148,8 @@ def adapt(
 
 
 def _check_space(what: str, space: Any, name: str) -> None:
-    """Raises ValueError for observations or actions without numbers of a fixed count, such as text,
-    graphs, sequences.
+    """Raises ValueError for observations or actions that are not a fixed number of numbers, such as
+    text, graphs, sequences.
     """
     own = parts(space)
     if own is not None:
@@ -164,7 +164,7 @@ def _check_space(what: str, space: Any, name: str) -> None:
 
 
 def _spaces(space: Any, of_leaf: Callable[[Any], Any]) -> Any:
-    """The space as one of gymnax, of which `of_leaf` gives those that are neither a Dict nor a Tuple."""
+    """The space as one of gymnax; `of_leaf` converts those that are neither a Dict nor a Tuple."""
     if parts(space) is None:
         return of_leaf(space)
     made = map_parts(space, lambda name, part: _spaces(part, of_leaf))
@@ -172,7 +172,7 @@ def _spaces(space: Any, of_leaf: Callable[[Any], Any]) -> Any:
 
 
 def _shapes(space: Any) -> Any:
-    """The shapes and dtypes of what is in a space, a tree where that is a Dict or a Tuple."""
+    """The shapes and dtypes of a space's elements, a tree for a Dict or a Tuple."""
     parts = getattr(space, "spaces", None)
     if isinstance(parts, Mapping):
         return {name: _shapes(part) for name, part in parts.items()}
@@ -184,14 +184,14 @@ def _shapes(space: Any) -> Any:
 
 
 def _action_space(space: Any) -> Any:
-    """A space of actions as one of gymnax, or as a MultiDiscrete counted from 0."""
+    """An action space as one of gymnax, or as a MultiDiscrete counted from 0."""
     if isinstance(space, gymnasium.spaces.MultiDiscrete):
         return MultiDiscrete(space.nvec)
     if isinstance(space, gymnasium.spaces.MultiBinary):
         return MultiDiscrete(np.full(space.shape, 2))
     if isinstance(space, gymnasium.spaces.Discrete):
         return spaces.Discrete(int(space.n))
-    whole = jnp.issubdtype(space.dtype, jnp.integer)  # which an action is rounded to
+    whole = jnp.issubdtype(space.dtype, jnp.integer)  # to which an action is rounded
     dtype = jax.dtypes.canonicalize_dtype(space.dtype if whole else float)
     return spaces.Box(space.low, space.high, space.shape, dtype)
 

@@ -1,20 +1,20 @@
-"""Environments of the host as environments of JAX: all of them are stepped by one callback.
+"""Environments of the host as environments of JAX: all are stepped by one callback.
 
-The state of JAX is an episode's history, from which the environment can always be brought back, and
-the number under which the host has it now:
+The JAX state is an episode's history, from which the environment can always be restored, and the
+number under which the host has it now:
 
-    state = (number, seed, t, a_0 ... a_{t-1}, checksum of what was seen last)
+    state = (number, seed, t, a_0 ... a_{t-1}, checksum of the last observation)
 
-A step hands the host the numbers and the actions alone. Only where it does not know one of them, it
-is handed the histories too: after a checkpoint, for a state that is used twice (groups, branches,
-further transitions), or one that was dropped. So a step is the pure function that JAX takes it for,
-in episodes and in windows, mapped over seeds and environments, and costs what the environments
-cost. The order of the steps is that of the numbers: each is made by the step before.
+A step passes the host only the numbers and the actions. Only if the host does not know a number, it
+gets the histories too: after a checkpoint, for a state that is used twice (groups, branches,
+further transitions), or one that was dropped. So a step is a pure function, as JAX assumes, in
+episodes and in windows, mapped over seeds and environments, and costs as much as the environments
+do. The order of the steps is that of the numbers: each is made by the step before.
 
 Windows take the observation of the next episode from the step that ended the last one
-(`HostedEnv.restarting`), as the reset of an environment of Python may cost as much as a hundred
-steps: the seed is drawn ahead, and the state holds both the true successor and the start of what
-follows, which `restart` turns to.
+(`HostedEnv.restarting`), as the reset of a Python environment may cost as much as a hundred steps:
+the seed is drawn in advance, and the state holds both the true successor and the start of the next
+episode, which `restart` returns.
 
 On a CPU the arrays of the callback are XLA's own (`jax.experimental.buffer_callback`), which takes
 a tenth of the time of `jax.pure_callback`; on other devices it is the latter.
@@ -44,7 +44,7 @@ class Start(NamedTuple):
     seed: jax.Array  # uint32 []
     check: jax.Array  # uint32 []: checksum of obs and mask
     obs: Any
-    mask: Any  # the actions that are legal; () where every action always is
+    mask: Any  # the legal actions; () if every action always is
 
 
 class Play(NamedTuple):
@@ -53,10 +53,10 @@ class Play(NamedTuple):
     number: jax.Array  # uint32 [2]
     seed: jax.Array  # uint32 []
     time: jax.Array  # int32 []
-    actions: Any  # [H, *A] each, of which the first `time` were taken; () where it is not kept
-    check: jax.Array  # uint32 []: checksum of what was seen last
+    actions: Any  # [H, *A] each, of which the first `time` were taken; () if not stored
+    check: jax.Array  # uint32 []: checksum of the last observation
     mask: Any = ()  # see `Start`
-    fresh: Start | tuple[()] = ()  # the episode behind the end; () where none begins by itself
+    fresh: Start | tuple[()] = ()  # the episode after the end; () if none begins by itself
 
 
 class Shapes(NamedTuple):
@@ -88,10 +88,10 @@ class HostedEnv(Adapter):
             name: The library and its name of the environment.
             host: The environments.
             shapes: Of one of them.
-            action_space: As of `Adapter`.
-            observation_space: As of `Adapter`.
+            action_space: See `Adapter`.
+            observation_space: See `Adapter`.
             max_steps: The time limit; no episode is longer.
-            promise: A sentence on unfinished episodes of a run that is resumed.
+            promise: A sentence on unfinished episodes of a resumed run.
             repeats: A history determines a state.
         """
         self.promise = promise
@@ -109,7 +109,7 @@ class HostedEnv(Adapter):
         )
 
     def restarting(self, cut: int | None = None) -> "HostedEnv":
-        """The same environments, of which a new episode begins in the step that ends one.
+        """The same environments, with a new episode beginning in the step that ends one.
 
         cut: steps after which an episode ends in any case.
         """
@@ -119,7 +119,7 @@ class HostedEnv(Adapter):
         return own
 
     def restart_env(self, state: State, params: environment.EnvParams) -> tuple[Any, State]:
-        """obs, state of the episode that has begun behind the end at this state."""
+        """obs, state of the next episode, which has begun at the end at this state."""
         play, fresh = state.inner, state.inner.fresh
         after = Play(
             fresh.number, fresh.seed, jnp.int32(0), play.actions, fresh.check, fresh.mask, fresh
@@ -154,8 +154,8 @@ class HostedEnv(Adapter):
         return obs, state, reward, terminated, {}
 
     def bring_back(self, states: Any) -> Any:
-        """These states, leaves [...] of numpy, under the numbers that the host has them by; of
-        several that are the same each has an environment of its own.
+        """These states, numpy leaves [...], under the numbers of their environments in the host;
+        equal states get separate environments.
 
         Raises HostError where a state cannot be taken up again.
         """
@@ -177,7 +177,7 @@ class HostedEnv(Adapter):
 
     def close(self) -> None:
         """Closes the environments of the host, and ends its worker processes; they are made again
-        where an episode begins.
+        when an episode begins.
         """
         self.host.close()
 
@@ -207,7 +207,7 @@ class HostedEnv(Adapter):
         return _in_rows(rows)(seed)
 
     def _stepped(self, play: Play, action: Any, limit: jax.Array, next_seed: Any) -> Any:
-        """number, check, obs, mask, reward, terminated, truncated, and the start behind an end."""
+        """number, check, obs, mask, reward, terminated, truncated, and the start after an end."""
         seen = self.shapes.obs, self.shapes.mask
         flag = jax.ShapeDtypeStruct((), bool)
         reward = jax.ShapeDtypeStruct((), jnp.result_type(float))
@@ -236,12 +236,13 @@ _CHECK = jax.ShapeDtypeStruct((), jnp.uint32)
 
 
 def _several(tree: Any, num_rows: int) -> Any:
-    """The shapes of N things of these shapes."""
+    """The shapes of a batch of N."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_rows, *x.shape), x.dtype), tree)
 
 
 def _in_rows(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of one thing, which calls `function` once for all that it is mapped over.
+    """A function of one element, which calls `function` once for all elements over which it is
+    mapped.
 
     function: N, leaves [N, ...] -> leaves [N, ...].
     """

@@ -1,18 +1,18 @@
-"""Environments that live in Python, outside of JAX, by the numbers of the states that they are in.
+"""Environments in Python, outside of JAX, by the numbers of their states.
 
-A state of JAX may be kept, dropped or used twice; an environment in Python moves on with every
-step. `Host` is between the two. Each state that it gives out has a number of its own, and it knows
-the environment that is in the state of that number now:
+A JAX state may be kept, dropped or used twice; an environment in Python changes with every step.
+`Host` mediates. Each state that it returns has a unique number, and it knows the environment that
+is in the state of that number now:
 
     advance    every number is that of an environment's present state: one step of each
     recall     for any other states, from their history: a reset with the seed, and all actions
-               again, which must lead to what was seen before
+               again, which must lead to the same observation
 
-So that a state is never taken for another: an environment steps from the very state that it was
-asked for, or a `HostError` says why it cannot. Numbers are of 64 bits and begin at random, and
-those of another process are none of here.
+So a state is never mistaken for another: an environment steps from the requested state, or a
+`HostError` says why it cannot. Numbers have 64 bits and begin at random, so that those of another
+process are not valid here.
 
-    Host     numbers, ends, new episodes behind them
+    Host     numbers, ends, new episodes after them
     Fleet    the environments themselves: those of Gymnasium (`pg.envs.adapters.python_envs`), or of
              EnvPool
 
@@ -35,8 +35,8 @@ __all__ = ["Fleet", "Host", "HostError", "Outcome", "as_numbers"]
 
 Arrays = list[Any]  # of numpy: the leaves of a tree, in jax's order
 
-# States that are kept: so many, or so many batches as large as the largest. A training goes on
-# beside what its evaluations leave unfinished, greedy and sampled.
+# The number of states that are kept, or of batches as large as the largest. Training continues
+# beside the unfinished episodes of its greedy and sampled evaluations.
 KEPT = 64
 BATCHES = 4
 
@@ -52,11 +52,11 @@ class Outcome(NamedTuple):
     reward: float = 0.0
     terminated: bool = False
     truncated: bool = False
-    fresh: Arrays | None = None  # observation and mask of the next episode, which has begun
+    fresh: Arrays | None = None  # observation and mask of the next episode, if it has begun
 
 
 class Fleet(Protocol):
-    """Environments that are stepped together. A slot is where one of them lives."""
+    """Environments that are stepped together. A slot holds one of them."""
 
     name: str
 
@@ -72,21 +72,21 @@ class Fleet(Protocol):
             slots: The environments.
             actions: Leaves [N, *A].
             last: The episode ends with this step in any case.
-            seeds: Of the episodes that begin where one has ended; empty: none begins.
+            seeds: Of the episodes that begin after an end; empty: none begins.
         """
 
     def replay(self, seeds: Sequence[int], pasts: Sequence[Arrays]) -> list[tuple[Any, Outcome]]:
-        """A slot for each seed with the outcome of its actions, leaves [t, *A]; at most up to an
-        end. Without actions the outcome is observation and mask.
+        """A slot for each seed after its actions, leaves [t, *A], or up to an end; and the last
+        results. Without actions these are observation and mask.
 
         Raises HostError where the library cannot.
         """
 
     def release(self, slot: Any) -> None:
-        """The environment there is free for another episode."""
+        """Frees the environment of a slot for another episode."""
 
     def close(self) -> None:
-        """Closes all environments; others are made where an episode begins."""
+        """Closes all environments; others are made when an episode begins."""
 
 
 class _Present(NamedTuple):
@@ -105,12 +105,12 @@ class Host:
     def __init__(self, fleet: Fleet, dtypes: Sequence[Any]) -> None:
         """The environments of this fleet. dtypes: of the arrays of an observation and its mask."""
         self.fleet, self.dtypes = fleet, tuple(dtypes)
-        self.present: OrderedDict[int, _Present] = OrderedDict()  # what was used last at the end
+        self.present: OrderedDict[int, _Present] = OrderedDict()  # most recently used last
         self.ended: OrderedDict[int, Outcome] = OrderedDict()
-        self.largest = 0  # environments in one call
+        self.largest = 0  # largest number of environments in one call
         self.lock = threading.RLock()  # XLA may run two callbacks at a time
         self.numbers = itertools.count(int.from_bytes(os.urandom(7), "little"))
-        self.recalled = 0  # states that were not present, so far
+        self.recalled = 0  # number of states so far that were not present
 
     def reset(self, out: Arrays, seeds: np.ndarray) -> None:
         """Episodes of these seeds. out: number, check, observation, mask."""
@@ -130,12 +130,12 @@ class Host:
         """A step of each, if all are in the states of these numbers.
 
         Args:
-            out: Whether they were not, [], and nothing has moved; then number, check, observation,
-                mask, reward, terminated, truncated; and of the episodes behind an end number,
-                check, observation and mask, where seeds are given.
+            out: [] True if they were not, and nothing was changed; then number, check, observation,
+                mask, reward, terminated, truncated; and of the episodes after an end number,
+                check, observation and mask, if seeds are given.
             numbers: [N, 2].
             limits: Steps after which an episode ends, [N].
-            seeds: Of the episodes behind an end, [N]; or [0].
+            seeds: Of the episodes after an end, [N]; or [0].
             actions: Leaves [N, *A].
         """
         with self.lock:
@@ -161,14 +161,14 @@ class Host:
 
         Args:
             num_actions: Leaves of an action.
-            out: As of `advance`.
-            numbers: As of `advance`; of several states with the same number one is present.
-            limits: As of `advance`.
-            seeds: As of `advance`.
+            out: See `advance`.
+            numbers: See `advance`; of several states with the same number one is present.
+            limits: See `advance`.
+            seeds: See `advance`.
             own_seeds: Of their episodes, [N].
             times: Their steps so far, [N].
-            checks: Of what was seen last, [N].
-            arrays: The actions of now, leaves [N, *A], and those so far, leaves [N, H, *A].
+            checks: Checksums of the last observations, [N].
+            arrays: The present actions, leaves [N, *A], and the earlier ones, leaves [N, H, *A].
         """
         actions, pasts = arrays[:num_actions], arrays[num_actions:]
         with self.lock:
@@ -184,8 +184,7 @@ class Host:
         checks: np.ndarray,
         pasts: Sequence[np.ndarray],
     ) -> list[int]:
-        """Environments in these states, and the states' numbers here: their own, where they are
-        free.
+        """Environments in these states, and the states' numbers: the given ones, if they are free.
 
         Raises HostError where one cannot be brought back, or does not show again what it has shown.
         """
@@ -207,8 +206,8 @@ class Host:
                     raise HostError(
                         f"{self.fleet.name} does not repeat itself: after a reset with the seed "
                         f"{seeds[i]} and the same {numerals.counted(times[i], 'action')} it is "
-                        "not where it was, so that it depends on more than these (a clock, a "
-                        "network, its version), and no state of it can be taken up again"
+                        "in another state, so that it depends on more than these (a clock, a "
+                        "network, its version), and no state of it can be restored"
                     )
             for i, (slot, outcome) in zip(missing, back, strict=True):
                 if keys[i] in self.present or keys[i] in self.ended:
@@ -222,7 +221,9 @@ class Host:
             return keys
 
     def close(self) -> None:
-        """Closes all environments. States go on from their histories, as those of a checkpoint."""
+        """Closes all environments. States continue from their histories, like those of a
+        checkpoint.
+        """
         with self.lock:
             self.present.clear()
             self.ended.clear()
@@ -276,7 +277,7 @@ class Host:
         self._keep(len(keys))
 
     def _keep(self, rows: int) -> None:
-        """Lets go of the states that were not used for longest."""
+        """Drops the least recently used states."""
         self.largest = max(self.largest, rows)
         most = max(KEPT, BATCHES * self.largest)
         while len(self.present) > most:
@@ -286,7 +287,7 @@ class Host:
 
 
 def _as_keys(numbers: np.ndarray) -> list[int]:
-    """Numbers [N, 2] of 32 bits as whole numbers of Python."""
+    """Numbers [N, 2] of 32 bits as Python integers."""
     keys: list[int] = np.ascontiguousarray(numbers).view(np.uint64)[:, 0].tolist()
     return keys
 
@@ -306,7 +307,7 @@ def _write(out: Arrays, row: int, values: Sequence[Any]) -> None:
 
 
 def _checks(arrays: Arrays) -> list[int]:
-    """Checksums of what environments have shown, arrays [N, ...]."""
+    """Checksums of observations, arrays [N, ...]."""
     checks = [0] * len(arrays[0])
     for array in arrays:
         checks = [zlib.crc32(row, check) for row, check in zip(array, checks, strict=True)]

@@ -3,15 +3,14 @@
 The observation is a tree of arrays: all of them but the action mask, flattened into one vector;
 with `flatten=False` the tree, whose arrays of three axes are images to the default network.
 Actions are one whole number, or several: those of a MultiDiscrete are independent of each other
-unless the mask is of all their combinations (BinPack, Tetris), which then are one whole number that
-counts them. The mask says which are legal, and the policy takes no other; with
-`action_mask="none"` it may, and the environment does what it does then (Snake ends, Game2048 stays
-as it is). Where it calls none legal, as where a snake is shut in, all are; of several actions each
-by itself.
+unless the mask is over all their combinations (BinPack, Tetris), which then become one whole
+number. The policy takes only legal actions; with `action_mask="none"` it may take others, and the
+environment reacts in its own way (Snake ends, Game2048 does not change). If no action is legal, as
+for a trapped snake, all are; for several actions each separately.
 
 Limits: Jumanji tells truncation from termination by the discount of the last step, 1 or 0. But its
-environments with a `time_limit` end there with discount 0, so they are given one that they do not
-reach, and the number that was there is ours (without one: 1000, or `max_steps`).
+environments with a `time_limit` end there with discount 0, so they get one that they never
+reach, and our limit is the original number (without one: 1000, or `max_steps`).
 Lost: `extras`. `Sokoban-v0` downloads its levels when built.
 """
 
@@ -38,12 +37,12 @@ class _State(NamedTuple):
     """The state of Jumanji's environment, and the actions that its last observation allows."""
 
     inner: Any
-    mask: jax.Array | tuple[()]  # () where it has no mask
+    mask: jax.Array | tuple[()]  # () without a mask
 
 
 def make(name: str, *, flatten: bool = True, **options: Any) -> Adapter:
     """The environment that Jumanji has under this name; options (`time_limit=100`) are those of its
-    class, and `flatten` is as in `adapt`.
+    class, and for `flatten` see `adapt`.
     """
     names = jumanji.registered_environments()
     check_name(
@@ -61,7 +60,7 @@ def adapt(env: Any, name: str, max_steps: int = 1000, *, flatten: bool = True) -
     Args:
         env: The environment.
         name: Its name.
-        max_steps: The time limit, where it has no `time_limit` of its own.
+        max_steps: The time limit, if it has no `time_limit`.
         flatten: An observation is one vector.
 
     Raises:
@@ -96,8 +95,9 @@ def adapt(env: Any, name: str, max_steps: int = 1000, *, flatten: bool = True) -
         legal = observation.action_mask
         if isinstance(space, spaces.Discrete):
             legal = legal.ravel()
-        # an action is taken in any case, of which a snake that is shut in dies; training would stop
-        # at a state without any
+        # some action must be taken, of which a trapped snake dies; training would stop at a state
+        # without
+        # legal ones
         return legal | ~legal.any(axis=-1, keepdims=True)
 
     return Adapter(
@@ -111,11 +111,11 @@ def adapt(env: Any, name: str, max_steps: int = 1000, *, flatten: bool = True) -
 
 
 def _actions(spec: Any, mask: Any, name: str) -> tuple[Any, Callable[[Any], Any]]:
-    """The space of actions, and a function from one of these to Jumanji's own.
+    """The action space, and a function from its actions to Jumanji's.
 
     Args:
-        spec: Jumanji's of the actions.
-        mask: Jumanji's of the action mask, or None.
+        spec: Jumanji's spec of the actions.
+        mask: Jumanji's spec of the action mask, or None.
         name: The environment.
 
     Raises:

@@ -1,17 +1,17 @@
 """Kinetix: physical puzzles in two dimensions, `kinetix:s/h4_thrust_aim`, one of the levels that
 come with it.
 
-A level begins in the same state each time. Its motors and thrusters are several whole numbers;
+A level always begins in the same state. Its motors and thrusters are several whole numbers;
 with `action_type="continuous"` a box from -1 to 1, with "discrete" one whole number. The
 observation is one vector, `observation_type="symbolic_flat"`; with "symbolic_entity" and "pixels"
 it is a tree.
 
 Limits: Kinetix' interface is that of gymnax before 1.0, whose step has five values: one `done` for
 the end of the level and for the time limit. It is stepped through `step_env`, which does not reset,
-with a limit `max_timesteps` that it does not reach, so that its `done` is termination alone; the
-number that was there is ours.
-Lost: `info`. Levels that are drawn anew at each reset: `adapt` takes an environment with a
-`reset_fn` of yours.
+with a limit `max_timesteps` that it never reaches, so that its `done` is only termination; our
+limit is the original number.
+Lost: `info`. For levels that are redrawn at each reset, `adapt` takes an environment with your
+`reset_fn`.
 """
 
 from pathlib import Path
@@ -81,7 +81,7 @@ def adapt(env: Any, params: Any, name: str) -> Adapter:
 
 
 def _actions(space: Any) -> Any:
-    """The space of actions, Kinetix' own of several whole numbers as that of pg."""
+    """The action space, with Kinetix' own type of several whole numbers as that of pg."""
     numbers = getattr(space, "number_of_dims_per_distribution", None)
     if numbers is not None:
         return MultiDiscrete(numbers)

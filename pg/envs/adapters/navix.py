@@ -4,8 +4,8 @@ A timestep of Navix is state and observation in one; the observation is the grid
 symbols, as numbers.
 
 Limits: Navix resets when it is stepped from a finished timestep and marks its time limit as
-truncation; its `_step` does not reset, and of its step type we read termination alone. The limit is
-that of MiniGrid, 4 · height · width, unless `max_steps` is given.
+truncation; its `_step` does not reset, and from its step type we read only termination. The limit
+is that of MiniGrid, 4 · height · width, unless `max_steps` is given.
 Lost: `info`.
 """
 

@@ -1,23 +1,24 @@
 """Pgx: board and card games, 2048 and MinAtar, `pgx:tic_tac_toe`.
 
 A game of one player is stepped as it is. In a game of several the agent is player 0, and the others
-are the environment: after each action of the agent they move until it is the agent's turn, or the
-game is over. Who begins is drawn by Pgx. The reward is the sum of the agent's over all these moves.
-Of three players (`sparrow_mahjong`) two may end the game before the agent's first move: such an
-episode is one step, whose action changes nothing and which pays what the agent won or lost.
+are part of the environment: after each action of the agent they move until it is the agent's turn,
+or the game is over. Pgx draws who begins. The reward is the sum of the agent's rewards over all
+these moves. With three players (`sparrow_mahjong`) two may end the game before the agent's first
+move: such an episode is one step, whose action has no effect and whose reward is the agent's gain
+or loss.
 
     opponent(key, observation, mask) -> action
 
-says what the others do, where a game has them: of the observation that the player on move has, and
-bool [A] of the legal actions; by default any of these. It may be a trained policy, or
+gives the actions of other players, from the observation of the player to move and the legal
+actions, bool [A]; by default any of these. It may be a trained policy, or
 `pgx.make_baseline_model`, whose parameters Pgx downloads.
 
 The legal actions are Pgx's. An illegal one, which policies do not take unless
 `action_mask="none"`, loses at once.
 
-Limits: Pgx has none; where a game has a largest number of moves (Go), that is one of its rules. The
+Limits: Pgx has none; if a game has a largest number of moves (Go), that is one of its rules. The
 limit is ours, 1000 actions of the agent, or `max_steps`. The observation after the last move is
-the agent's too, whoever would be on move.
+also the agent's, whoever would move next.
 Lost: the rewards of the other players.
 """
 
@@ -38,7 +39,9 @@ AGENT = 0  # the player whose rewards and observations these are
 
 
 class Game(NamedTuple):
-    """The state of a game, and the agent's reward of moves before its first, paid with that."""
+    """The state of a game, and the agent's reward of moves before its first, paid with its first
+    move.
+    """
 
     state: Any  # Pgx' own
     owed: jax.Array  # []
@@ -84,7 +87,9 @@ def adapt(
         return state, reward + state.rewards[AGENT], key
 
     def agents_turn(state: Any, reward: jax.Array, key: jax.Array) -> tuple[Any, jax.Array]:
-        """The state in which the agent is on move, or the game over, and the reward until then."""
+        """The state in which the agent is to move, or the game is over, and the reward until
+        then.
+        """
         if env.num_players == 1:
             return state, reward
         return jax.lax.while_loop(others_turn, others_move, (state, reward, key))[:2]

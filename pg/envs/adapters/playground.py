@@ -1,18 +1,18 @@
 """MuJoCo Playground: control and locomotion in MJX, `playground:CartpoleBalance`.
 
-Playground's state holds everything, the observation, reward and `done` of its last step too.
+Playground's state holds everything, including the observation, reward and `done` of its last step.
 Actions are a box from -1 to 1. An observation is one vector, or a dictionary: that of the policy,
-`state`, and what only a critic may see, `privileged_state`. Policy and critic see both, unless
+`state`, and that of the critic, `privileged_state`. Policy and critic see both, unless
 `observe=("state",)` and `critic_observe=("privileged_state",)` say otherwise.
 
 Limits: the time limit and the automatic reset of Playground are wrappers
 (`wrapper.wrap_for_brax_training`) that mark a time-out as `done`; the bare environment has neither,
 so its `done` is termination. The limit is the environment's `episode_length`.
-The physics is Warp's where JAX computes on a GPU of NVIDIA, and else that of JAX, `impl="jax"`.
+The physics is Warp's if JAX computes on an NVIDIA GPU, and otherwise that of JAX, `impl="jax"`.
 Lost: `metrics` and `info`. Robots (locomotion, manipulation) are files of MuJoCo Menagerie, which
-Playground clones with git when the first of them is built, as a warning says before it does, or
-ahead, by the command `CLONE`; where it cannot, a clone at `mjx_env.MENAGERIE_PATH` serves, of the
-commit `mjx_env.MENAGERIE_COMMIT_SHA`.
+Playground clones with git when the first of them is built, after a warning, or in advance by the
+command `CLONE`; if it cannot, put a clone of the commit `mjx_env.MENAGERIE_COMMIT_SHA` at
+`mjx_env.MENAGERIE_PATH`.
 """
 
 import subprocess
@@ -39,7 +39,7 @@ def make(name: str, **options: Any) -> Adapter:
     """The environment that Playground has under this name; options (`episode_length=500`) are
     entries of its configuration.
 
-    Warns before the files of a robot are cloned, and raises ValueError where they cannot be had.
+    Warns before the files of a robot are cloned, and raises ValueError if they are unavailable.
     """
     check_name("environment of playground", name, registry.ALL_ENVS, "registry.ALL_ENVS lists them")
     config = registry.get_default_config(name)
@@ -47,7 +47,7 @@ def make(name: str, **options: Any) -> Adapter:
         check_name(f"option of {name}", option, list(config))
     if "action_repeat" in options:
         raise ValueError(
-            "action_repeat of Playground is read by its own training alone: set it in "
+            "action_repeat of Playground is only read by its own training: set it in "
             "Config(action_repeat=...), or --action-repeat"
         )
     if "impl" in config and "impl" not in options and jax.default_backend() != "gpu":
@@ -57,8 +57,8 @@ def make(name: str, **options: Any) -> Adapter:
     is_there = place.exists()
     if is_robot and not is_there:
         warnings.warn(
-            f"the robot of {name} is of MuJoCo Menagerie, which Playground now clones with git to "
-            f"{place}, once for all robots; to do so ahead: {CLONE}",
+            f"the robot of {name} is from MuJoCo Menagerie, which Playground now clones with git "
+            f"to {place}, once for all robots; to do so in advance: {CLONE}",
             stacklevel=2,
         )
     try:
@@ -71,10 +71,10 @@ def make(name: str, **options: Any) -> Adapter:
                 f"{place}, with commit {commit} checked out"
             )
         elif str(place) in str(error):
-            remedy = f"{place} lacks its files: remove it, and it is cloned anew"
+            remedy = f"{place} lacks its files: remove it, and it is cloned again"
         else:
             raise
-        raise ValueError(f"the robot of {name} is not here: {remedy}") from error
+        raise ValueError(f"the robot of {name} is missing: {remedy}") from error
     return adapt(env, name, int(env._config.episode_length))
 
 

@@ -10,12 +10,12 @@ Its interface is that of gymnax before 1.0, whose step has five values: one `don
 the game and for the time limit, with which rewards are scaled too.
 
 Limits: the environment is stepped through `step_env`, which does not reset, and a copy of it, with
-a limit that it does not reach, says whether the game has ended. The limit is the environment's own;
-beyond it, where `max_steps_in_episode` says so, some games pay nothing.
+a limit that it never reaches, tells if the game has ended. The limit is the environment's own;
+beyond it, if `max_steps_in_episode` is larger, some games give no reward.
 Lost: `info`.
 
-It is installed without what it depends on, `pip install --no-deps popgym-arcade==0.0.7
-dm-pix==0.4.5`: that is a gymnax of before 1.0 under another name, in the files of gymnax itself.
+It is installed without its dependencies, `pip install --no-deps popgym-arcade==0.0.7
+dm-pix==0.4.5`: one is a gymnax before 1.0 under another name, in the files of gymnax itself.
 """
 
 import copy
@@ -48,7 +48,7 @@ def adapt(env: Any, name: str) -> Adapter:
     env, endless = copy.copy(env), copy.copy(env)
     setattr(endless, limit, NEVER)
     for one in (env, endless):
-        # it is in `info` alone, and that of gymnax 1.0 asks for a method that the games lack
+        # it is only in `info`, and gymnax 1.0 needs a method that the games lack
         one.discount = lambda state, params: 1.0
 
     def reset(key: jax.Array) -> tuple[Any, Any]:

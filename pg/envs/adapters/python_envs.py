@@ -1,14 +1,14 @@
-"""Environments of Gymnasium, in this process or in worker processes of its own.
+"""Environments of Gymnasium, in this process or in worker processes.
 
-Worker processes help where a step takes long: each has a share of the environments, and all of
-them step at the same time. What an environment does depends on its seed and its actions alone, so
-that results are the same bits with any number of workers. They are started where a call has work
-enough for them (`WORTH`), or as many as are asked for, and have the episodes of such calls alone:
-fewer environments stay here. An environment whose making cannot be sent to another process stays
-here too. A worker ends where the fleet is closed, and with this process, however that ends: it
-waits at a connection that closes by itself then, and closes its environments; one that hangs in an
-environment is ended. A Ctrl-C in the terminal does not reach it, so that the step in progress is
-finished. The connection is a pair of sockets without a name, which nobody else can open.
+Worker processes help if a step takes long: each has a share of the environments, and all step in
+parallel. An environment depends only on its seed and its actions, so that results are the same bits
+with any number of workers. They are started if a call has enough work for them (`WORTH`), or as
+many as are asked for, and have only the episodes of such calls: smaller calls stay in this process,
+and so do environments whose constructor cannot be sent to another process. A worker ends when the
+fleet is closed, and with this process, in whatever way that ends: it waits at a connection that
+then closes by itself, and closes its environments; one that hangs in an environment is killed. A
+Ctrl-C in the terminal does not reach it, so that the step in progress is finished. The connection
+is a pair of unnamed sockets, which nobody else can open.
 
 A fault in reset or step is a `HostError`: one sentence, with the place.
 """
@@ -46,20 +46,20 @@ KINDS = (
 )
 SEVERAL_NUMBERS = gymnasium.spaces.MultiDiscrete, gymnasium.spaces.MultiBinary
 
-# Seconds that workers have to save in each call, before they are started: they take one to start,
-# and a message to all of them and back about 0.3 ms.
+# Seconds that workers must save in each call to be started: they take one second to start, and a
+# message to all of them and back about 0.3 ms.
 WORTH = 1e-3
-TRIED = 20  # steps of which the seconds are taken
-PATIENCE = 5.0  # seconds in which a worker has closed its environments, before it is ended
+TRIED = 20  # number of steps that are timed
+PATIENCE = 5.0  # seconds that a worker has to close its environments before it is killed
 
 
 class Recipe(NamedTuple):
-    """The making of environments, and the shapes of what they show."""
+    """The construction of environments, and the shapes of their observations."""
 
     build: Callable[[], Any]
     name: str
     flatten: bool = False  # observations of a Dict or a Tuple are one vector
-    mask_shapes: Any = ()  # those of `info["action_mask"]`, a tree; () where there is none
+    mask_shapes: Any = ()  # those of `info["action_mask"]`, a tree; () if there is none
 
     def make(self) -> Any:
         """A new environment."""
@@ -90,7 +90,7 @@ class _Envs:
         return [self._replay(*row) for row in rows]
 
     def close(self) -> None:
-        """Closes all; warns, in one sentence, where one cannot be."""
+        """Closes all; warns, in one sentence, if one cannot be closed."""
         envs, self.envs = self.envs, {}
         faults: dict[str, None] = {}
         for env in envs.values():
@@ -163,7 +163,7 @@ class _Envs:
         return seen if self.recipe.mask_shapes == () else seen + self._mask(info)
 
     def _mask(self, info: Any) -> Arrays:
-        """The legal actions that an info holds, as that of the first reset did."""
+        """The legal actions in an info, in the form of the first reset's."""
         mask = mask_of(info)
         shapes = map_leaves(np.shape, mask)
         if shapes != self.recipe.mask_shapes:
@@ -204,7 +204,7 @@ class _Here:
 
 
 class _Worker:
-    """Environments of a process of its own."""
+    """Environments in another process."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.name, self.calls = recipe.name, 0
@@ -232,7 +232,7 @@ class _Worker:
     def answer(self) -> Any:
         """The results of the call."""
         call = 0
-        while call != self.calls:  # nobody has waited for an earlier one that was interrupted
+        while call != self.calls:  # the result of an earlier, interrupted call is still unread
             with self._lost():
                 call, fault, results = self.connection.recv()
         if fault:
@@ -240,11 +240,13 @@ class _Worker:
         return results
 
     def dismiss(self) -> None:
-        """Has it close its environments and end."""
+        """Tells it to close its environments and end."""
         self.connection.close()
 
     def ends(self, seconds: float) -> bool:
-        """Waits for its end, at most so long; then it is killed. Returns whether it came itself."""
+        """Waits for its end, at most this long; then kills it. Returns True if it ended by
+        itself.
+        """
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
             return True
@@ -254,7 +256,7 @@ class _Worker:
 
     @contextlib.contextmanager
     def _lost(self) -> Iterator[None]:
-        """A worker that is gone, as one sentence."""
+        """The error for a worker that has ended."""
         try:
             yield
         except (EOFError, OSError):
@@ -269,11 +271,11 @@ class _Worker:
 
 def _close(members: "Sequence[_Here | _Worker]") -> None:
     """Closes the environments of this process and of workers, which end; warns, in one sentence,
-    of those that had to be killed.
+    about those that had to be killed.
     """
     workers = [member for member in members if isinstance(member, _Worker)]
     for worker in workers:
-        worker.dismiss()  # all work on it at the same time
+        worker.dismiss()  # all work in parallel
     for member in members:
         if isinstance(member, _Here):
             member.close()
@@ -308,8 +310,8 @@ def serve(descriptor: int) -> None:
 
 
 def _end_after(descriptor: int) -> None:
-    """Ends this process some time after its connection is closed, which does not see that where an
-    environment hangs. Who closes it kills it before; but nobody may be left.
+    """Ends this process some time after its connection is closed, which is not noticed if an
+    environment hangs. Normally the parent kills it earlier, but that may be gone.
     """
     closing = select.poll()
     closing.register(descriptor, 0)  # that it is closed is told in any case
@@ -324,16 +326,16 @@ class _Slot(NamedTuple):
 
 
 class PythonFleet:
-    """Environments of Gymnasium, one after another, or in worker processes at the same time."""
+    """Environments of Gymnasium, one after another, or in parallel in worker processes."""
 
     def __init__(self, recipe: Recipe, first: Any, workers: int | None = None) -> None:
         """Environments of this recipe.
 
         Args:
-            recipe: How they are made.
-            first: One that is made.
+            recipe: Their construction.
+            first: One that exists already.
             workers: Worker processes; 0: none; None: as many as there are cores, once a call has
-                work enough for them.
+                enough work for them.
         """
         self.recipe, self.name, self.workers = recipe, recipe.name, workers
         here = _Here(recipe)
@@ -354,7 +356,7 @@ class PythonFleet:
     def step(
         self, slots: Sequence[_Slot], actions: Arrays, last: Sequence[bool], seeds: Sequence[int]
     ) -> list[Outcome]:
-        """One step of each, in all workers at the same time; arguments as in `Fleet.step`."""
+        """One step of each, in parallel in all workers; arguments as in `Fleet.step`."""
         each = zip(*actions, strict=True)
         next_seeds: Sequence[int | None] = seeds or [None] * len(slots)
         rows = [
@@ -364,7 +366,7 @@ class PythonFleet:
         return self._all("step", slots, rows)
 
     def replay(self, seeds: Sequence[int], pasts: Sequence[Arrays]) -> list[tuple[_Slot, Outcome]]:
-        """A slot for each seed with the outcome of its actions, leaves [t, *A]."""
+        """A slot for each seed after its actions, leaves [t, *A], and the last results."""
         self._staff(len(seeds))
         slots = self._places(len(seeds))
         each = zip(slots, seeds, pasts, strict=True)
@@ -382,7 +384,7 @@ class PythonFleet:
         _close([here, *workers])
 
     def _all(self, method: str, slots: Sequence[_Slot], rows: Sequence[Any]) -> list[Any]:
-        """The results of a call, for which all members work at the same time."""
+        """The results of a call, on which all members work in parallel."""
         if len(self.members) == 1:
             only = self.members[0]
             only.ask(method, rows)
@@ -399,15 +401,15 @@ class PythonFleet:
             try:
                 for i, result in zip(of_member[m], self.members[m].answer(), strict=True):
                     results[i] = result
-            except HostError as fault:  # the others have their answers still to be read
+            except HostError as fault:  # the answers of the others are still unread
                 faults.append(fault)
         if faults:
             raise faults[0]
         return results
 
     def _places(self, count: int) -> list[_Slot]:
-        """Slots for so many environments: shared out evenly over the workers where these help, or
-        here.
+        """Slots for this many environments: spread evenly over the workers if these help, or in
+        this process.
         """
         num_workers = len(self.members) - 1
         in_workers = num_workers and (self.workers or self._pays(count, num_workers))
@@ -421,7 +423,7 @@ class PythonFleet:
         return _Slot(member, self.made[member] - 1)
 
     def _staff(self, rows: int) -> None:
-        """Starts the workers, where they are asked for or help with calls of so many rows."""
+        """Starts the workers, if they are asked for or help with calls of this many rows."""
         if len(self.members) > 1 or self.workers == 0 or os.name != "posix":
             return
         wanted = self.workers or min(num_cores(), rows)
@@ -429,7 +431,9 @@ class PythonFleet:
             return
         if (fault := _cannot_be_sent(self.recipe.build)) is not None:
             if self.workers:
-                raise HostError(f"the making of {self.name} cannot be sent to workers: {fault}")
+                raise HostError(
+                    f"the constructor of {self.name} cannot be sent to workers: {fault}"
+                )
             self.workers = 0
             return
         for _ in range(wanted):
@@ -438,7 +442,7 @@ class PythonFleet:
             self.made.append(0)
 
     def _pays(self, rows: int, workers: int) -> bool:
-        """True where so many workers save enough in each call of so many rows."""
+        """True if this many workers save enough in each call of this many rows."""
         if workers < 2 or rows < 4:
             return False
         if self.seconds is None:
@@ -447,7 +451,7 @@ class PythonFleet:
 
 
 def _cannot_be_sent(build: Callable[[], Any]) -> str | None:
-    """The reason for which a function cannot be sent to another process; None where it can."""
+    """The reason why a function cannot be sent to another process; None if it can."""
     try:
         CloudpickleWrapper(build).__getstate__()
     except Exception as error:
@@ -456,8 +460,8 @@ def _cannot_be_sent(build: Callable[[], Any]) -> str | None:
 
 
 def _seconds(recipe: Recipe) -> float:
-    """The seconds of a step, by some of random actions; 0 where one fails, which is reported where
-    a run takes it.
+    """The seconds of a step, measured with random actions; 0 if one fails, which is reported when a
+    run takes it.
     """
     with contextlib.suppress(Exception), contextlib.closing(recipe.make()) as env:
         env.reset(seed=0)
@@ -474,7 +478,7 @@ def _seconds(recipe: Recipe) -> float:
 
 
 def parts(space: Any) -> dict[Any, Any] | None:
-    """The parts of a Dict or a Tuple by their names or numbers; None of another space."""
+    """The parts of a Dict or a Tuple by their names or numbers; None for another space."""
     if isinstance(space, gymnasium.spaces.Dict):
         return dict(space.spaces)
     if isinstance(space, gymnasium.spaces.Tuple):
@@ -483,21 +487,21 @@ def parts(space: Any) -> dict[Any, Any] | None:
 
 
 def map_parts(space: Any, of_part: Callable[[Any, Any], Any]) -> Any:
-    """A dictionary or a tuple, as the space is one, of what a function gives for each part.
+    """A dictionary or a tuple, like the space, of a function's results for each part.
 
     of_part: name or number, space -> anything.
     """
     own = parts(space) or {}
-    # in jax's order, in which the leaves of an action come
+    # in jax's order of the leaves of an action
     names = sorted(own) if isinstance(space, gymnasium.spaces.Dict) else list(own)
     each = {name: of_part(name, own[name]) for name in names}
     return each if isinstance(space, gymnasium.spaces.Dict) else tuple(each.values())
 
 
 def _own_action(space: Any, action: Iterator[Any]) -> Any:
-    """An action as the environment takes it, counted from its own first numbers.
+    """An action for the environment, offset by its first numbers.
 
-    action: Its leaves, of which as many are taken as the space has.
+    action: An iterator over leaves, of which the space's are consumed.
     """
     if isinstance(space, gymnasium.spaces.Discrete):
         return int(next(action) + space.start)
@@ -508,9 +512,9 @@ def _own_action(space: Any, action: Iterator[Any]) -> Any:
 
 
 def _own_obs(space: Any, obs: Any) -> Any:
-    """An observation as arrays, counted from 0 where it is discrete; several whole numbers one-hot.
+    """An observation as arrays, counted from 0 if it is discrete; several whole numbers one-hot.
 
-    Raises TypeError for another shape or structure than the space states.
+    Raises TypeError for another shape or structure than that of the space.
     """
     if not isinstance(space, KINDS):
         expected = list(parts(space) or {})
@@ -533,7 +537,7 @@ def _check_shape(array: np.ndarray, space: Any) -> None:
 
 
 def mask_of(info: Any) -> Any:
-    """The mask in an info as booleans, or a tree of these; () where there is none."""
+    """The mask in an info as booleans, or a tree of these; () if there is none."""
     return map_leaves(lambda x: np.asarray(x, bool), info.get("action_mask", ()))
 
 

@@ -1,13 +1,13 @@
-"""XLand-MiniGrid: the grid worlds of MiniGrid, and worlds whose rules are to be found out,
+"""XLand-MiniGrid: the grid worlds of MiniGrid, and worlds whose rules must be discovered,
 `xminigrid:MiniGrid-Empty-5x5`.
 
-A timestep of XLand-MiniGrid is state and observation in one. The observation is the part of the
+A timestep of XLand-MiniGrid is both state and observation. The observation is the part of the
 grid that the agent sees, [V, V, 2] of tiles and colours, as numbers.
 
-Limits: its step does not reset, and says termination by a discount of 0; the time limit is counted
-here. It is the environment's own, `max_steps`, which the reward of a goal is measured against too.
+Limits: its step does not reset, and marks termination by a discount of 0; the time limit is counted
+here. It is the environment's own, `max_steps`, on which the reward of a goal also depends.
 Lost: the benchmarks of rule sets, which `xminigrid.load_benchmark` downloads: the option `ruleset`
-is one of them, or of your own.
+is one of them, or your own.
 """
 
 from typing import Any
