@@ -650,8 +650,8 @@ READ_TOGETHER = ("temperature", "momentum", "stop_kl")
 
 
 def check_together(config: Config, hyperparams: Hyperparams) -> None:
-    """Raises ValueError for a number that other settings exclude, also among those of a NumPy array.
-    JAX arrays and tracers pass unread.
+    """Raises ValueError for a number that other settings exclude, also in an array of NumPy; arrays
+    of JAX and tracers pass unread.
     """
     _check_pair(config, hyperparams)
     for temperature in _values(hyperparams.temperature):
