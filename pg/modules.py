@@ -29,7 +29,7 @@ from pg.envs.observations import zeros_of
 from pg.inputs import described
 from pg.layers import ActionFunction
 from pg.network_checks import is_pair
-from pg.networks import Network
+from pg.networks import Network, parameter_check
 
 __all__ = ["from_equinox", "from_linen", "from_nnx"]
 
@@ -61,7 +61,13 @@ def from_linen(module: Any, env: Env, *, carry: PyTree = (), critic: bool = Fals
             )
         return variables
 
-    return _network(init, module.apply, env, carry, critic=critic)
+    check_fit = parameter_check(init)
+
+    def call(params: PyTree, *args: Any) -> Any:
+        check_fit(params)
+        return module.apply(params, *args)
+
+    return _network(init, call, env, carry, critic=critic)
 
 
 def from_nnx(

@@ -9,13 +9,13 @@ recurrent cell, which take any leading axes.
 """
 
 import dataclasses
+import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,6 +82,7 @@ __all__ = [
     "make_policy",
     "masked",
     "num_params",
+    "parameter_check",
     "start",
     "unroll",
 ]
@@ -563,21 +564,17 @@ def _of_model(
             jnp.ones(1, bool),
         )
 
+    check_fit = parameter_check(init)
+
     def apply(
         params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]
     ) -> tuple[PyTree, Any]:
         _check_params(params)
+        check_fit(params)
         if is_array:
             obs = numbers("obs", obs)
-        try:
-            return model.apply(params, carry, encoded(scaled(obs)), first)
-        except flax.errors.ScopeParamShapeError:
-            if is_array and obs.shape[-len(env.obs_shape) :] != env.obs_shape:
-                shapes = f"{list(env.obs_shape)}, after any other axes, got shape {list(obs.shape)}"
-                raise ValueError(
-                    f"obs must have the shape of the environment's, {shapes}"
-                ) from None
-            raise ValueError(_misfit(jax.eval_shape(init, jax.random.key(0)), params)) from None
+            _check_obs_shape(obs.shape, env.obs_shape)
+        return model.apply(params, carry, encoded(scaled(obs)), first)
 
     return Network(init, apply, carry, unstandardised=config.normalise_observations)
 
@@ -666,22 +663,61 @@ def _check_params(params: Any) -> None:
         )
 
 
-def _misfit(expected: Any, params: Any) -> str:
-    """The sentence for parameters of other shapes than those that the network has."""
-    shapes = [
-        (jax.tree_util.keystr(path), x.shape) for path, x in jax.tree.leaves_with_path(expected)
-    ]
-    pairs = list(zip(shapes, map(jnp.shape, jax.tree.leaves(params)), strict=False))
-    if all(len(got) == len(shape) + 1 and got[1:] == shape for (_, shape), got in pairs):
-        return (
-            f"params are those of {numerals.counted(pairs[0][1][0], 'run')}: take one of them, "
+def parameter_check(init: Callable[[PRNGKeyArray], PyTree]) -> Callable[[PyTree], None]:
+    """A function of parameters that raises ValueError unless they have the names and shapes of
+    those that `init` makes, which is traced once, by the first call.
+    """
+
+    @functools.cache
+    def expected() -> dict[str, tuple[int, ...]]:
+        # the key is made inside, so that it is not staged into the caller's program
+        return _shapes_by_name(jax.eval_shape(lambda: init(jax.random.key(0))))
+
+    return lambda params: _check_shapes(expected(), params)
+
+
+def _shapes_by_name(params: PyTree) -> dict[str, tuple[int, ...]]:
+    """The shape of each array of a tree, by its path."""
+    paths = jax.tree.leaves_with_path(params)
+    return {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in paths}
+
+
+def _check_shapes(expected: Mapping[str, tuple[int, ...]], params: PyTree) -> None:
+    """Raises ValueError, which names the array, for the parameters of another network.
+
+    Names are compared as well as shapes: flax ignores the parameters of a layer that a network does
+    not have.
+    """
+    got = _shapes_by_name(params)
+    if got == expected:
+        return
+    misfit = "params do not fit this network"
+    remedy = "were they of another Config?"
+    for name in expected:
+        if name not in got:
+            raise ValueError(f"{misfit}: {name}, of shape {expected[name]}, is missing; {remedy}")
+    for name in got:
+        if name not in expected:
+            raise ValueError(f"{misfit}, which has no {name}; {remedy}")
+    if all(len(got[name]) > 0 and got[name][1:] == shape for name, shape in expected.items()):
+        runs = next(iter(got.values()))[0]
+        raise ValueError(
+            f"params are those of {numerals.counted(runs, 'run')}: take one of them, "
             "jax.tree.map(lambda x: x[0], params), or use jax.vmap"
         )
-    name, shape, got = next((name, shape, got) for (name, shape), got in pairs if shape != got)
-    return (
-        f"params do not fit this network: {name} must have shape {shape}, got {got}; were they of "
-        f"another Config?"
+    name = next(name for name, shape in expected.items() if got[name] != shape)
+    raise ValueError(
+        f"{misfit}: {name} must have shape {expected[name]}, got {got[name]}; {remedy}"
     )
+
+
+def _check_obs_shape(got: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Raises ValueError unless an observation's last axes are those of the environment's."""
+    if expected and got[-len(expected) :] != expected:
+        raise ValueError(
+            f"obs must have the shape of the environment's, {list(expected)}, after any other "
+            f"axes, got shape {list(got)}"
+        )
 
 
 def _on_the_policys_layers(critic: Network) -> Network:

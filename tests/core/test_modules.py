@@ -192,7 +192,20 @@ def learner(policy: Callable[[Any], Any], **changes: Any) -> Mistake:
     return lambda: make_learner(Config(policy=lambda c, env: policy(env), **SMALL | changes))
 
 
+def applied_with_a_surplus_layer() -> Any:
+    """The output of a module of linen, given the parameters of a deeper one."""
+    network = pg.from_linen(Dense(2), pg.make_env("CartPole-v1", 2))
+    shapes = jax.eval_shape(network.init, KEY)
+    params = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)
+    params["params"]["Dense_2"] = {"kernel": jnp.zeros((2, 2))}
+    return network.apply(params, (), jnp.zeros((2, 4)), jnp.ones(2, bool))
+
+
 MISTAKES: dict[str, tuple[Mistake, str]] = {
+    "parameters of a deeper module of linen": (
+        applied_with_a_surplus_layer,
+        "params do not fit this network, which has no ['params']['Dense_2']['kernel']",
+    ),
     "another width": (
         learner(lambda env: pg.from_linen(Dense(3), env)),
         "logits of a policy must be [..., 2], one for each action; got shape [2, 3]",

@@ -14,7 +14,7 @@ from mistakes import Mistake, assert_one_sentence, handed, learner_of
 from pg.config import Config
 from pg.distributions import CensoredGaussian, Gaussian, TanhGaussian
 from pg.envs import Box, Discrete, Env, make_env
-from pg.layers import dense, orthogonal, patches
+from pg.layers import Model, dense, orthogonal, patches
 from pg.networks import Network, Pair, make_critic, make_policy, num_params, unroll
 
 KEY = jax.random.key(0)
@@ -22,7 +22,16 @@ KEY = jax.random.key(0)
 
 def test_new_fields_of_a_network_stand_last() -> None:
     """One that is written without names means the same."""
-    earlier = ("init", "apply", "carry", "unstandardised", "masked", "view", "shared", "reference")
+    earlier = (
+        "init",
+        "apply",
+        "carry",
+        "unstandardised",
+        "masked",
+        "view",
+        "shared",
+        "reference",
+    )
     assert Network._fields[: len(earlier)] == earlier
 
 
@@ -417,6 +426,37 @@ def test_refusals(config: Config, env: Env, message: str) -> None:
         make_policy(config, env)
 
 
+def policy_of(hidden_sizes: tuple[int, ...]) -> Network:
+    config = Config(preset=None, hidden_sizes=hidden_sizes)
+    return make_policy(config, fake_env((3,), Discrete(2)))
+
+
+def applied_with_parameters_of(own: tuple[int, ...], other: tuple[int, ...]) -> Any:
+    """The output of a policy with layers of these widths, given another one's parameters."""
+    shapes = jax.eval_shape(policy_of(other).init, KEY)
+    params = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)
+    return policy_of(own).apply(params, (), jnp.zeros((2, 3)), jnp.ones(2, bool))
+
+
+def test_parameters_are_compared_with_the_network_without_tracing_it_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its initialisation is traced by the first of several calls."""
+    calls = []
+    init = Model.init
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        return init(*args, **kwargs)
+
+    policy = policy_of((4,))
+    params = policy.init(KEY)
+    monkeypatch.setattr(Model, "init", counted)
+    for num_envs in (1, 2, 3):
+        policy.apply(params, (), jnp.zeros((num_envs, 3)), jnp.ones(num_envs, bool))
+    assert len(calls) == 1
+
+
 MISTAKES: dict[str, tuple[Mistake, str]] = {
     "convolutions of a vector": (
         learner_of(conv=("16x3",)),
@@ -479,6 +519,20 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "a matrix of actions": (
         lambda: make_policy(Config(preset=None), make_env(boxed(0.0, 1.0, (2, 2)), 2)),
         "a Box of actions must have one axis, got shape (2, 2)",
+    ),
+    "parameters of a layer that the network does not have": (
+        lambda: applied_with_parameters_of(own=(4,), other=(4, 4)),
+        "params do not fit this network, which has no ['params']['torso']['Dense_1']['bias']; were",
+    ),
+    "parameters without a layer that the network has": (
+        lambda: applied_with_parameters_of(own=(4, 4), other=(4,)),
+        "params do not fit this network: ['params']['torso']['Dense_1']['bias'], of shape (4,), is "
+        "missing; were",
+    ),
+    "parameters of another width": (
+        lambda: applied_with_parameters_of(own=(4,), other=(5,)),
+        "params do not fit this network: ['params']['head']['Dense_0']['kernel'] must have shape "
+        "(4, 2), got (5, 2); were",
     ),
     "observations of another environment": (
         handed(
