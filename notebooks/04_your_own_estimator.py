@@ -224,7 +224,7 @@ assert np.abs(means[1.0] - gradient).max() > 1e-3
 # %% [markdown]
 # ## 5. With another surrogate
 #
-# What is differentiated need not be $\Psi \log \pi$. A `gain` maps the policy's distributions and the weighed batch to a
+# What is differentiated need not be $\Psi \log \pi$. A `surrogate` maps the policy's distributions and the weighed batch to a
 # surrogate [T, N]. The ratio $\rho = \pi_\theta / \pi_{\text{behaviour}}$ has the gradient of $\log \pi$ where it is 1, which
 # is on the policy's own episodes (`tests/core/test_surrogates.py`). A power of it would scale the gradient:
 
@@ -237,11 +237,11 @@ def powered(power):
         def weigh(params, state, traj):
             return pg.returns.total_return(traj.reward, h.gamma), (), state
 
-        def gain(dist, batch):
+        def surrogate(dist, batch):
             ratio = jnp.exp(dist.log_prob(batch.traj.action) - batch.traj.log_prob)
             return ratio**power * batch.psi
 
-        return pg.build_estimator(policy, None, h, weigh, gain, accepts=("episodes",))
+        return pg.build_estimator(policy, None, h, weigh, surrogate, accepts=("episodes",))
 
     return make
 

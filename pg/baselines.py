@@ -164,7 +164,7 @@ def deviation(
 
 
 @converted(_values, "x")
-def standardised(
+def standardise(
     x: Float[Array, "*B"],
     error: Float[Array, "..."] | float,
     where: Bool[Array, "..."] | bool = True,
@@ -258,7 +258,7 @@ def group_shrinkage(
     is_group = of_each_group(jnp.ones_like(x))
     others = _spread_of_others(of_each_group(x), is_group > 0.5)
     at_least_one = jnp.maximum(others.number, 1.0)
-    within = _sum_of_others(of_each_group(variance_of_mean)) / at_least_one
+    within = rounding.sum_of_others(of_each_group(variance_of_mean)) / at_least_one
     between = others.squares / at_least_one
     none = (others.number < 1.5) | (within == 0)
     weight = jnp.where(none, 0.0, within / jnp.where(none, 1.0, within + between))[group]
@@ -341,19 +341,10 @@ def leave_one_out_ratio(
     from the other episodes (Peters & Schaal 2008; Greensmith et al. 2004). Raises ValueError for N
     < 2.
     """
-    top, bottom = _sum_of_others(numerator), _sum_of_others(denominator)
+    top = rounding.sum_of_others(numerator, axis=0)
+    bottom = rounding.sum_of_others(denominator, axis=0)
     positive = bottom > 0
     return jnp.where(positive, top / jnp.where(positive, bottom, 1.0), 0.0)
-
-
-def _sum_of_others(x: Float[Array, "N *B"]) -> Float[Array, "N *B"]:
-    """Σ_{m≠n} xₘ along axis 0 as what comes before plus what comes after: no cancellation where xₙ
-    is the largest.
-    """
-    zero = jnp.zeros_like(x[:1])
-    before = jnp.concatenate([zero, jnp.cumsum(x[:-1], axis=0)])
-    after = jnp.concatenate([jnp.cumsum(x[:0:-1], axis=0)[::-1], zero])
-    return before + after
 
 
 class MovingAverage(NamedTuple):

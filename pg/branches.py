@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree, Shaped
 
-from pg.distributions import CensoredGaussian, Gaussian, TanhGaussian, inverse_cdf, sum_of_others
+from pg import rounding
+from pg.distributions import CensoredGaussian, Gaussian, TanhGaussian, inverse_cdf
 from pg.inputs import described
 
 Kind = Literal["sampled", "every_action", "pairs"]
@@ -119,7 +120,7 @@ def _discrete_pair(logits: Float[Array, "N A"], key: PRNGKeyArray) -> FirstActio
     """
     up_key, down_key = jax.random.split(key)
     p = jax.nn.softmax(logits)
-    c = p * sum_of_others(p)  # which is more than 0 where 1 - p is rounded to it
+    c = p * rounding.sum_of_others(p)  # which is more than 0 where 1 - p is rounded to it
     up = inverse_cdf(c, jax.random.uniform(up_key, p.shape[:-1], p.dtype))
     is_up = jax.nn.one_hot(up, p.shape[-1], dtype=bool)
     down = inverse_cdf(jnp.where(is_up, 0.0, p), jax.random.uniform(down_key, up.shape, p.dtype))

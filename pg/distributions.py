@@ -39,17 +39,6 @@ _BESIDE, _AMONG = (np.polynomial.legendre.leggauss(n) for n in (40, 48))  # beyo
 Complex = tuple[Float[Array, "*B J"], Float[Array, "*B J"]]  # real and imaginary part
 
 
-def sum_of_others(x: Float[Array, "*B A"]) -> Float[Array, "*B A"]:
-    """Σ_{b≠a} x(b) of each a, [..., A], without subtracting x(a) from the whole sum: of numbers of
-    which one is nearly all, little is left that is not rounding.
-    """
-    none = jnp.zeros_like(x[..., :1])
-    before = jnp.concatenate([none, jnp.cumsum(x, axis=-1)[..., :-1]], axis=-1)
-    from_the_end = jnp.cumsum(x[..., ::-1], axis=-1)[..., :-1]
-    after = jnp.concatenate([none, from_the_end], axis=-1)[..., ::-1]
-    return before + after
-
-
 def inverse_cdf(p: Float[Array, "*B A"], noise: Float[Array, "*#B"]) -> Int[Array, "*B"]:
     """The index that uniform `noise` [...] chooses with probabilities p [..., A]; int [...]."""
     cdf = jnp.cumsum(p, axis=-1)
@@ -573,7 +562,7 @@ def _product_of_entries(real: Float[Array, "*B J D"], imaginary: Float[Array, "*
 
 
 def moments(dist: Any) -> tuple[Float[Array, "*B D"], Float[Array, "*B D"]]:
-    """Mean and variance of each entry of an action, [..., D], of a distribution of one's own too.
+    """Mean and variance of each entry of an action, [..., D], of a custom distribution too.
 
     Raises ValueError for a distribution that does not say them.
     """
@@ -587,8 +576,8 @@ def moments(dist: Any) -> tuple[Float[Array, "*B D"], Float[Array, "*B D"]]:
 
 
 def characteristic_function(dist: Any, frequency: Float[Array, "*B J D"]) -> Complex:
-    """Real and imaginary part of E exp(i ω·a) of an action, [..., J] each, of a distribution of
-    one's own too. frequency: ω.
+    """Real and imaginary part of E exp(i ω·a) of an action, [..., J] each, of a custom
+    distribution too. frequency: ω.
 
     Raises ValueError for a distribution that does not say it.
     """
@@ -603,7 +592,9 @@ def characteristic_function(dist: Any, frequency: Float[Array, "*B J D"]) -> Com
 
 
 def masked(dist: Any, mask: Any) -> Any:
-    """The distribution given that the action is legal, of one's own too. mask: as of its `masked`.
+    """The distribution given that the action is legal, for a custom one too.
+
+    mask: see its `masked`.
 
     Raises ValueError for a distribution without such a method.
     """
@@ -639,7 +630,7 @@ def _check_noise(noise: Any, shape: tuple[int, ...]) -> None:
 def _as_integers(sample: Any, shape: tuple[int, ...]) -> jax.Array:
     """Samples of a categorical distribution, of which there are `shape`, as an array.
 
-    Raises ValueError for what are no whole numbers, and for another shape.
+    Raises ValueError for what is not whole numbers, and for another shape.
     """
     array = numbers("sample", sample, _SAMPLE)
     if jnp.issubdtype(array.dtype, jnp.floating):
@@ -657,7 +648,7 @@ def _as_integers(sample: Any, shape: tuple[int, ...]) -> jax.Array:
 def _as_vectors(sample: Any, mean: Any, log_std: Any) -> jax.Array:
     """Samples of distributions with this mean and width, broadcast against each other, as an array.
 
-    Axes of size 1, and axes in front, are broadcast. Raises ValueError for what are no numbers,
+    Axes of size 1, and axes in front, are broadcast. Raises ValueError for what is not numbers,
     and for vectors of another size: broadcast, they would be another action.
     """
     array = numbers("sample", sample, _SAMPLE)

@@ -85,7 +85,7 @@ def evaluate(
     env = envs.configured(config, num_episodes, env_params)
     acting = networks.make_policy(config, env)
     if normaliser is not None:
-        acting = normalisation.standardised(acting, normaliser)
+        acting = normalisation.with_standardised_observations(acting, normaliser)
     act = rollout.greedy if greedy else rollout.sample
     traj = rollout.episodes(env, acting, params, key, config.horizon, act=act)
     return Evaluation(traj.reward.sum(0), traj.env_steps.sum(0))

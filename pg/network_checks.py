@@ -1,4 +1,4 @@
-"""Checks of a network that is a user's own: once, when it is built, without running it.
+"""Checks of a custom network: once, when it is built, without running it.
 
 Its functions are traced for one step of a few environments and for a short sequence, while jax
 looks for arrays that they keep beyond the trace.
@@ -119,13 +119,13 @@ def takes_qr(init: Callable[[Any], PyTree]) -> bool:
 
 
 def is_pair(result: Any) -> bool:
-    """True for a tuple of two, which is no NamedTuple: a distribution is one."""
+    """True for a tuple of two that is not a NamedTuple, as a distribution is."""
     return isinstance(result, tuple) and not hasattr(result, "_fields") and len(result) == 2
 
 
 def lacking_methods(name: str, dist: Any, methods: Sequence[str]) -> str:
-    """A sentence on a policy's output that is no distribution with these methods; empty for one
-    that is. name: the policy, as the sentence names it.
+    """A sentence on a policy's output that is not a distribution with these methods; empty for
+    one that is. name: the policy, as the sentence names it.
     """
     missing = [method for method in methods if not hasattr(dist, method)]
     if not missing:

@@ -21,7 +21,7 @@ class Network(NamedTuple):
     apply: Callable[[PyTree, PyTree, Any, Array], tuple[PyTree, Any]]
     carry: PyTree = ()
     # it sees standardised observations, and does not standardise them itself
-    unstandardised: bool = False
+    expects_standardised: bool = False
     # it sees `Masked` observations: illegal actions have probability 0
     masked: bool = False
     # the part that it sees of an observation that has what another network sees, too
@@ -32,7 +32,7 @@ class Network(NamedTuple):
     reference: Callable[[], PyTree] | None = None
     # params, noise -> the carry of an episode, where it is random; None: it is `carry`
     draw_carry: Callable[[PyTree, PyTree], PyTree] | None = None
-    # the distribution of that noise, as of an action's: `draw` and `noise_quantile`
+    # the distribution of that noise, like an action's: `draw` and `noise_quantile`
     carry_noise: Any = None
     # of what it sees, where that is one array of numbers; None: of something else, or not stated
     obs_shape: tuple[int, ...] | None = None
@@ -68,7 +68,7 @@ class Pair(NamedTuple):
 
         Args:
             f: A function of an observation.
-            outcome: "state" where the outcome is an observation too, as of `Network.outcome`.
+            outcome: "state" where the outcome is an observation too, as in `Network.outcome`.
         """
         later = f(self.outcome) if outcome == "state" else self.outcome
         return Pair(f(self.obs), later)

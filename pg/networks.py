@@ -91,8 +91,8 @@ __all__ = [
 def make_policy(config: Config, env: Env) -> Network:
     """πθ for the environment's action space: `config.policy`, or that of the other settings.
 
-    Raises ValueError where `config.action_distribution` cannot apply, or a policy of one's own does
-    not fit the environment.
+    Raises ValueError where `config.action_distribution` cannot apply, or a custom policy does not
+    fit the environment.
     """
     check_config(config)
     check_env(env)
@@ -182,7 +182,7 @@ def make_critic(config: Config, env: Env) -> Network:
     `Pair` of observation and outcome.
 
     Raises ValueError where Q is asked for and an action has several parts, where
-    `config.action_critic` cannot apply, or a critic of one's own does not fit the environment.
+    `config.action_critic` cannot apply, or a custom critic does not fit the environment.
     """
     check_config(config)
     check_env(env)
@@ -236,8 +236,8 @@ def _valued_actions(config: Config, env: Env) -> Discrete | Box | None:
 def _hindsight_network(config: Config, env: Env) -> Network:
     """The network of f(s, u), of what the critic sees of a step and of its outcome.
 
-    Raises ValueError where actions have no probability each, or a critic of one's own does not fit
-    the environment, or has a recurrent state.
+    Raises ValueError where actions have no probability each, or a custom critic does not fit the
+    environment, or has a recurrent state.
     """
     space, outcome = env.action_space, facts_of(config.estimator).outcome
     if not isinstance(space, Discrete):
@@ -289,8 +289,8 @@ def _with_outcome(env: Env, outcome: str, size: int = 1) -> Env:
 
     Args:
         env: The environment.
-        outcome: As of `Network.outcome`.
-        size: The numbers of an outcome that is no observation.
+        outcome: See `Network.outcome`.
+        size: The numbers of an outcome that is not an observation.
     """
     if outcome == "state":
         return env._replace(
@@ -388,7 +388,7 @@ def for_env(network: Network, env: Env, view: View = ()) -> Network:
 
 
 def _seeing(network: Network, view: View, outcome: str = "") -> Network:
-    """The network on the part of an observation that a view shows. outcome: that of a `Pair`, as of
+    """The network on the part of an observation that a view shows. outcome: that of a `Pair`, see
     `Network.outcome`.
     """
 
@@ -576,14 +576,14 @@ def _of_model(
             _check_obs_shape(obs.shape, env.obs_shape)
         return model.apply(params, carry, encoded(scaled(obs)), first)
 
-    return Network(init, apply, carry, unstandardised=config.normalise_observations)
+    return Network(init, apply, carry, expects_standardised=config.normalise_observations)
 
 
 def _own_network(field: str, config: Config, env: Env) -> Network:
-    """The network of one's own that a field of Config holds, or that its function makes.
+    """The custom network that a field of Config holds, or that its function makes.
 
-    The function is given the settings without parts of one's own: what it may build on are the
-    project's networks.
+    The function is given the settings without custom parts, as it may build on the project's
+    networks.
     """
     part = getattr(config, field)
     if isinstance(part, Network):
@@ -622,14 +622,14 @@ def _own_network(field: str, config: Config, env: Env) -> Network:
         )
     if made.recurrent and field == "policy" and config.optimizer in ("natural", "trpo"):
         raise ValueError(
-            f"optimizer={config.optimizer!r} needs a policy without memory, and "
+            f"optimizer={config.optimizer!r} needs a policy without a recurrent state, and "
             f"{part_name(part)!r} is recurrent"
         )
     return made
 
 
 def _as_configured(network: Network, config: Config, env: Env) -> Network:
-    """A network of one's own on observations as the settings scale them.
+    """A custom network on observations as the settings scale them.
 
     An initialiser that calls LAPACK's QR is mapped sequentially over vmapped runs: on the CPU a
     batched QR can deadlock.
@@ -644,7 +644,9 @@ def _as_configured(network: Network, config: Config, env: Env) -> Network:
     init = network.init
     if takes_qr(init):
         init = jax.custom_batching.sequential_vmap(init)
-    return network._replace(init=init, apply=apply, unstandardised=config.normalise_observations)
+    return network._replace(
+        init=init, apply=apply, expects_standardised=config.normalise_observations
+    )
 
 
 def _check_params(params: Any) -> None:
@@ -734,7 +736,7 @@ def _on_the_policys_layers(critic: Network) -> Network:
         layers = params.policy["params"] | params.critic["params"]
         return critic.apply({"params": layers}, carry, obs, first)
 
-    return critic._replace(init=init, apply=apply, unstandardised=False, shared=True)
+    return critic._replace(init=init, apply=apply, expects_standardised=False, shared=True)
 
 
 def _of_the_critic(config: Config) -> Config:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
+from pg.axes import expand_to
 from pg.config import OnNonfinite
 from pg.envs import Masked
 from pg.rollout import Trajectory
@@ -78,8 +79,7 @@ def of_batch(traj: Trajectory) -> Bool[Array, " C"]:
     """
 
     def where_valid(x: Array) -> Array:
-        valid = traj.valid.reshape(*traj.valid.shape, *[1] * (x.ndim - 2))
-        return (x | ~valid).all()
+        return (x | ~expand_to(traj.valid, x)).all()
 
     obs = traj.obs.obs if isinstance(traj.obs, Masked) else traj.obs
     obs_finite = [where_valid(jnp.isfinite(x)) for x in jax.tree.leaves(obs)]

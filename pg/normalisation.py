@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree, Shaped
 
 from pg import returns, rounding
+from pg.axes import expand_to
 from pg.config import Config
 from pg.envs import Masked
 from pg.envs.observations import is_shape, map_observation
@@ -94,7 +95,7 @@ def _sum_of(
 
     def block(rows: tuple[Shaped[Array, "K B *O"], Bool[Array, "K B"]]) -> Float[Array, "*O"]:
         samples, valid = rows
-        mask = valid.reshape(*valid.shape, *[1] * (samples.ndim - 2))
+        mask = expand_to(valid, samples)
         return jnp.sum(jnp.where(mask, f(samples), 0.0), axis=(0, 1))
 
     return blocks.sum_steps(block, (x, valid), valid)
@@ -148,7 +149,7 @@ def observe(normaliser: Normaliser, traj: Trajectory, gamma: Float[ArrayLike, ""
     return Normaliser(obs, scale, running, extremes)
 
 
-def standardised(network: Network, normaliser: Normaliser) -> Network:
+def with_standardised_observations(network: Network, normaliser: Normaliser) -> Network:
     """The network on standardised observations; unchanged if they are not asked for."""
     statistics = normaliser.obs
     if not jax.tree.leaves(statistics):
@@ -169,7 +170,7 @@ def standardised(network: Network, normaliser: Normaliser) -> Network:
             return network.apply(params, carry, obs.map_observations(shown, network.outcome), first)
         return network.apply(params, carry, shown(obs), first)
 
-    return network._replace(apply=apply, unstandardised=False)
+    return network._replace(apply=apply, expects_standardised=False)
 
 
 def seen_by(normaliser: Normaliser, view: View) -> Normaliser:

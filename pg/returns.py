@@ -15,8 +15,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
+from pg.axes import expand_to
 from pg.inputs import converted, count, floats, numbers
 
 FLAGS = ("done", "terminated", "truncated")
@@ -25,7 +26,7 @@ FLAGS = ("done", "terminated", "truncated")
 def _steps(**values: Any) -> dict[str, Any]:
     """Values of every step, [T, ...] each, as arrays: `FLAGS` as booleans, the others as floats.
 
-    Raises ValueError for what are no numbers, for a number without an axis of time, and where
+    Raises ValueError for what is not numbers, for a number without an axis of time, and where
     shapes differ.
     """
     arrays = {
@@ -78,10 +79,15 @@ def total_return(reward: Float[Array, "T *B"], gamma: Float[ArrayLike, ""]) -> F
     return jnp.sum(discount_powers(reward, gamma) * reward, axis=0)
 
 
+def discount(time: Float[Array, "*B"], gamma: Float[ArrayLike, ""]) -> Float[Array, "*B"]:
+    """γᵗ of times t, [...]; 0⁰ = 1."""
+    return jnp.asarray(gamma, time.dtype) ** time
+
+
 @converted(_steps, "x")
 def discount_powers(x: Float[Array, "T *B"], gamma: Float[ArrayLike, ""]) -> Float[Array, "T *#B"]:
     """γᵗ for t = 0 .. T-1, shaped [T, 1, ...] to multiply x: [T, ...]; 0⁰ = 1."""
-    return jnp.asarray(gamma, x.dtype) ** _column(jnp.arange(x.shape[0], dtype=x.dtype), x)
+    return discount(expand_to(jnp.arange(x.shape[0], dtype=x.dtype), x), gamma)
 
 
 @converted(_steps, "reward", "done")
@@ -157,7 +163,7 @@ def n_step(
     steps = jnp.arange(reward.shape[0])
     ahead = jnp.minimum(steps + n, reward.shape[0] - 1)
     ends = jnp.concatenate([jnp.zeros_like(alive[:1]), jnp.cumsum(1.0 - alive, axis=0)])
-    uninterrupted = (ends[ahead] == ends[:-1]) & _column(steps + n < reward.shape[0], reward)
+    uninterrupted = (ends[ahead] == ends[:-1]) & expand_to(steps + n < reward.shape[0], reward)
     return full - jnp.where(
         uninterrupted, jnp.asarray(gamma, reward.dtype) ** n.astype(reward.dtype) * full[ahead], 0.0
     )
@@ -237,8 +243,3 @@ def vtrace(
 def _unless(flag: Bool[Array, "*B"], like: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """1 - flag, in the floats of `like`: 0 where the flag is set."""
     return 1.0 - flag.astype(like.dtype)
-
-
-def _column(x: Shaped[Array, " T"], like: Float[Array, "T *B"]) -> Shaped[Array, "T *#B"]:
-    """x with axes of size 1 for those of `like` after the first."""
-    return x.reshape(-1, *[1] * (like.ndim - 1))

@@ -30,6 +30,22 @@ def sum_in_pairs(terms: Float[Array, "T *B"]) -> Float[Array, "*B"]:
     return terms[0]
 
 
+def sum_of_others(x: Float[Array, "*B"], axis: int = -1) -> Float[Array, "*B"]:
+    """Σ_{m≠n} xₘ for every n along an axis, [...]: the sum of those before n and of those after it.
+
+    The whole sum less xₙ would leave little that is not rounding where xₙ is nearly all of it.
+
+    Args:
+        x: [...].
+        axis: The axis of the sum.
+    """
+    x = jnp.moveaxis(x, axis, 0)
+    zero = jnp.zeros_like(x[:1])
+    before = jnp.concatenate([zero, jnp.cumsum(x[:-1], axis=0)])
+    after = jnp.concatenate([jnp.cumsum(x[:0:-1], axis=0)[::-1], zero])
+    return jnp.moveaxis(before + after, 0, axis)
+
+
 def of_sums(terms: Float[Array, "T *B"]) -> Float[Array, "*B"]:
     """The distance that rounding may put between equal sums over axis 0, [...]: ε (1 + log₂ T)
     Σ|x|.

@@ -37,7 +37,7 @@ from pg.config import (
 )
 from pg.diagnostics.training import diagnosed, with_weights
 from pg.estimators import Estimator, Params, Weighted
-from pg.estimators.base import standardise
+from pg.estimators.base import standardise_psi
 from pg.estimators.checks import factory_of
 from pg.fast import devices, shuffles
 from pg.fast.scans import scan_keys
@@ -238,7 +238,7 @@ def one_update(
     def weighed(state: TrainState, params: Params, collected: Collected) -> tuple[Weighted, PyTree]:
         traj = normalisation.scaled(collected.traj, state.normaliser)
         batch, estimator_state = est.weigh(params, state.estimator_state, traj)
-        return standardise(batch) if config.advantages == "batch" else batch, estimator_state
+        return standardise_psi(batch) if config.advantages == "batch" else batch, estimator_state
 
     def step(state: TrainState, key: PRNGKeyArray) -> Update:
         collect_key, shuffle_key, steps_key = jax.random.split(key, 3)
@@ -380,7 +380,7 @@ def passes(config: Config, take: GradientStep) -> Passes:
     single_steps = config.minibatch_size is not None
 
     def standardised(batch: Weighted) -> Weighted:
-        return standardise(batch) if config.advantages == "minibatch" else batch
+        return standardise_psi(batch) if config.advantages == "minibatch" else batch
 
     def one_step(
         learned: Learned, source: Source, key: PRNGKeyArray, update: Int[Array, ""]
@@ -438,8 +438,8 @@ def following(
         return make_step(policy, critic, h)
 
     def step(state: TrainState, key: PRNGKeyArray) -> Update:
-        own_policy = normalisation.standardised(policy, state.normaliser)
-        own_critic = normalisation.standardised(critic, state.normaliser)
+        own_policy = normalisation.with_standardised_observations(policy, state.normaliser)
+        own_critic = normalisation.with_standardised_observations(critic, state.normaliser)
         return make_step(own_policy, own_critic, scheduled(config, h, state.update))(state, key)
 
     return step

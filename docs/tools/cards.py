@@ -101,10 +101,9 @@ def _text(value: Any) -> str:
 def stated(name: str, facts: Facts) -> str:
     """The lines of a card that say what is stated of an estimator."""
     where = f", {facts.where}" if facts.where else ""
-    why = f": {facts.why}" if facts.why else ""
     proof = "test_unbiased.py" if name in ON_TABLES else "test_continuous_actions.py"
     lines = {
-        "Unbiased for": facts.unbiased_for + why,
+        "Unbiased for": facts.unbiased_in_words,
         "Variance": facts.variance,
         "Needs": facts.needs,
         "Paper": linked(facts.source),

@@ -112,7 +112,8 @@ def _program(task: str, episodes: int) -> Callable[[TrainState, jax.Array], tupl
         env = envs.configured(config, AT_ONCE * episodes)
         plain = networks.make_policy(config, env), networks.make_critic(config, env)
         policy, critic = (
-            normalisation.standardised(network, state.normaliser) for network in plain
+            normalisation.with_standardised_observations(network, state.normaliser)
+            for network in plain
         )
         est = ESTIMATORS["gae"](policy, critic, h._replace(entropy_coef=0.0))
         traj = rollout.episodes(

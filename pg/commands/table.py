@@ -235,9 +235,7 @@ def described(estimator: Any) -> str:
     """
     facts = facts_of(estimator)
     source = re.sub(r"\d{4}\.\d{4,5}", r"[\g<0>](https://arxiv.org/abs/\g<0>)", facts.source)
-    unbiased_for = f"{facts.unbiased_for}: {facts.why}" if facts.why else facts.unbiased_for
-    if facts is UNSTATED:
-        unbiased_for = "not stated"
+    unbiased_for = "not stated" if facts is UNSTATED else facts.unbiased_in_words
     if is_own(estimator):
         source = "; ".join(filter(None, [source, code.label(estimator)]))
     cells = f"`{part_name(estimator)}`", facts.psi, source, unbiased_for

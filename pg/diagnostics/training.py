@@ -12,7 +12,7 @@ from pg.config import Config
 from pg.diagnostics.samples import at_once, moments, of_episodes
 from pg.diagnostics.weights import effective_sample_size, explained_variance
 from pg.estimators import Estimator
-from pg.estimators.base import log_ratio, standardise, values
+from pg.estimators.base import log_ratio, standardise_psi, values
 from pg.estimators.names import facts_of
 from pg.fast import devices
 from pg.networks import Network
@@ -39,7 +39,7 @@ def diagnosed(
 
     def with_diagnostics(state: Any, key: PRNGKeyArray) -> Any:
         done = step(state, key)
-        batch = standardise(done.batch) if config.advantages == "minibatch" else done.batch
+        batch = standardise_psi(done.batch) if config.advantages == "minibatch" else done.batch
         batch = devices.gather_envs(batch)
         gradient, episodes = of_episodes(est, state.params, batch)
         episode = moments(gradient, episodes, batch_size=at_once(batch.traj, 1))

@@ -26,11 +26,12 @@ from . import target_policies as target_policies
 from .action_derivatives import q_prop_with as q_prop_with
 from .base import Credit as Credit
 from .base import Estimator as Estimator
-from .base import Gain as Gain
+from .base import ExtraMetrics as ExtraMetrics
 from .base import Params as Params
+from .base import Surrogate as Surrogate
 from .base import Weighted as Weighted
 from .base import build_estimator as build_estimator
-from .base import score as score
+from .base import score_surrogate as score_surrogate
 from .combined import with_dynamics_control_variate as with_dynamics_control_variate
 from .combined import with_gradient_control_variate as with_gradient_control_variate
 from .combined import with_hyperparams as with_hyperparams

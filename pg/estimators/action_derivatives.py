@@ -22,7 +22,7 @@ from pg.estimators.action_values import (
     taken,
     value_of,
 )
-from pg.estimators.base import Credit, Estimator, Params, Weighted, build_estimator, score
+from pg.estimators.base import Credit, Estimator, Params, Weighted, build_estimator, score_surrogate
 from pg.estimators.q_prop_switches import Covariance, Eta, QProp
 from pg.networks import Network
 from pg.rollout import Trajectory
@@ -37,15 +37,15 @@ def deterministic_policy_gradient(policy: Network, critic: Network, h: Hyperpara
     deviation has no gradient.
 
     Ψₜ = γᵗ ∂Q(sₜ, a)/∂a at a = μ(sₜ), by ∇μ
-    Unbiased for: no: unless Q is exact and quadratic, and then for the mean alone.
+    Unbiased for: nothing: unless Q is exact and quadratic, and then for the mean alone.
     Variance: none from the choice of the action; that of the states.
     Needs: complete episodes, a critic Q of continuous actions, on-policy.
     """
 
-    def gain(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
+    def surrogate(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
         return batch.psi * batch.extra.q.at(dist.action(dist.mode()))
 
-    return build_estimator(policy, critic, h, _by_values(policy, critic, h), gain, taken)
+    return build_estimator(policy, critic, h, _by_values(policy, critic, h), surrogate, taken)
 
 
 def svg0(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -53,15 +53,15 @@ def svg0(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     2015, 1510.09142).
 
     Ψₜ = γᵗ ∂Q(sₜ, a)/∂a at a = aₜ, by ∇a(θ, εₜ)
-    Unbiased for: no: unless Q is exact, which stands in for the reward to go.
+    Unbiased for: nothing: unless Q, which replaces the reward to go, is exact.
     Variance: none from what follows the action; that of the derivative over actions, and of states.
     Needs: complete episodes, a critic Q of continuous actions, on-policy.
     """
 
-    def gain(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
+    def surrogate(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
         return batch.psi * batch.extra.q.at(action_for_noise(dist, batch.traj))
 
-    return build_estimator(policy, critic, h, _by_values(policy, critic, h), gain, taken)
+    return build_estimator(policy, critic, h, _by_values(policy, critic, h), surrogate, taken)
 
 
 def q_prop(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -179,11 +179,11 @@ def stein_control_variate(policy: Network, critic: Network, h: Hyperparams) -> E
         to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
         return corrected_credit(at, to_go - value_of(at), to_go, traj, h)
 
-    def gain(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
+    def surrogate(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
         along = batch.extra.q.at(action_for_noise(dist, batch.traj))
-        return score(dist, batch) + along
+        return score_surrogate(dist, batch) + along
 
-    return build_estimator(policy, critic, h, weigh, gain, taken)
+    return build_estimator(policy, critic, h, weigh, surrogate, taken)
 
 
 def action_for_noise(dist: Any, traj: Trajectory) -> Float[Array, "T B D"]:

@@ -32,7 +32,7 @@ from pg.estimators.base import (
     map_along,
     own_entropy,
     policy_output,
-    score,
+    score_surrogate,
 )
 from pg.estimators.continuous import AtActions, FunctionOfAction, SampledValues
 from pg.layers import ActionFunction
@@ -45,7 +45,7 @@ def all_action(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     1706.05374; 1709.00503).
 
     Ψₜ = γᵗ Q(sₜ, a), for every a
-    Unbiased for: no: unless Q is exact, which stands in for the reward to go.
+    Unbiased for: nothing: unless Q, which replaces the reward to go, is exact.
     Variance: none from the choice of the action, nor from what follows it; that of the states.
     Needs: complete episodes, a critic Q of discrete or continuous actions, on-policy.
     """
@@ -139,7 +139,7 @@ def pooled_trajectory_control_variate(
         raise ValueError(
             "pooled_trajectory_control_variate averages TD errors of different episodes in one "
             "state, and with a recurrent policy or critic they depend on what came before: give "
-            "networks without memory, or write trajectory_control_variate"
+            "networks without a recurrent state, or write trajectory_control_variate"
         )
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
@@ -310,7 +310,7 @@ def every_action_and_surprise(dist: Any, batch: Weighted) -> Float[Array, "T B"]
     ∇log π(aₜ) beside a Q of continuous actions; [T, B].
     """
     if isinstance(batch.extra, AtActions):
-        return score(dist, batch) + batch.extra.q.expectation(dist)
+        return score_surrogate(dist, batch) + batch.extra.q.expectation(dist)
     return every_action(dist, batch)
 
 

@@ -114,7 +114,7 @@ def own_outcome(
     critic: Network, params: Params, traj: Trajectory, h: Hyperparams
 ) -> Float[Array, "T B"]:
     """r + γ V(s') of the episode itself, [T, B], r the environment's reward: entropy in it depends
-    on the action alone, and is no surprise.
+    on the action alone, and is not a surprise.
     """
     reward = traj.reward + h.temperature * jnp.where(traj.valid, traj.log_prob, 0.0)
     v = jnp.where(traj.done, 0.0, successor_values(critic, params, traj))

@@ -19,8 +19,8 @@ def gpomdp(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     the trace goes on through them.
 
     Ψₜ = Σ_{k≥t} βᵏ⁻ᵗ rₖ,  to the window's end
-    Unbiased for: no: it aims at ∇_β η, which tends to ∇η, η the average reward, as β tends to 1.
-    Variance: grows as 1 / (1 - β): β is no discount of the task, but a price paid in bias.
+    Unbiased for: nothing: it aims at ∇_β η, which tends to ∇η, η the average reward, as β → 1.
+    Variance: grows as 1 / (1 - β): β is not a discount of the task but a price paid in bias.
     Needs: windows, on-policy.
     """
 

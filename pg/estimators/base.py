@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from pg import baselines, returns, rounding, surrogates
+from pg.axes import expand_to
 from pg.branches import Branches
 from pg.config import Hyperparams, check_is_hyperparams
 from pg.fast import blocks
@@ -27,7 +28,7 @@ from pg.rollout import NOTHING_FURTHER, Trajectory
 
 
 class Params(NamedTuple):
-    """The parameters that are learned; `critic` is () where there is none."""
+    """The parameters that are learned; `critic` is () for an estimator without a critic."""
 
     policy: PyTree
     critic: PyTree
@@ -75,38 +76,38 @@ ONE_NUMBER = "a critic of states gives one number for each, as in output[..., 0]
 # params, estimator_state, trajectory -> psi, target, estimator_state [, value]
 Weigh = Callable[[Params, Any, Trajectory], "Credit | tuple[Any, ...]"]
 # the policy's distribution at each step, weighted -> surrogate [T, B]
-Gain = Callable[[Any, Weighted], Array]
+Surrogate = Callable[[Any, Weighted], Array]
 # the critic's output at each step, weighted -> prediction [T, B]
 Predict = Callable[[Any, Weighted], Array]
 # the distribution, weighted -> what else to report, [T, B]
-Watch = Callable[[Any, Weighted], dict[str, Array]]
+ExtraMetrics = Callable[[Any, Weighted], dict[str, Array]]
 
 
 Sums = dict[str, Array]  # over valid steps
 
 _SUMMED = "sum it over the axes of an action"
-_BY_GAIN = "gain must give one number for each step"
-_BY_WATCH = "watch must give one number for each step"
+_BY_SURROGATE = "surrogate must give one number for each step"
+_BY_EXTRA_METRICS = "extra_metrics must give one number for each step"
 _WEIGH_TAKES = ("params", "estimator_state", "trajectory")
 _WEIGH_GIVES = "write a function that returns psi, target, estimator_state"
 
 
-def score(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
+def score_surrogate(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
     """Ψ log π, [T, B]: the surrogate of every estimator that does not name another."""
     per_step("psi", batch.psi, batch.traj)
     return surrogates.score(dist.log_prob(batch.traj.action), batch.psi)
 
 
-def clipped(h: Hyperparams) -> Gain:
+def clipped_surrogate(h: Hyperparams) -> Surrogate:
     """The surrogate min(ρ Ψ, clip(ρ) Ψ), [T, B], for several steps on one batch."""
 
-    def gain(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
+    def surrogate(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
         per_step("psi", batch.psi, batch.traj)
         return surrogates.clipped(
             dist.log_prob(batch.traj.action), batch.traj.log_prob, batch.psi, h.epsilon
         )
 
-    return gain
+    return surrogate
 
 
 def per_step(
@@ -121,19 +122,19 @@ def per_step(
         remedy: What to do instead.
 
     Raises:
-        ValueError: With `remedy`, for what are no numbers, or have another shape.
+        ValueError: With `remedy`, for what is not numbers, or has another shape.
     """
     array = numbers(what, x, remedy)
     check_shape(what, array.shape, traj.valid.shape, "[T, B]", remedy)
     return array
 
 
-def drift(h: Hyperparams) -> Watch:
+def drift(h: Hyperparams) -> ExtraMetrics:
     """The distance of the policy from that of the batch: kl, E[ρ - 1 - log ρ] ≥ 0 in nats, and
     clip_fraction.
     """
 
-    def watch(dist: Any, batch: Weighted) -> dict[str, Float[Array, "T B"]]:
+    def extra_metrics(dist: Any, batch: Weighted) -> dict[str, Float[Array, "T B"]]:
         log_ratio = dist.log_prob(batch.traj.action) - batch.traj.log_prob
         outside = jnp.abs(jnp.expm1(log_ratio)) > h.epsilon
         return {
@@ -141,7 +142,7 @@ def drift(h: Hyperparams) -> Watch:
             "clip_fraction": outside.astype(log_ratio.dtype),
         }
 
-    return watch
+    return extra_metrics
 
 
 def build_estimator(
@@ -149,9 +150,9 @@ def build_estimator(
     critic: Network | None,
     h: Hyperparams,
     weigh: Weigh,
-    gain: Gain = score,
+    surrogate: Surrogate = score_surrogate,
     predict: Predict | None = None,
-    watch: Watch | None = None,
+    extra_metrics: ExtraMetrics | None = None,
     *,
     state: PyTree = (),
     accepts: tuple[str, ...] | str = ("episodes", "windows"),
@@ -160,37 +161,37 @@ def build_estimator(
     further: FurtherRollouts = NOTHING_FURTHER,
     off_policy: bool = False,
 ) -> Estimator:
-    """The estimator of a choice of Ψ (`weigh`) and of a surrogate (`gain`).
+    """The estimator of a choice of Ψ (`weigh`) and of a surrogate.
 
-    loss = -(1/N) Σ (gain + entropy_coef H(π)) + value_coef (1/N) Σ ½ (predict - target)², Σ over
-    valid steps. `weigh` sees the rewards r - temperature log μ(a|s), μ the policy that acted, which
-    on-policy is π. `off_policy` replaces log μ by log π, at the cost of one more forward pass; a
-    `weigh` that computes the ratio anyway calls `own_entropy` instead.
+    loss = -(1/N) Σ (surrogate + entropy_coef H(π)) + value_coef (1/N) Σ ½ (predict - target)²,
+    Σ over valid steps. `weigh` sees the rewards r - temperature log μ(a|s), μ the policy that
+    acted, which on-policy is π. `off_policy` replaces log μ by log π, at the cost of one more
+    forward pass; a `weigh` that computes the ratio anyway calls `own_entropy` instead.
 
     Args:
         policy: The policy that learns.
         critic: A critic; None for an estimator without one.
         h: The hyperparameters.
         weigh: params, estimator_state, trajectory -> `Credit`, or its values as a tuple.
-        gain: The surrogate, whose gradient is ascended; default: Ψ log π.
+        surrogate: The function of π whose gradient is ascended; default: Ψ log π.
         predict: The part of the critic's output that is compared with the target; default: all.
-        watch: Further metrics, means over steps.
+        extra_metrics: Further metrics, which are averaged over steps.
         state: The estimator's state before the first batch.
         accepts: The ways of collecting it is right for.
         state_discount: γ of the weight γᵗ that Ψ gives to a state at step t, which the natural
             gradient has to share; default: h.gamma, as the theorem says; 1 for a Ψ that drops it.
-        whole_episodes: `gain` of a step depends on the other steps of its episode, as with the
-            ratio of a whole sequence: time is not cut into blocks.
+        whole_episodes: The surrogate of a step depends on the other steps of its episode, as with
+            the ratio of a whole sequence: time is not cut into blocks.
         further: What is to be rolled out beside a batch, as `weigh` compares it with that.
         off_policy: The batch may come from another policy, as with a lag: if there is a
             temperature, one more forward pass replaces log μ by log π in the reward.
 
     Raises:
-        ValueError: While tracing, if an output of a network, `weigh`, `gain` or `predict` has the
-            wrong shape: with T = B it might broadcast to a wrong number.
+        ValueError: While tracing, if an output of a network, `weigh`, `surrogate` or `predict` has
+            the wrong shape: with T = B it might broadcast to a wrong number.
     """
     accepts = (accepts,) if isinstance(accepts, str) else accepts
-    _check_parts(policy, critic, h, weigh, gain, predict, watch, accepts)
+    _check_parts(policy, critic, h, weigh, surrogate, predict, extra_metrics, accepts)
     # A recurrent state runs through time, which then cannot be cut into blocks.
     recurrent = policy.recurrent or (critic is not None and critic.recurrent)
     one_block = recurrent or whole_episodes
@@ -217,16 +218,16 @@ def build_estimator(
         traj = batch.traj
         dist = policy_output(policy, params, traj)
         entropy = per_step("the policy's entropy", dist.entropy(), traj, _SUMMED)
-        gained = per_step("the surrogate", gain(dist, batch), traj, _BY_GAIN)
-        terms = {"gain": gained + h.entropy_coef * entropy, "entropy": entropy}
-        if watch is not None:
-            terms |= _watched(watch(dist, batch), traj)
+        ascended = per_step("the surrogate", surrogate(dist, batch), traj, _BY_SURROGATE)
+        terms = {"objective": ascended + h.entropy_coef * entropy, "entropy": entropy}
+        if extra_metrics is not None:
+            terms |= _checked_metrics(extra_metrics(dist, batch), traj)
         # Counted here, so that spread environments need one exchange for all.
         terms["steps"] = jnp.ones_like(entropy)
         if critic is not None:
             terms["value_loss"] = _value_loss(critic, h, params, batch, predict)
         sums = {name: jnp.sum(jnp.where(traj.valid, x, 0.0)) for name, x in terms.items()}
-        total = -sums.pop("gain") + h.value_coef * sums.get("value_loss", 0.0)
+        total = -sums.pop("objective") + h.value_coef * sums.get("value_loss", 0.0)
         return total / num_envs, sums
 
     def grad(params: Params, batch: Weighted) -> tuple[Params, Sums]:
@@ -260,7 +261,14 @@ def critic_gradient(
 
 
 def _check_parts(
-    policy: Any, critic: Any, h: Any, weigh: Any, gain: Any, predict: Any, watch: Any, accepts: Any
+    policy: Any,
+    critic: Any,
+    h: Any,
+    weigh: Any,
+    surrogate: Any,
+    predict: Any,
+    extra_metrics: Any,
+    accepts: Any,
 ) -> None:
     """Raises ValueError, which says what to write instead, for an argument of `build_estimator` of
     another kind.
@@ -272,28 +280,35 @@ def _check_parts(
     check_is_hyperparams(h)
     check_function("weigh", weigh, _WEIGH_TAKES, _WEIGH_GIVES)
     of_policy, of_critic = ("distribution", "weighted"), ("output", "weighted")
-    check_function("gain", gain, of_policy, "write a function that returns a surrogate [T, B]")
+    instead = "write a function that returns a surrogate [T, B]"
+    check_function("surrogate", surrogate, of_policy, instead)
     if predict is not None:
         instead = "write a function that returns a prediction [T, B]"
         check_function("predict", predict, of_critic, instead)
-    if watch is not None:
-        check_function("watch", watch, of_policy, "write a function that returns names with [T, B]")
+    if extra_metrics is not None:
+        instead = "write a function that returns names with [T, B]"
+        check_function("extra_metrics", extra_metrics, of_policy, instead)
     for way in accepts:
         check_name("way of collecting", way, ("episodes", "windows"))
 
 
-def _watched(metrics: Any, traj: Trajectory) -> Sums:
-    """The metrics that `watch` returned, checked: names with arrays [T, B]."""
+def _checked_metrics(metrics: Any, traj: Trajectory) -> Sums:
+    """The metrics that `extra_metrics` returned, checked: names with arrays [T, B]."""
     if not isinstance(metrics, dict):
-        raise ValueError(f"watch must give names with values [T, B], got {described(metrics)}")
-    return {name: per_step(f"watch's {name!r}", x, traj, _BY_WATCH) for name, x in metrics.items()}
+        raise ValueError(
+            f"extra_metrics must give names with values [T, B], got {described(metrics)}"
+        )
+    return {
+        name: per_step(f"the extra metric {name!r}", x, traj, _BY_EXTRA_METRICS)
+        for name, x in metrics.items()
+    }
 
 
 def _value_loss(
     critic: Network, h: Hyperparams, params: Params, batch: Weighted, predict: Predict | None = None
 ) -> Float[Array, "T B"]:
     """Half the critic's squared error at each step, [T, B], bound to V where the batch holds it.
-    predict: as of `build_estimator`.
+    predict: see `build_estimator`.
     """
     traj = batch.traj
     if critic.outcome == "action":
@@ -327,7 +342,7 @@ def _credit(weighed: Any, traj: Trajectory, critic: Network | None) -> Credit:
             "weigh gives no target for the critic: give one, [T, B], or build_estimator no critic"
         )
     for what, x in (("the critic's target", credit.target), ("the V of weigh", credit.value)):
-        if jax.tree.leaves(x):  # of () or None there are none
+        if jax.tree.leaves(x):  # () and None have no leaves
             per_step(what, x, traj)
     return credit
 
@@ -449,7 +464,7 @@ def group_of(traj: Trajectory) -> Int[Array, " B"]:
     """
     if isinstance(traj.group, tuple):
         raise ValueError(
-            "the episodes are in no groups: collect them with a group_size of at least 2, or give "
+            "the episodes have no groups: collect them with a group_size of at least 2, or give "
             "the trajectory the number of every episode's group, as group [T, B]"
         )
     return traj.group[0]
@@ -458,7 +473,7 @@ def group_of(traj: Trajectory) -> Int[Array, " B"]:
 def state_weight(traj: Trajectory, h: Hyperparams) -> Float[Array, "T B"]:
     """γᵗ, t counted from the episode's start, [T, B]; 1 with `undiscounted_state_weighting` 1."""
     time = traj.time.astype(traj.reward.dtype)
-    return jnp.asarray(h.gamma, time.dtype) ** (time * (1.0 - h.undiscounted_state_weighting))
+    return returns.discount(time * (1.0 - h.undiscounted_state_weighting), h.gamma)
 
 
 def state_discount(h: Hyperparams) -> Float[ArrayLike, ""]:
@@ -508,8 +523,7 @@ def successor_values(critic: Network, params: Params, traj: Trajectory) -> Float
     """V of every step's true successor, [T, B], by a recurrent critic from its state after the
     episode so far.
 
-    A terminal state has no value: where `terminated` is set, the number has no meaning, and is
-    finite.
+    A terminal state has no value: where `terminated` is set, the number is meaningless, but finite.
     """
     if not critic.recurrent:
         return _values(critic, params, traj, _successors)
@@ -533,10 +547,7 @@ def _successors(rows: Trajectory) -> PyTree:
     """
 
     def one(obs: Shaped[Array, "..."], next_obs: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-        ended = rows.terminated.reshape(
-            *rows.terminated.shape, *[1] * (obs.ndim - rows.terminated.ndim)
-        )
-        return jnp.where(ended, obs, next_obs)
+        return jnp.where(expand_to(rows.terminated, obs), obs, next_obs)
 
     return jax.tree.map(one, rows.obs, rows.next_obs)
 
@@ -557,7 +568,7 @@ def valued(critic: Network, params: Params, traj: Trajectory) -> Valued:
     return Valued(traj.reward, traj.terminated, traj.truncated, v_t, v_tp1)
 
 
-def standardise(batch: Weighted) -> Weighted:
+def standardise_psi(batch: Weighted) -> Weighted:
     """The batch with Ψ less its mean, over its standard deviation, both over the valid steps.
 
     As implementations of PPO do (Andrychowicz et al. 2020, 2006.05990, C67). Biased: the scale is
@@ -572,7 +583,7 @@ def standardise(batch: Weighted) -> Weighted:
         summed = rounding.of_sums(terms) + rounding.of_size(jnp.sum(jnp.abs(terms), axis=0))
         made_of = summed[None]
     error = jnp.maximum(rounding.of_size(batch.psi), made_of)
-    return batch._replace(psi=baselines.standardised(batch.psi, error, batch.traj.valid))
+    return batch._replace(psi=baselines.standardise(batch.psi, error, batch.traj.valid))
 
 
 def _of_each_step(
@@ -580,7 +591,7 @@ def _of_each_step(
 ) -> Shaped[Array, "T B *A"]:
     """Ψ broadcast to [T, B], or as [T, B, A]. of: a trajectory -> the Ψ that `weigh` gives for it.
 
-    Raises ValueError for a shape that is none of these.
+    Raises ValueError for any other shape.
     """
     psi, steps = jnp.asarray(psi), traj.reward.shape
     shape = psi.shape

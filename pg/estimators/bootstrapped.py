@@ -13,15 +13,15 @@ from pg.config import Hyperparams
 from pg.estimators.base import (
     Credit,
     Estimator,
-    Gain,
+    ExtraMetrics,
     Params,
-    Watch,
+    Surrogate,
     build_estimator,
-    clipped,
+    clipped_surrogate,
     drift,
     log_ratio,
     own_entropy,
-    score,
+    score_surrogate,
     state_discount,
     state_weight,
     valued,
@@ -34,7 +34,7 @@ def actor_critic(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """n rewards, then V (A2C, A3C; Mnih et al. 2016, 1602.01783).
 
     Ψₜ = γᵗ (Σ_{l<n} γˡ rₜ₊ₗ + γⁿ V(sₜ₊ₙ) - V(sₜ))
-    Unbiased for: no: unless V is exact or n reaches every episode's termination.
+    Unbiased for: nothing: unless V is exact or n reaches every episode's termination.
     Variance: falls as n falls.
     Needs: episodes or windows, a critic V, on-policy.
     """
@@ -51,15 +51,15 @@ def gae(
     policy: Network,
     critic: Network,
     h: Hyperparams,
-    gain: Gain = score,
-    watch: Watch | None = None,
+    surrogate: Surrogate = score_surrogate,
+    extra_metrics: ExtraMetrics | None = None,
     off_policy: bool = False,
 ) -> Estimator:
     """Generalised advantage estimation: n-step advantages of every n, mixed (Schulman et al. 2016,
     1506.02438).
 
     Ψₜ = γᵗ Σₗ (γλ)ˡ δₜ₊ₗ,  δₜ = rₜ + γ V(sₜ₊₁) - V(sₜ)
-    Unbiased for: no: unless V is exact, or λ = 1 and every episode terminates.
+    Unbiased for: nothing: unless V is exact, or λ = 1 and every episode terminates.
     Variance: falls as λ falls.
     Needs: episodes or windows, a critic V, on-policy.
     """
@@ -76,8 +76,8 @@ def gae(
         critic,
         h,
         weigh,
-        gain,
-        watch=watch,
+        surrogate,
+        extra_metrics=extra_metrics,
         state_discount=state_discount(h),
         off_policy=off_policy,
     )
@@ -88,7 +88,7 @@ def vtrace(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     1802.01561).
 
     Ψₜ = γᵗ min(1, ρₜ) (rₜ + γ vₜ₊₁ - V(sₜ)),  v the V-trace target, its trace λ min(1, ρ)
-    Unbiased for: no: off-policy it aims at a policy between the behaviour and π; on-policy as gae.
+    Unbiased for: nothing: off-policy it aims at a policy between behaviour and π; on-policy as gae.
     Variance: bounded by the truncation.
     Needs: episodes or windows, a critic V, the behaviour's log-probabilities.
     """
@@ -107,9 +107,9 @@ def ppo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     1707.06347).
 
     Ψₜ = as gae, times ρₜ while clipping does not bind
-    Unbiased for: no: as gae on the first minibatch; after it the states are the old policy's.
+    Unbiased for: nothing: as gae on the first minibatch; after it the states are the old policy's.
     Variance: as gae; clipping bounds the ratio's.
     Needs: episodes or windows, a critic V, the behaviour's log-probabilities.
     """
 
-    return gae(policy, critic, h, clipped(h), drift(h), off_policy=True)
+    return gae(policy, critic, h, clipped_surrogate(h), drift(h), off_policy=True)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pg import returns
+from pg.axes import expand_to
 from pg.branches import Branches, Branching
 from pg.config import Hyperparams
 from pg.distributions import Gaussian
@@ -74,7 +75,7 @@ def vine_action_value(policy: Network, critic: Network, h: Hyperparams) -> Estim
     vine; Schulman et al. 2015, 1502.05477).
 
     Their section 5.2, on-policy, with a leave-one-out baseline. The episode itself only says which
-    states are visited. As of `group_leave_one_out` there is no baseline where there are no others,
+    states are visited. As in `group_leave_one_out` there is no baseline where there are no others,
     that is for K = 1.
 
     Ψₜ = γᵗ (Gₜₖ - the mean return of the others) / K,  for K actions of the policy in sₜ
@@ -195,14 +196,14 @@ def _of_state(
 ) -> Float[Array, "T B *K"]:
     """γᵗ Ψ of the states that episodes leave, each for those that it stands for."""
     stands_for = branches_of(traj).stands_for
-    weighed = psi * stands_for.reshape(*stands_for.shape, *[1] * (psi.ndim - 2))
+    weighed = psi * expand_to(stands_for, psi)
     return returns.discount_powers(weighed, h.gamma) * weighed
 
 
 def _estimator(
-    policy: Network, h: Hyperparams, weigh: Any, branching: Branching, gain: Any = None
+    policy: Network, h: Hyperparams, weigh: Any, branching: Branching, surrogate: Any = None
 ) -> Estimator:
     """The estimator whose Ψ and surrogate are of episodes out of each state."""
     further = FurtherRollouts(branches=branching)
-    own = {} if gain is None else {"gain": gain}
+    own = {} if surrogate is None else {"surrogate": surrogate}
     return build_estimator(policy, None, h, weigh, accepts="episodes", further=further, **own)

@@ -43,7 +43,7 @@ def candidates_of(text: str) -> tuple[Candidate, ...]:
     """The candidates that the name of an estimator lists which `is_selection`.
 
     Raises ValueError, with the nearest valid names, for one that does not exist, and for switches
-    and a λ that is no number.
+    and a λ that is not a number.
     """
     estimator, colon, values = text.partition(":")[2].partition(":")
     words = [word.strip() for word in (values if colon else estimator).split("+")]
@@ -140,7 +140,7 @@ def reference_of_selection(candidates: Mapping[str, Facts], reference: str | Non
         reference: Its name; None: the first that is unbiased.
 
     Raises:
-        ValueError: There is none of this name, or none that is unbiased.
+        ValueError: No candidate has this name, or none is unbiased.
     """
     if reference is not None:
         check_name("reference", reference, candidates)
@@ -172,7 +172,7 @@ def _shared(fact: str, candidates: Mapping[str, Facts]) -> Any:
 
 
 def _as_lambda(text: str, word: str) -> float:
-    """A λ. Raises ValueError for what is no number from 0 to 1."""
+    """A λ. Raises ValueError for anything but a number from 0 to 1."""
     try:
         value = float(word)
     except ValueError:

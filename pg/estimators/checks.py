@@ -20,8 +20,8 @@ from pg.settings.parts import check_part
 
 
 def factory_of(estimator: Any) -> Factory:
-    """The function that makes an estimator: that of a name, or one's own, with its results
-    checked.
+    """The function that makes an estimator: that of a name, or a custom one with its
+    results checked.
     """
     return find(estimator) if isinstance(estimator, str) else checked(estimator)
 

@@ -30,7 +30,7 @@ Grad = Callable[[Params, Weighted], tuple[Params, dict[str, Array]]]
 
 def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
     """Another estimator of complete episodes with less of the noise of the dynamics: its rewards
-    are rₖ - Cₖ, as of `dynamics_control_variate`.
+    are rₖ - Cₖ, as in `dynamics_control_variate`.
 
         estimator = with_dynamics_control_variate("leave_one_out")
         config = pg.Config(estimator=estimator, num_branches=3)

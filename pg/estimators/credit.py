@@ -80,7 +80,7 @@ def counterfactual(coefficients: Coefficients) -> Factory:
         coefficients: params, trajectory, k -> w(sₜ, a, uₖ) of every step and action, [T, B, A].
 
     Raises:
-        ValueError: `coefficients` is no function of these; while traced, for another shape.
+        ValueError: `coefficients` is not a function of these; while traced, for another shape.
     """
     instead = "write a function that returns w of every action, [T, B, A]"
     check_function("coefficients", coefficients, ("params", "trajectory", "k"), instead)
@@ -141,7 +141,7 @@ def return_hindsight(
         every_action_credited: Credit every action, in place of the one that was taken.
 
     Raises:
-        ValueError: `coefficients` is no function of these; while traced, for another shape.
+        ValueError: `coefficients` is not a function of these; while traced, for another shape.
     """
     instead = "write a function that returns w of every action, [T, B, A]"
     check_function("coefficients", coefficients, ("params", "trajectory"), instead)
@@ -178,11 +178,11 @@ def learned_counterfactual(network: Network, outcome: Outcome = later_states) ->
     Args:
         network: Parameters, carry, `Pair`, first -> carry, f [T, B, A], without a recurrent state.
         outcome: Trajectory -> uₖ of each step, leaves [T, B, ...]: `later_states`,
-            `later_rewards`, or features of one's own.
+            `later_rewards`, or custom features.
 
     Raises:
-        ValueError: `network` is no Network, or has a recurrent state; while traced, for another
-            shape of f.
+        ValueError: `network` is not a Network, or has a recurrent state; while traced, for
+            another shape of f.
     """
     check_kind("network", network, Network, "write pg.Network(init, apply)")
     check_function("outcome", outcome, ("trajectory",), "write a function that returns [T, B, ...]")
@@ -206,7 +206,7 @@ def hindsight_credit(policy: Network, critic: Network, h: Hyperparams) -> Estima
     where the paper learns its mean.
 
     Ψₜ = γᵗ (1[a = aₜ] rₜ / π(aₜ|sₜ) + Σ_{k>t} γᵏ⁻ᵗ w(sₜ, a, sₖ) rₖ), for every a,  w = h / π - 1
-    Unbiased for: no: unless h is exact.
+    Unbiased for: nothing: unless h is exact.
     Variance: that of reward_to_go where states tell the action; usually less, not always.
     Needs: complete episodes, a critic h of discrete actions given the later state, on-policy.
     """
@@ -218,7 +218,7 @@ def counterfactual_contributions(policy: Network, critic: Network, h: Hyperparam
     been earned anyway drop out (COCOA-reward; Meulemans et al. 2023, 2306.16803, eq. 4).
 
     Ψₜ = γᵗ (1[a = aₜ] rₜ / π(aₜ|sₜ) + Σ_{k>t} γᵏ⁻ᵗ w(sₜ, a, rₖ) rₖ), for every a,  w = h / π - 1
-    Unbiased for: no: unless h is exact.
+    Unbiased for: nothing: unless h is exact.
     Variance: none from rewards that do not depend on the action; that of the others.
     Needs: complete episodes, a critic h of discrete actions given the later reward, on-policy.
     """
@@ -226,7 +226,7 @@ def counterfactual_contributions(policy: Network, critic: Network, h: Hyperparam
 
 
 def _learned(policy: Network, network: Network, h: Hyperparams, outcome: Outcome) -> Estimator:
-    """The estimator by an h that a network learns; arguments as of `learned_counterfactual`."""
+    """The estimator by an h that a network learns; arguments: see `learned_counterfactual`."""
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         log_pi = _log_probabilities(policy, params, traj)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pg import baselines, returns
+from pg.axes import expand_to
 from pg.baselines import MovingAverage
 from pg.config import Hyperparams
 from pg.estimators.base import (
@@ -63,7 +64,7 @@ def undiscounted_reward_to_go(policy: Network, critic: Network, h: Hyperparams) 
     2020, 1906.07073).
 
     Ψₜ = Gₜ
-    Unbiased for: no: for γ < 1 it is the gradient of no function; J if γ = 1.
+    Unbiased for: nothing: for γ < 1 it is the gradient of no function; J if γ = 1.
     Variance: late steps weigh as much as early ones.
     Needs: complete episodes, on-policy.
     """
@@ -94,7 +95,7 @@ def batch_mean(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """The mean return of the batch as baseline, own episode included (folklore).
 
     Ψₜ = R - (1/N) Σₘ Rₘ
-    Unbiased for: no: its mean is (N-1)/N ∇J, shrunk by the own sample.
+    Unbiased for: nothing: its mean is (N-1)/N ∇J, shrunk by the own sample.
     Variance: ((N-1)/N)² that of leave_one_out; the same signal-to-noise ratio.
     Needs: complete episodes, on-policy, N ≥ 2.
     """
@@ -110,16 +111,16 @@ def standardised(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """Returns less their mean, divided by their standard deviation, over the batch (as PPO and GRPO
     codes do).
 
-    Where all returns are equal but for rounding, Ψ is 0: rounding errors are no scale.
+    Where all returns are equal but for rounding, Ψ is 0: rounding errors are not a scale.
 
     Ψₜ = (R - mean R) / std R
-    Unbiased for: no: the scale is random and correlated with the sample; even the direction is off.
+    Unbiased for: nothing: the scale is random and correlated with Ψ, which turns the direction.
     Variance: that of batch_mean in units of the returns, whatever their scale.
     Needs: complete episodes, on-policy, N ≥ 2.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        return Credit(baselines.standardised(*return_and_error(traj, h)))
+        return Credit(baselines.standardise(*return_and_error(traj, h)))
 
     return build_estimator(policy, None, h, weigh)
 
@@ -205,7 +206,7 @@ def optimal_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estima
 
     def grad(params: Params, batch: Weighted) -> tuple[Params, dict[str, Array]]:
         def subtract(gradient: Float[Array, "*P"], z: Float[Array, "N *P"]) -> Float[Array, "*P"]:
-            total = batch.psi[0].reshape(-1, *[1] * (z.ndim - 1))
+            total = expand_to(batch.psi[0], z)
             baseline = baselines.leave_one_out_ratio(total * z**2, z**2)
             return gradient - jnp.mean(baseline * z, axis=0)
 
@@ -243,10 +244,7 @@ def state_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
         advantage = to_go - values(critic, params, traj)
-        return Credit(
-            jnp.asarray(h.gamma, to_go.dtype) ** traj.time.astype(to_go.dtype) * advantage,
-            target=to_go,
-        )
+        return Credit(returns.discount_powers(advantage, h.gamma) * advantage, target=to_go)
 
     return build_estimator(policy, critic, h, weigh)
 

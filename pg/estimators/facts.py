@@ -41,8 +41,8 @@ class Facts:
     """The facts about an estimator."""
 
     module: str = ""
-    """Module of `pg.estimators` in which the function of the estimator's name is defined; "" of a
-    user's own.
+    """Module of `pg.estimators` in which the function of the estimator's name is defined; "" for a
+    custom estimator.
     """
     psi: str = ""
     """Formula of the weight Ψₜ of ∇log π(aₜ|sₜ)."""
@@ -119,6 +119,14 @@ class Facts:
     """Its preset: fields of Config and Hyperparams that differ from their defaults, which are
     complete episodes, γ = 1, and at most 2,000 episodes (1M steps on CartPole).
     """
+
+    @property
+    def unbiased_in_words(self) -> str:
+        """Objective whose gradient is the mean, "nothing" for no objective, and the condition or
+        the reason.
+        """
+        objective = "nothing" if self.unbiased_for == "no" else self.unbiased_for
+        return f"{objective}: {self.why}" if self.why else objective
 
     @property
     def parallel(self) -> bool:
@@ -304,7 +312,7 @@ FACTS: dict[str, Facts] = {
         psi="(R - mean R) / std R",
         source="as PPO and GRPO codes do",
         unbiased_for="no",
-        why="the scale is random and correlated with the sample; even the direction is off",
+        why="the scale is random and correlated with Ψ, which turns the direction",
         variance="that of batch_mean in units of the returns, whatever their scale",
         baseline="batch",
         psi_depends_on_policy=True,
@@ -428,7 +436,7 @@ FACTS: dict[str, Facts] = {
         where="over the group; ρₜ until clipped",
         source="Shao et al. 2024, 2402.03300",
         unbiased_for="no",
-        why="groups that agree weigh more, long episodes less; the own one is in the mean",
+        why="groups that agree weigh more, long episodes less; the mean includes R",
         variance="that of the returns within a group, in units of itself",
         baseline="group",
         several_steps=True,
@@ -441,7 +449,7 @@ FACTS: dict[str, Facts] = {
         psi="γᵗ Q(sₜ, a), for every a",
         source="expected policy gradients, 1706.05374; 1709.00503",
         unbiased_for="no",
-        why="unless Q is exact, which stands in for the reward to go",
+        why="unless Q, which replaces the reward to go, is exact",
         variance="none from the choice of the action, nor from what follows it; that of the states",
         critic="Q",
         actions=("discrete", "continuous"),
@@ -545,7 +553,7 @@ FACTS: dict[str, Facts] = {
         psi="γᵗ ∂Q(sₜ, a)/∂a at a = aₜ, by ∇a(θ, εₜ)",
         source="SVG(0); Heess et al. 2015, 1510.09142",
         unbiased_for="no",
-        why="unless Q is exact, which stands in for the reward to go",
+        why="unless Q, which replaces the reward to go, is exact",
         variance=(
             "none from what follows the action; that of the derivative over actions, and of states"
         ),
@@ -706,7 +714,7 @@ FACTS: dict[str, Facts] = {
         psi="ρₜ γᵗ Gₜ",
         source="Degris et al. 2012, 1205.4839",
         unbiased_for="no",
-        why="off-policy, states and rewards to go are still the behaviour's; J on-policy",
+        why="off-policy, states and rewards to go are the behaviour's; J on-policy",
         variance="bounded by one ratio",
         off_policy=True,
         psi_depends_on_policy=True,
@@ -745,7 +753,7 @@ FACTS: dict[str, Facts] = {
         where="v the V-trace target, its trace λ min(1, ρ)",
         source="IMPALA; Espeholt et al. 2018, 1802.01561",
         unbiased_for="no",
-        why="off-policy it aims at a policy between the behaviour and π; on-policy as gae",
+        why="off-policy it aims at a policy between behaviour and π; on-policy as gae",
         variance="bounded by the truncation",
         collect=("episodes", "windows"),
         critic="V",
@@ -777,7 +785,7 @@ FACTS: dict[str, Facts] = {
         where="η = `advantage_scale`; exp(·) is at most `ratio_bound`",
         source="RWR; Peters & Schaal 2007",
         unbiased_for="no",
-        why="large returns count exponentially more; as η grows, η times it tends to ∇J",
+        why="large returns count exponentially more; η times it tends to ∇J as η → ∞",
         variance="that of weights without a baseline, which are never negative",
         several_steps=True,
         regression=True,
@@ -796,7 +804,7 @@ FACTS: dict[str, Facts] = {
         where="A as gae's, η = `advantage_scale`; exp(·) is at most `ratio_bound`",
         source="AWR; Peng et al. 2019, 1910.00177",
         unbiased_for="no",
-        why="good actions count exponentially more; as η grows, η times it tends to gae",
+        why="good actions count exponentially more; η times it tends to gae as η → ∞",
         variance="bounded by `ratio_bound`",
         collect=("episodes", "windows"),
         critic="V",
@@ -846,8 +854,8 @@ FACTS: dict[str, Facts] = {
         where="to the window's end",
         source="Baxter & Bartlett 2001, 1106.0665",
         unbiased_for="no",
-        why="it aims at ∇_β η, which tends to ∇η, η the average reward, as β tends to 1",
-        variance="grows as 1 / (1 - β): β is no discount of the task, but a price paid in bias",
+        why="it aims at ∇_β η, which tends to ∇η, η the average reward, as β → 1",
+        variance="grows as 1 / (1 - β): β is not a discount of the task but a price paid in bias",
         collect=("windows",),
         # CartPole's reward is 1 at every step, whatever is done: its average has no gradient.
         reads=("beta",),

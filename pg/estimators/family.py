@@ -58,8 +58,8 @@ ESTIMATORS: dict[str, Factory] = {name: _listed(name) for name in FACTS}
 def find(name: str) -> Factory:
     """The function of an estimator, by its name (`names`) or by `FILE.py:NAME`, which is executed.
 
-    Raises ValueError for a file that fails, or what is no function of policy, critic and
-    hyperparameters.
+    Raises ValueError for a file that fails, or what is not a function of policy, critic
+    and hyperparameters.
     """
     if is_sequence(name):
         return _of_switches(name)

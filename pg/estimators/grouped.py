@@ -41,11 +41,11 @@ def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """Group-relative policy optimisation: returns standardised within the group (Shao et al. 2024,
     2402.03300).
 
-    Where all returns of a group are equal but for rounding, its Ψ is 0: rounding errors are no
-    scale.
+    Where all returns of a group are equal but for rounding, its Ψ is 0: rounding errors are
+    not a scale.
 
     Ψₜ = (R - mean R) / std R / length of the episode,  over the group; ρₜ until clipped
-    Unbiased for: no: groups that agree weigh more, long episodes less; the own one is in the mean.
+    Unbiased for: nothing: groups that agree weigh more, long episodes less; the mean includes R.
     Variance: that of the returns within a group, in units of itself.
     Needs: complete episodes that share initial states, the behaviour's log-probabilities.
     """

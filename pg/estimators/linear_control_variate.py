@@ -96,13 +96,13 @@ def with_control_variate(
         num_starts: R, the further initial states of each episode.
 
     Raises:
-        ValueError: Its gradient is no mean over episodes, or observations are no arrays; by `init`,
-            if they have too many entries.
+        ValueError: Its gradient is not a mean over episodes, or observations are not arrays; by
+            `init`, if they have too many entries.
     """
     if not made.separable:
         raise ValueError(
             "a control variate of the gradient is regressed on the gradients of single episodes, "
-            "and this estimator's is no mean of these"
+            "and this estimator's is not a mean of these"
         )
     if policy.obs_shape is None or policy.masked:
         raise ValueError(_ONE_ARRAY)
@@ -234,7 +234,7 @@ def mean_difference(own: Float[Array, "B F"], others: Float[Array, "B R F"]) -> 
     for rounding.
 
     The difference from their mean is a constant there instead, as that of three equal numbers is
-    another number, and a constant is no control variate. What is 0 is so whichever of the two
+    another number, and a constant is not a control variate. What is 0 is so whichever of the two
     states is the episode's own: the mean stays 0.
     """
     own = own[:, None]

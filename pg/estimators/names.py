@@ -67,7 +67,7 @@ def check_estimator(field: str, text: Any, *others: str, variants: bool = False)
     elif is_q_prop(text):
         q_prop_of(text)
     elif not isinstance(text, str) or ":" not in text:
-        # those of a form have a colon, and are no names
+        # those of a form have a colon, and are not names
         known = [*NAMES, *(VARIANTS if variants else ()), FORM, SELECTED_FORM, *others]
         check_name(field, text, known, "pg train --help lists them")
     else:

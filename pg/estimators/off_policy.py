@@ -67,7 +67,7 @@ def ratio_only(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     1205.4839).
 
     Ψₜ = ρₜ γᵗ Gₜ
-    Unbiased for: no: off-policy, states and rewards to go are still the behaviour's; J on-policy.
+    Unbiased for: nothing: off-policy, states and rewards to go are the behaviour's; J on-policy.
     Variance: bounded by one ratio.
     Needs: complete episodes, the behaviour's log-probabilities.
     """

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from pg import baselines, returns
+from pg import baselines, returns, rounding
+from pg.axes import expand_to
 from pg.config import Hyperparams
-from pg.distributions import sum_of_others
 from pg.estimators.action_values import probabilities, taken
 from pg.estimators.base import (
     Credit,
@@ -95,7 +95,7 @@ def _scores(bare: Estimator, params: Params, batch: Weighted) -> PyTree:
 
 def _baseline_times_score(reward: Float[Array, " N"], score: Float[Array, "N *P"]) -> Array:
     """(1/N) Σₙ bⱼ Cⱼ of a step, [...], b from the other episodes."""
-    reward = reward.reshape(-1, *[1] * (score.ndim - 1))
+    reward = expand_to(reward, score)
     baseline = baselines.leave_one_out_ratio(reward * score**2, score**2)
     return jnp.mean(baseline * score, axis=0)
 
@@ -133,7 +133,7 @@ def norm_weighted_mean(q: Float[Array, "*B A"], pi: Float[Array, "*B A"]) -> Flo
         q: Q(s, a), [..., A].
         pi: π(a|s), [..., A].
     """
-    weight = pi * ((1.0 - pi) ** 2 + sum_of_others(pi**2))
+    weight = pi * ((1.0 - pi) ** 2 + rounding.sum_of_others(pi**2))
     total = jnp.sum(weight, axis=-1)
     positive = total > 0
     return jnp.where(positive, jnp.sum(weight * q, axis=-1) / jnp.where(positive, total, 1.0), 0.0)

@@ -65,7 +65,7 @@ class Choice(NamedTuple):
 
     number: Int[Array, "T B"]  # of the candidate that is chosen
     error: tuple[Float[Array, "T B"], ...]  # mean squared error of each, before this batch
-    value: tuple[PyTree, ...]  # as of `Weighted`, of each candidate
+    value: tuple[PyTree, ...]  # as in `Weighted`, of each candidate
     extra: tuple[PyTree, ...]
 
 

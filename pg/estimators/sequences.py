@@ -22,9 +22,9 @@ from pg.config import Hyperparams
 from pg.estimators.base import (
     Credit,
     Estimator,
-    Gain,
+    ExtraMetrics,
     Params,
-    Watch,
+    Surrogate,
     Weighted,
     build_estimator,
     discounted_reward_to_go,
@@ -105,7 +105,7 @@ def build(
 ) -> Estimator:
     """The estimator of the switches.
 
-    Metrics: with a ratio, kl and clip_fraction as of `drift`, of the ratio that is clipped; with a
+    Metrics: with a ratio, kl and clip_fraction as in `drift`, of the ratio that is clipped; with a
     reference, reference_kl and reference_kl_k1, the estimates k3 and k1 of KL(π ‖ π_ref) in nats
     per step, times the ratio of each step where the batch is another policy's; and kl_coef where β
     is adapted.
@@ -114,7 +114,7 @@ def build(
         policy: The policy that learns.
         h: The hyperparameters.
         switches: The switches.
-        reference: As of `sequence_estimator`.
+        reference: See `sequence_estimator`.
     """
     adaptive = switches.kl_control == "adaptive"
     in_reward = switches.kl != "none" and switches.kl_place == "reward"
@@ -147,16 +147,16 @@ def build(
             extra = extra._replace(reward=_scaled_reward(switches, traj, h) / divisor)
         return Credit(psi, (), after, extra=extra)
 
-    gain = _surrogate(switches, h)
+    surrogate = _surrogate(switches, h)
     if in_loss:
-        gain = _minus_divergence(switches, gain)
+        surrogate = _minus_divergence(switches, surrogate)
     estimator = build_estimator(
         policy,
         None,
         h,
         weigh,
-        gain,
-        watch=_watch(switches, h),
+        surrogate,
+        extra_metrics=_extra_metrics(switches, h),
         accepts="episodes",
         whole_episodes=switches.whole_sequences,
         further=FurtherRollouts(greedy=switches.baseline == "greedy"),
@@ -181,7 +181,7 @@ def _kept(estimator: Estimator, s: Switches, h: Hyperparams, reference: PyTree) 
         estimator: One without a state.
         s: The switches.
         h: The hyperparameters.
-        reference: As of `sequence_estimator`.
+        reference: See `sequence_estimator`.
     """
 
     def init(key: PRNGKeyArray) -> tuple[Params, PyTree]:
@@ -473,10 +473,10 @@ def _by_decisions(
     return returns.discounted_sum(weight * reward, 1.0) - weight * baseline
 
 
-def _surrogate(s: Switches, h: Hyperparams) -> Gain:
+def _surrogate(s: Switches, h: Hyperparams) -> Surrogate:
     """The surrogate of the ratio and its clip, [T, B]."""
 
-    def gain(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
+    def surrogate(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
         log_prob, psi = dist.log_prob(batch.traj.action), batch.psi
         if s.ratio == "none":
             return surrogates.score(log_prob, psi)
@@ -498,7 +498,7 @@ def _surrogate(s: Switches, h: Hyperparams) -> Gain:
             return surrogates.clipped_weight(log_ratio, psi, low, high)
         return surrogates.clipped_ratio(log_ratio, psi, low, high)
 
-    return gain
+    return surrogate
 
 
 def _bounds(s: Switches, h: Hyperparams) -> tuple[Any, Any]:
@@ -512,7 +512,7 @@ def _bounds(s: Switches, h: Hyperparams) -> tuple[Any, Any]:
     return math.inf, math.inf
 
 
-def _minus_divergence(s: Switches, gain: Gain) -> Gain:
+def _minus_divergence(s: Switches, surrogate: Surrogate) -> Surrogate:
     """The surrogate less the KL estimate in the loss, [T, B]; that of a sequence at its first
     step.
     """
@@ -521,25 +521,26 @@ def _minus_divergence(s: Switches, gain: Gain) -> Gain:
         traj, reference = batch.traj, batch.extra.reference
         log_prob = dist.log_prob(traj.action)
         if s.kl_place == "sequence":
-            log_prob = jnp.where(traj.valid, log_prob - reference.log_prob, 0.0)
-            of_sequence = reference._replace(log_prob=0.0)
-            estimate = divergence(s.kl, jnp.sum(log_prob, axis=0), (), of_sequence)
-            estimate = jnp.where(traj.first, estimate[None], 0.0)
+            log_ratio = jnp.where(traj.valid, log_prob - reference.log_prob, 0.0)
+            total = jnp.sum(log_ratio, axis=0)
+            # 0, as the reference's log-probability is already subtracted
+            of_sequence = divergence(s.kl, total, (), reference._replace(log_prob=0.0))
+            estimate = jnp.where(traj.first, of_sequence[None], 0.0)
         else:
             estimate = divergence(s.kl, log_prob, dist, reference)
-        if s.kl_ratio:
-            estimate = jnp.exp(log_prob - traj.log_prob) * estimate
-        return gain(dist, batch) - reference.weight * estimate
+            if s.kl_ratio:
+                estimate = jnp.exp(log_prob - traj.log_prob) * estimate
+        return surrogate(dist, batch) - reference.weight * estimate
 
     return less
 
 
-def _watch(s: Switches, h: Hyperparams) -> Watch | None:
+def _extra_metrics(s: Switches, h: Hyperparams) -> ExtraMetrics | None:
     """The metrics of `build`; None where there are none."""
     if s.ratio == "none" and not s.with_reference:
         return None
 
-    def watch(dist: Any, batch: Weighted) -> dict[str, Float[Array, "T B"]]:
+    def extra_metrics(dist: Any, batch: Weighted) -> dict[str, Float[Array, "T B"]]:
         log_prob = dist.log_prob(batch.traj.action)
         of_step = log_prob - batch.traj.log_prob
         metrics = {}
@@ -556,4 +557,4 @@ def _watch(s: Switches, h: Hyperparams) -> Watch | None:
             metrics["kl_coef"] = batch.extra.reference.kl_coef
         return metrics
 
-    return watch
+    return extra_metrics

@@ -95,7 +95,7 @@ class Switches:
     1909.08593). From 0 it stays 0.
     """
     kl_metrics: bool = False
-    """Report the divergence from the reference also where it is no part of the objective: one more
+    """Report the divergence from the reference also where it is not part of the objective: one more
     forward pass over the batch.
     """
 

@@ -19,8 +19,8 @@ from pg.config import Hyperparams
 from pg.estimators.base import (
     Credit,
     Estimator,
-    Gain,
     Params,
+    Surrogate,
     Weighted,
     build_estimator,
     drift,
@@ -44,7 +44,7 @@ def reward_weighted_regression(policy: Network, critic: Network, h: Hyperparams)
     part of the maximisation of an EM algorithm, which weights of any common scale leave alone.
 
     Ψₜ = γᵗ exp(Gₜ / η),  η = `advantage_scale`; exp(·) is at most `ratio_bound`
-    Unbiased for: no: large returns count exponentially more; as η grows, η times it tends to ∇J.
+    Unbiased for: nothing: large returns count exponentially more; η times it tends to ∇J as η → ∞.
     Variance: that of weights without a baseline, which are never negative.
     Needs: complete episodes, actions of any policy.
     """
@@ -53,7 +53,7 @@ def reward_weighted_regression(policy: Network, critic: Network, h: Hyperparams)
         to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
         return Credit(returns.discount_powers(to_go, h.gamma) * exponential_weight(to_go, h))
 
-    return build_estimator(policy, None, h, weigh, watch=drift(h), off_policy=True)
+    return build_estimator(policy, None, h, weigh, extra_metrics=drift(h), off_policy=True)
 
 
 def advantage_weighted_regression(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -63,7 +63,7 @@ def advantage_weighted_regression(policy: Network, critic: Network, h: Hyperpara
     V is fitted to TD(λ) returns, as there; the batch stands for its replay buffer.
 
     Ψₜ = γᵗ exp(Aₜ / η),  A as gae's, η = `advantage_scale`; exp(·) is at most `ratio_bound`
-    Unbiased for: no: good actions count exponentially more; as η grows, η times it tends to gae.
+    Unbiased for: nothing: good actions count exponentially more; η times it tends to gae as η → ∞.
     Variance: bounded by `ratio_bound`.
     Needs: episodes or windows, a critic V, actions of any policy.
     """
@@ -84,7 +84,7 @@ def v_mpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     a multiplier.
 
     Ψₜ = γᵗ n exp(Aₜ / η) / Σ exp(A / η),  of the better half of n steps; `max_kl` sets η
-    Unbiased for: no: only the better half counts, and of it the best exponentially more.
+    Unbiased for: nothing: only the better half counts, and of it the best exponentially more.
     Variance: that of about as many steps as the weights leave; in units of the score.
     Needs: episodes or windows, a critic V, actions of any policy, N ≥ 2.
     """
@@ -107,7 +107,7 @@ def mdpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     taken at the actions of the batch, and has no gradient where π = π_old.
 
     Ψₜ = ρₜ (Aₜ - γᵗ η log ρₜ),  A as gae's Ψ, η = `advantage_scale`
-    Unbiased for: no: as gae on the first minibatch; after it the states are the old policy's.
+    Unbiased for: nothing: as gae on the first minibatch; after it the states are the old policy's.
     Variance: as gae, times that of the ratio, which nothing but the divergence bounds.
     Needs: episodes or windows, a critic V, the behaviour's log-probabilities.
     """
@@ -140,22 +140,22 @@ def advantage_regression(
         critic,
         h,
         weigh,
-        watch=drift(h),
+        extra_metrics=drift(h),
         state_discount=state_discount(h),
         off_policy=True,
     )
 
 
-def less_divergence(h: Hyperparams) -> Gain:
+def less_divergence(h: Hyperparams) -> Surrogate:
     """The surrogate ρ Ψ less γᵗ η times an estimate of KL(π ‖ π_old), [T, B]."""
 
-    def gain(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
+    def surrogate(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
         per_step("psi", batch.psi, batch.traj)
         log_ratio = dist.log_prob(batch.traj.action) - batch.traj.log_prob
         weight = h.advantage_scale * state_weight(batch.traj, h)
         return surrogates.proximal(log_ratio, batch.psi, weight)
 
-    return gain
+    return surrogate
 
 
 def exponential_weight(x: Float[Array, "T B"], h: Hyperparams) -> Float[Array, "T B"]:

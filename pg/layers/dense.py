@@ -29,7 +29,7 @@ __all__ = [
 MOST_ROWS, ROWS_OF_BLOCK = 256, 16
 
 # A CPU computes the gradient of a kernel with at most so many entries from a factor laid out
-# transposed, from so many rows on. Of 1024 x 1024 it is no faster so, of 128 rows slower
+# transposed, from so many rows on. Of 1024 x 1024 it is not faster so, of 128 rows slower
 # (experiments/speed/kernel_gradients.py).
 SMALL_KERNEL, FEWEST_ROWS = 256 * 256, 192
 
@@ -74,7 +74,7 @@ def dense(
 
 @contextlib.contextmanager
 def forward_mode() -> Iterator[None]:
-    """A context for tracing derivatives in forward mode, as of a gradient along a vector: the
+    """A context for tracing derivatives in forward mode, such as of a gradient along a vector: the
     transposed products of `dense` make those slower and not faster.
     """
     token = _forward_mode.set(True)

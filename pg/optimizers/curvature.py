@@ -12,6 +12,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
+from pg import returns
 from pg.fast import blocks
 from pg.layers.dense import forward_mode
 from pg.networks import Network, unroll
@@ -221,8 +222,8 @@ def surrogate(policy: Network, params: PyTree, batch: Any) -> Float[Array, ""]:
     def block(rows: Any) -> Float[Array, ""]:
         traj = rows.traj
         log_prob = unroll(policy, params, traj.obs, traj.first).log_prob(traj.action)
-        gain = jnp.exp(jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)) * rows.psi
-        return jnp.sum(jnp.where(traj.valid, gain, 0.0))
+        surrogate = jnp.exp(jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)) * rows.psi
+        return jnp.sum(jnp.where(traj.valid, surrogate, 0.0))
 
     steps = batch._replace(traj=batch.traj.without_carry)
     return blocks.mean_over_episodes(block, steps, batch.traj.valid)
@@ -264,7 +265,7 @@ def _mean_steps(traj: Trajectory, gamma: Float[ArrayLike, ""]) -> Float[Array, "
 
 def _weight(traj: Trajectory, gamma: Float[ArrayLike, ""]) -> Float[Array, "T N"]:
     """γᵗ, [T, N]."""
-    return jnp.asarray(gamma, traj.reward.dtype) ** traj.time.astype(traj.reward.dtype)
+    return returns.discount(traj.time.astype(traj.reward.dtype), gamma)
 
 
 def _matrix(product: MatVec, like: PyTree) -> Float[Array, "P P"]:

@@ -90,7 +90,7 @@ def film(
     env = envs.configured(config, episodes, env_params)
     policy = networks.make_policy(config, env)
     if normaliser is not None:
-        policy = normalisation.standardised(policy, normaliser)
+        policy = normalisation.with_standardised_observations(policy, normaliser)
     steps = min(steps, env.horizon(config.horizon))
     act = rollout.greedy if greedy else rollout.sample
 

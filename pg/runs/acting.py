@@ -223,7 +223,9 @@ def load_policy(
     env = envs.configured(config, 1, h.env_params, for_critic=False)
     network = networks.make_policy(config, env)
     normaliser = normalisation.seen_by(normaliser, trained_in.views.policy)
-    return Policy(config, env, normalisation.standardised(network, normaliser), params)
+    return Policy(
+        config, env, normalisation.with_standardised_observations(network, normaliser), params
+    )
 
 
 def acting_shapes(config: Config, env: Env, policy: Network) -> tuple[Any, Normaliser]:

@@ -353,7 +353,7 @@ def _check_pool(config: Any) -> None:
     if config.rnn != "none" or config.network == "causal_transformer":
         raise ValueError(
             f"estimator={estimator!r} averages TD errors of different episodes in one state, and a "
-            "recurrent network makes them depend on earlier steps: give rnn='none' and "
+            "recurrent network makes them depend on what came before: give rnn='none' and "
             "another network, or estimator='trajectory_control_variate'"
         )
     _check_no_diagnostics(config, f"estimator={estimator!r}")
@@ -499,8 +499,8 @@ def _check_parts(config: Any) -> None:
     _check_other_parameters(config, facts, estimator)
     if config.rnn != "none" and config.optimizer in ("natural", "trpo"):
         raise ValueError(
-            f"optimizer={config.optimizer!r} needs a policy without a recurrent cell, got "
-            f"{config.rnn!r}"
+            f"optimizer={config.optimizer!r} needs a policy without a recurrent state, got "
+            f"rnn={config.rnn!r}"
         )
     if config.rnn == "transformer" and config.rnn_size % config.rnn_heads:
         raise ValueError(
@@ -644,7 +644,7 @@ def _check_causal_transformer(config: Any) -> None:
         )
     if config.optimizer in ("natural", "trpo"):
         raise ValueError(
-            f"optimizer={config.optimizer!r} needs a policy without a recurrent cell, got "
+            f"optimizer={config.optimizer!r} needs a policy without a recurrent state, got "
             "network='causal_transformer'"
         )
     for name in ("layer_norm", "residual"):

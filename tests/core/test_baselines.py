@@ -16,7 +16,7 @@ from pg.baselines import (
     group_shrinkage,
     leave_one_out,
     leave_one_out_ratio,
-    standardised,
+    standardise,
     time_shrinkage,
 )
 
@@ -111,7 +111,7 @@ def test_whole_numbers_are_averaged_as_fractions_are() -> None:
     whole, group = [1, 2, 4], [7, 7, 7]
     fractions = jnp.array(whole, float)
     np.testing.assert_array_equal(leave_one_out(whole), leave_one_out(fractions))
-    np.testing.assert_array_equal(standardised(whole, 0.0), standardised(fractions, 0.0))
+    np.testing.assert_array_equal(standardise(whole, 0.0), standardise(fractions, 0.0))
     np.testing.assert_array_equal(
         group_leave_one_out(whole, group), group_leave_one_out(fractions, group)
     )
@@ -160,7 +160,7 @@ def test_mean_and_deviation_of_a_group_are_those_of_its_members() -> None:
     np.testing.assert_allclose(group_centred(rows, group), x - means, rtol=0, atol=1e-9)
     found = group_deviation(rows, jnp.zeros(6), group)
     np.testing.assert_allclose(found, deviations, rtol=1e-9)
-    np.testing.assert_allclose(centred(rows) / deviation(rows, 0.0), standardised(rows, 0.0))
+    np.testing.assert_allclose(centred(rows) / deviation(rows, 0.0), standardise(rows, 0.0))
 
 
 def test_numbers_that_agree_have_an_infinite_deviation() -> None:

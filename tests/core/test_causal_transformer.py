@@ -204,7 +204,7 @@ def test_no_initialiser_calls_lapack() -> None:
         ),
         ({"rnn": "gru"}, "so needs rnn='none', got 'gru'"),
         ({"collect": "windows", "estimator": "gae"}, "so needs collect='episodes', got 'windows'"),
-        ({"optimizer": "natural"}, "optimizer='natural' needs a policy without memory"),
+        ({"optimizer": "natural"}, "optimizer='natural' needs a policy without a recurrent state"),
         ({"layer_norm": True}, "layer_norm is for network='mlp' and 'cnn'"),
         ({"conv": ("16x3",)}, "conv=16x3 is for images, and network='causal_transformer' has none"),
         ({"hidden_sizes": (8, 16)}, r"hidden_sizes must be of .* one width, .* got \(8, 16\)"),

@@ -257,27 +257,27 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
         )
     },
     "a surrogate of nothing": (
-        built_with(gain=lambda dist, batch: None),
-        "the surrogate must be an array of numbers, got None: gain must give one number for each "
-        "step",
+        built_with(surrogate=lambda dist, batch: None),
+        "the surrogate must be an array of numbers, got None: surrogate must give one number for "
+        "each step",
     ),
     "the name of a surrogate": (
-        built_with(gain="score"),
-        "gain must be a function of distribution, weighted, got 'score': write a function that "
-        "returns a surrogate",
+        built_with(surrogate="score"),
+        "surrogate must be a function of distribution, weighted, got 'score': write a function "
+        "that returns a surrogate",
     ),
     "a surrogate of the distribution alone": (
-        built_with(gain=lambda dist: dist),
-        "gain must be a function of distribution, weighted, got one that cannot be called so",
+        built_with(surrogate=lambda dist: dist),
+        "surrogate must be a function of distribution, weighted, got one that cannot be called so",
     ),
     "reports of nothing": (
-        built_with(watch=lambda dist, batch: None),
-        "watch must give names with values [T, B], got None",
+        built_with(extra_metrics=lambda dist, batch: None),
+        "extra_metrics must give names with values [T, B], got None",
     ),
     "a report that is one number": (
-        built_with(watch=lambda dist, batch: {"psi": batch.psi[0, 0]}),
-        "watch's 'psi' must be [T, B] = [2, 2], got shape []: watch must give one number for each "
-        "step",
+        built_with(extra_metrics=lambda dist, batch: {"psi": batch.psi[0, 0]}),
+        "the extra metric 'psi' must be [T, B] = [2, 2], got shape []: extra_metrics must give one "
+        "number for each step",
     ),
     "an unknown way of collecting": (
         built_with(accepts=("episode",)),

@@ -502,22 +502,22 @@ def test_the_gradient_is_that_of_the_loss_written_out(name: str) -> None:
         pi, own = jnp.exp(log_pi), taken(log_pi)
         if name in ("ppo", "grpo"):
             ratio = jnp.exp(own - behaviour)
-            gain = jnp.minimum(ratio * psi, jnp.clip(ratio, 0.8, 1.2) * psi)
+            surrogate = jnp.minimum(ratio * psi, jnp.clip(ratio, 0.8, 1.2) * psi)
         elif name in ("vine_action_value", "measure_valued"):
             tried = np.asarray(weighted.extra)[steps]  # [K, 3], or pairs [K, 3, 2]
             of_tried = jnp.take_along_axis(log_pi, tried.reshape(len(tried), -1), axis=1)
             of_tried = of_tried.reshape(tried.shape)
             difference = of_tried if tried.ndim == 2 else of_tried[..., 0] - of_tried[..., 1]
-            gain = jnp.sum(psi * difference, axis=1)
+            surrogate = jnp.sum(psi * difference, axis=1)
         elif name == "mdpo":
             log_ratio = own - behaviour
             divergence = jnp.exp(log_ratio) * log_ratio - jnp.exp(log_ratio)
-            gain = jnp.exp(log_ratio) * psi - GAMMA ** steps[0] * divergence
+            surrogate = jnp.exp(log_ratio) * psi - GAMMA ** steps[0] * divergence
         elif psi.ndim == 2:
-            gain = jnp.sum(pi * psi, axis=1)
+            surrogate = jnp.sum(pi * psi, axis=1)
         else:
-            gain = psi * own
-        total = 0.01 * jnp.sum(pi * log_pi) - jnp.sum(gain)
+            surrogate = psi * own
+        total = 0.01 * jnp.sum(pi * log_pi) - jnp.sum(surrogate)
         if FACTS[name].critic == "hindsight":
             for t, n in zip(*steps, strict=True):
                 total += 0.5 * hindsight_loss(name, traj, params.critic, t, n)
@@ -680,7 +680,7 @@ def test_docstrings_say_what_the_table_says(name: str) -> None:
     assert f"({facts.source})." in " ".join(paragraphs[0].split())
     assert paragraphs[-1].splitlines() == [
         "Ψₜ = " + ",  ".join(filter(None, (facts.psi, facts.where))),
-        "Unbiased for: " + ": ".join(filter(None, (facts.unbiased_for, facts.why))) + ".",
+        f"Unbiased for: {facts.unbiased_in_words}.",
         f"Variance: {facts.variance}.",
         f"Needs: {facts.needs}.",
     ]
@@ -760,7 +760,7 @@ def test_a_pool_needs_networks_without_memory() -> None:
     config = Config(estimator="trajectory_control_variate", rnn="gru")
     env = envs.configured(config, 2)
     policy, critic = networks.make_policy(config, env), networks.make_critic(config, env)
-    with pytest.raises(ValueError, match="give networks without memory"):
+    with pytest.raises(ValueError, match="give networks without a recurrent state"):
         ESTIMATORS["pooled_trajectory_control_variate"](policy, critic, H)
     for changes in ({"rnn": "gru"}, {"diagnostics": True}):
         with pytest.raises(ValueError, match="depend on"):

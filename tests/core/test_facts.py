@@ -139,7 +139,7 @@ def test_one_row_is_in_the_table_of_exact_figures(known: dict[str, Any]) -> None
     """With the bias that half the gradient has."""
     cells = known["table"].splitlines()[-1].strip("| ").split(" | ")
     link = "[1234.56789](https://arxiv.org/abs/1234.56789)"
-    assert cells[:4] == ["`half_return`", "R / 2", f"nobody, {link}", "no: its mean is ∇J / 2"]
+    assert cells[:4] == ["`half_return`", "R / 2", f"nobody, {link}", "nothing: its mean is ∇J / 2"]
     assert cells[4:6] == ["0.5 · 0.5 · 0.5", "0.25 · 0.25 · 0.25"]
 
 

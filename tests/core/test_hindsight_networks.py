@@ -67,7 +67,9 @@ def test_both_observations_are_standardised_and_a_reward_is_not(outcome: str) ->
 
     moments = normalisation.Moments.start((4,)).merge(obs, ~FIRST)
     net = Network(lambda key: (), show, outcome=outcome)
-    net = normalisation.standardised(net, normalisation.Normaliser(moments, (), ()))
+    net = normalisation.with_standardised_observations(
+        net, normalisation.Normaliser(moments, (), ())
+    )
     found = net.apply((), (), Pair(obs, later), FIRST)[1]
     np.testing.assert_allclose(found.obs, standardised(obs), atol=1e-4)
     expected = standardised(later) if outcome == "state" else later

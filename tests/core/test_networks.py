@@ -26,7 +26,7 @@ def test_new_fields_of_a_network_stand_last() -> None:
         "init",
         "apply",
         "carry",
-        "unstandardised",
+        "expects_standardised",
         "masked",
         "view",
         "shared",

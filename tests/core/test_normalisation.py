@@ -109,9 +109,11 @@ def test_statistics_of_the_batch_itself_would_part_them() -> None:
         state, _ = learner.step(state, jax.random.key(i))
     env = make_env(config.env, config.num_envs)
     policy = make_policy(config, env)
-    acting = normalisation.standardised(policy, state.normaliser)
+    acting = normalisation.with_standardised_observations(policy, state.normaliser)
     traj = rollout.episodes(env, acting, state.params.policy, KEY)
-    later = normalisation.standardised(policy, normalisation.observe(state.normaliser, traj, 1.0))
+    later = normalisation.with_standardised_observations(
+        policy, normalisation.observe(state.normaliser, traj, 1.0)
+    )
     for network, same in ((acting, True), (later, False)):
         log_prob = network.apply(state.params.policy, (), traj.obs, traj.first)[1].log_prob(
             traj.action
@@ -180,7 +182,7 @@ def test_evaluation_sees_what_training_saw() -> None:
     ):
         evaluate(config, state.params.policy, KEY)
     policy, env = make_policy(config, make_env(config.env, 8)), make_env(config.env, 8)
-    acting = normalisation.standardised(policy, state.normaliser)
+    acting = normalisation.with_standardised_observations(policy, state.normaliser)
     traj = rollout.episodes(env, acting, state.params.policy, KEY)
     done = evaluate(config, state.params.policy, KEY, 8, normaliser=state.normaliser)
     np.testing.assert_allclose(done.returns, traj.reward.sum(0))
@@ -190,7 +192,9 @@ def test_what_is_standardised_stays_within_its_limit() -> None:
     config = Config(normalise_observations=True, preset=None)
     policy = make_policy(config, make_env("CartPole-v1", 1))
     params = policy.init(KEY)
-    network = normalisation.standardised(policy, normalisation.start(config, (4,)))
+    network = normalisation.with_standardised_observations(
+        policy, normalisation.start(config, (4,))
+    )
     for x in (1e3, 1e30):
         out = network.apply(params, (), jnp.full((1, 4), x), jnp.ones(1, bool))[1].logits
         limit = policy.apply(params, (), jnp.full((1, 4), 10.0), jnp.ones(1, bool))[1].logits

@@ -229,7 +229,7 @@ def test_only_a_memory_recalls(estimator: str, collect: Any, memory: Any, works:
     [
         (
             {"rnn": "gru", "optimizer": "trpo"},
-            "optimizer='trpo' needs a policy without memory, got 'gru'",
+            "optimizer='trpo' needs a policy without a recurrent state, got rnn='gru'",
         ),
         (
             {"estimator": "reinforce", "shared_torso": True},

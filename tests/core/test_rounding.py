@@ -13,7 +13,7 @@ from environments import Clock, tabular_critic, tabular_policy
 from pg import baselines, diagnostics, normalisation, rounding, train
 from pg.config import Config, Hyperparams
 from pg.estimators import ESTIMATORS, Params, Weighted
-from pg.estimators.base import standardise
+from pg.estimators.base import standardise_psi
 from pg.rollout import Trajectory
 
 KEY = jax.random.key(0)
@@ -138,17 +138,17 @@ def batch_of(psi: Any, target: Any) -> Weighted:
 def test_equal_advantages_are_not_standardised() -> None:
     """By their own size, or by that of the targets that they are the difference of."""
     for size in SIZES:
-        assert not np.asarray(standardise(batch_of(np.full((16, 8), size), ())).psi).any()
+        assert not np.asarray(standardise_psi(batch_of(np.full((16, 8), size), ())).psi).any()
     noise = np.random.default_rng(0).normal(size=(16, 8))
     noise /= np.abs(noise).max()
     # V is right but for three units in the last place
     rounded = batch_of(2e-4 * noise, np.full((16, 8), 1000.1))
-    assert not np.asarray(standardise(rounded).psi).any()
-    assert np.asarray(standardise(rounded._replace(target=())).psi).std() == pytest.approx(
+    assert not np.asarray(standardise_psi(rounded).psi).any()
+    assert np.asarray(standardise_psi(rounded._replace(target=())).psi).std() == pytest.approx(
         1.0, rel=1e-3
     )
     real = batch_of(noise, np.full((16, 8), 1000.1))
-    assert np.asarray(standardise(real).psi).std() == pytest.approx(1.0, rel=1e-3)
+    assert np.asarray(standardise_psi(real).psi).std() == pytest.approx(1.0, rel=1e-3)
 
 
 def test_small_advantages_beside_large_targets_are_standardised() -> None:
@@ -156,7 +156,7 @@ def test_small_advantages_beside_large_targets_are_standardised() -> None:
     real.
     """
     psi = np.resize([0.0, 0.05], (8, 4))
-    found = standardise(batch_of(psi, np.full((8, 4), 1e4))).psi
+    found = standardise_psi(batch_of(psi, np.full((8, 4), 1e4))).psi
     np.testing.assert_allclose(found, np.resize([-1.0, 1.0], (8, 4)), rtol=1e-3)
 
 
@@ -167,9 +167,9 @@ def test_advantages_without_a_critic_are_compared_with_the_returns_they_were_mad
     traj = episodes_of(np.full((1, 55), 1000.1))
     rounded = 6e-5 * (-1.0) ** np.arange(55)
     batch = Weighted(traj, jnp.asarray(rounded[None], float), ())
-    assert not np.asarray(standardise(batch).psi).any()
+    assert not np.asarray(standardise_psi(batch).psi).any()
     real = batch._replace(psi=100.0 * batch.psi)
-    assert np.asarray(standardise(real).psi).std() == pytest.approx(1.0, rel=1e-3)
+    assert np.asarray(standardise_psi(real).psi).std() == pytest.approx(1.0, rel=1e-3)
 
 
 def test_rewards_on_a_large_offset_are_scaled_by_their_own_spread() -> None:
@@ -200,7 +200,7 @@ def test_equal_is_relative_and_counts_what_counts() -> None:
     assert rounding.equal(x, rounding.of_size(x), where)[0]
     assert not rounding.equal(x, rounding.of_size(x), True)[0]
     assert not rounding.equal(x[:2] - 5.0, rounding.of_size(x[:2] - 5.0), True)[0]
-    np.testing.assert_array_equal(baselines.standardised(x, jnp.zeros(3), jnp.zeros(3, bool)), 0.0)
+    np.testing.assert_array_equal(baselines.standardise(x, jnp.zeros(3), jnp.zeros(3, bool)), 0.0)
 
 
 @pytest.mark.parametrize("reward", [0.0, 1.0, 1000.1, 1e6 + 0.1])

@@ -202,11 +202,11 @@ def test_a_target_of_another_shape_is_refused(target: Any) -> None:
 
 
 def test_a_surrogate_or_a_prediction_of_another_shape_is_refused() -> None:
-    def gain(dist: Any, batch: Any) -> jax.Array:
+    def surrogate(dist: Any, batch: Any) -> jax.Array:
         return (dist.log_prob(batch.traj.action) * batch.psi)[..., None]
 
     with pytest.raises(ValueError, match=r"the surrogate must be \[T, B\]"):
-        gradient(own(lambda r: r, gain=gain), policy())
+        gradient(own(lambda r: r, surrogate=surrogate), policy())
     make = own(lambda r: r, lambda r: r, predict=lambda output, batch: output[..., None])
     with pytest.raises(ValueError, match=r"the critic's prediction must be \[T, B\]"):
         gradient(make, policy(), network(linear()))

@@ -20,7 +20,7 @@ from pg import train as train_module
 from pg.config import Config, Hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted, build_estimator, episodic
 from pg.estimators import checks as estimator_checks
-from pg.estimators.base import standardise
+from pg.estimators.base import standardise_psi
 from pg.estimators.facts import FACTS, ON_TABLES
 from pg.evaluate import evaluate
 from pg.networks import Network
@@ -575,7 +575,7 @@ def test_advantages_are_standardised_over_valid_steps() -> None:
     traj = jax.tree.map(lambda _: jnp.zeros((6, 4)), Trajectory(*Trajectory._fields))._replace(
         valid=valid
     )
-    out = standardise(Weighted(traj, 5 + 3 * psi, ())).psi
+    out = standardise_psi(Weighted(traj, 5 + 3 * psi, ())).psi
     kept = np.asarray(psi)[np.asarray(valid)]
     np.testing.assert_allclose(
         np.asarray(out)[np.asarray(valid)], (kept - kept.mean()) / kept.std(), rtol=1e-4

@@ -18,6 +18,8 @@ FILES = sorted((ROOT / "pg").rglob("*.py"))
 ORDER = (
     "inputs",
     "numerals",
+    "axes",
+    "rounding",
     "estimators.facts",
     "estimators.switches",
     "estimators.candidates",
@@ -82,7 +84,6 @@ ORDER = (
     "nonfinite",
     "exact.tabular",
     "exact.closed_forms",
-    "rounding",
     "returns",
     "normalisation",
     "baselines",

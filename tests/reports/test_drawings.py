@@ -78,7 +78,7 @@ def test_a_film_is_the_episode_of_the_same_key(settings: dict[str, Any], greedy:
     )
     params = policy.init(jax.random.key(0))
     shown = drawings.film(config, params, key, normaliser=normaliser, episodes=2, greedy=greedy)
-    policy = normalisation.standardised(policy, normaliser)
+    policy = normalisation.with_standardised_observations(policy, normaliser)
     act = rollout.greedy if greedy else rollout.sample
     traj = jax.jit(lambda params, key: rollout.episodes(env, policy, params, key, act=act))(
         params, key

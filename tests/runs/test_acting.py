@@ -89,7 +89,9 @@ def test_the_assembly_without_statistics_is_refused(run: tuple[Path, execution.R
     ):
         pg.episodes(env, policy, params, KEY)
     statistics = jax.tree.map(lambda x: x[0], done.states.normaliser)
-    pg.episodes(env, normalisation.standardised(policy, statistics), params, KEY, 2)
+    pg.episodes(
+        env, normalisation.with_standardised_observations(policy, statistics), params, KEY, 2
+    )
 
 
 def test_one_observation_or_many_the_mode_or_a_sample(run: tuple[Path, execution.Run]) -> None:

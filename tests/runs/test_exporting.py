@@ -71,7 +71,9 @@ def untrained(config: Config) -> Policy:
     params = jax.tree.map(
         lambda x: x + 0.3 * jax.random.normal(jax.random.key(2), x.shape), state.params.policy
     )
-    network = pg.normalisation.standardised(networks.make_policy(config, env), state.normaliser)
+    network = pg.normalisation.with_standardised_observations(
+        networks.make_policy(config, env), state.normaliser
+    )
     return Policy(config, env, network, params)
 
 

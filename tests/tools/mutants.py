@@ -466,7 +466,7 @@ MUTANTS = [
     Mutant(
         "sequences whose mean is shrunk by as much as their own group says, too",
         "baselines.py",
-        "within = _sum_of_others(of_each_group(variance_of_mean)) / at_least_one",
+        "within = rounding.sum_of_others(of_each_group(variance_of_mean)) / at_least_one",
         "within = jnp.full_like(x, jnp.mean(variance_of_mean))",
         "tests/exact/test_sequence_means.py -k 'leave_the_gradient and 3'",
     ),
@@ -529,9 +529,9 @@ MUTANTS = [
     Mutant(
         "sequences whose reference moves with the policy",
         "estimators/sequences.py",
-        "        return Credit(psi, (), after, extra=extra)\n\n    gain",
+        "        return Credit(psi, (), after, extra=extra)\n\n    surrogate",
         "        moved = params.policy if switches.with_reference else ()\n"
-        "        return Credit(psi, (), moved, extra=extra)\n\n    gain",
+        "        return Credit(psi, (), moved, extra=extra)\n\n    surrogate",
         "tests/core/test_switches.py -k does_not_move",
     ),
     Mutant(
@@ -2002,7 +2002,7 @@ MUTANTS = [
     Mutant(
         "an optimal baseline of states for actions that are equally probable",
         "estimators/optimal.py",
-        "weight = pi * ((1.0 - pi) ** 2 + sum_of_others(pi**2))",
+        "weight = pi * ((1.0 - pi) ** 2 + rounding.sum_of_others(pi**2))",
         "weight = (1.0 - pi) ** 2 + sum_of_others(pi**2)",
         "tests/exact/test_optimal_baselines.py -k norm_weighted",
     ),
@@ -2406,8 +2406,8 @@ MUTANTS = [
     Mutant(
         "steps after an episode's end are counted in the statistics",
         "normalisation.py",
-        "mask = valid.reshape(",
-        "mask = jnp.ones_like(valid).reshape(",
+        "mask = expand_to(valid, samples)",
+        "mask = expand_to(jnp.ones_like(valid), samples)",
         "tests/core/test_normalisation.py",
     ),
     Mutant(
@@ -2758,8 +2758,8 @@ MUTANTS = [
     Mutant(
         "a saved policy without its running statistics",
         "runs/acting.py",
-        "env, normalisation.standardised(network, normaliser), params",
-        "env, network._replace(unstandardised=False), params",
+        "env, normalisation.with_standardised_observations(network, normaliser), params",
+        "env, network._replace(expects_standardised=False), params",
         "tests/runs/test_acting.py -k own_evaluation",
     ),
     Mutant(
@@ -2772,8 +2772,8 @@ MUTANTS = [
     Mutant(
         "parameters that need running statistics act without them",
         "normalisation.py",
-        "return network._replace(apply=apply, unstandardised=False)",
-        "return network._replace(unstandardised=False)",
+        "return network._replace(apply=apply, expects_standardised=False)",
+        "return network._replace(expects_standardised=False)",
         "tests/runs/test_acting.py tests/core/test_normalisation.py",
     ),
     Mutant(

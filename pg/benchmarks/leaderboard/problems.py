@@ -381,8 +381,12 @@ def make_components(
     if env.views.timed and jax.tree.leaves(normaliser.obs):
         time = normalisation.Moments.start(env.obs_shape[views.TIME])
         normaliser = normaliser._replace(obs={views.POLICY: normaliser.obs, views.TIME: time})
-    policy = normalisation.standardised(networks.make_policy(config, env), normaliser)
-    critic = normalisation.standardised(networks.make_critic(config, env), normaliser)
+    policy = normalisation.with_standardised_observations(
+        networks.make_policy(config, env), normaliser
+    )
+    critic = normalisation.with_standardised_observations(
+        networks.make_critic(config, env), normaliser
+    )
     return env, policy, critic if critic.outcome in HINDSIGHT else _scaled(critic)
 
 
