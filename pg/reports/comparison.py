@@ -399,6 +399,11 @@ def remarks(
         if False in kinds:
             said.append("N × K: not paired, as seeds or environments differ: all runs with all")
         said += _over_environments(comparison)
+    if of_env := [name for name in comparison.names if _is_of_environment(name)]:
+        said.append(
+            f"runs that differ in {_listed(of_env)} were trained on different environments, whose "
+            "scores may not be comparable"
+        )
     if comparison.differing:
         said.append(f"the groups also differ in {_listed(comparison.differing)}")
     said += _unequal_steps(rows)
@@ -544,8 +549,8 @@ def _actions(runs: Sequence[Runs], asked: Actions | None) -> Actions:
 
 def _naming(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
     """The fewest settings that tell the groups of every environment apart, found greedily, starting
-    with the estimator and those that a sweep varied; and the other settings that differ between
-    groups.
+    with the estimator, the settings of the environment and those that a sweep varied; and the other
+    settings that differ between groups.
     """
     listed = dict.fromkeys(name for group in groups for name in group.settings)
     candidates = [name for name in listed if name not in ("env", _SOURCE, _FOLDER)]
@@ -553,7 +558,9 @@ def _naming(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
     num_envs = _num_told_apart(groups, [])
     within = [name for name in differing if _num_told_apart(groups, [name]) > num_envs]
     varied = _varied(groups, within)
-    names = [name for name in within if name == "estimator" or name in varied]
+    names = [
+        name for name in within if name == "estimator" or name in varied or _is_of_environment(name)
+    ]
     for more in (within, [_SOURCE], [_FOLDER]):
         names = _lengthened(groups, names, more)
     names = names or ["estimator"]
@@ -600,8 +607,15 @@ def _environment(group: Group) -> dict[str, Any]:
     return {
         name: value
         for name, value in group.settings.items()
-        if name in ("env", *_OF_ENV) or name.startswith(ENV_PARAM)
+        if name in ("env", "action_repeat") or _is_of_environment(name)
     }
+
+
+def _is_of_environment(name: str) -> bool:
+    """True for a setting that makes another environment of the same name; the policy may choose how
+    long an action is held.
+    """
+    return name.startswith(ENV_PARAM) or (name in _OF_ENV and name != "action_repeat")
 
 
 def _times(group: Group, threshold: float) -> np.ndarray:
@@ -629,7 +643,8 @@ def _value(group: Group, name: str) -> Any:
     """The value of a setting for a label."""
     value = group.settings.get(name)
     if value is None:
-        return "" if name in (_SOURCE, _FOLDER) else "none"
+        is_unset = name in (_SOURCE, _FOLDER) or name.startswith(ENV_PARAM)
+        return "" if is_unset else "none"
     return value
 
 

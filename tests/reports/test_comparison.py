@@ -149,6 +149,20 @@ def test_runs_of_another_environment_are_no_pairs(tmp_path: Path, other: dict[st
     assert "not paired, as seeds or environments differ" in said
 
 
+def test_parameters_of_the_environment_are_named_whatever_else_differs(tmp_path: Path) -> None:
+    """Scores on a longer pole are not those of a better method."""
+    a = store_run(tmp_path / "a", [1.0, 2.0])
+    b = store_run(tmp_path / "b", [1.5, 2.5], estimator="gae", env_params={"length": 1.5})
+    found = compared(a, b)
+    assert found.labels == ["reinforce", "gae, length=1.5"]
+    said = " ".join(comparison.remarks(found, comparison.tabulate(found)))
+    assert "runs that differ in length were trained on different environments" in said
+    held = store_run(tmp_path / "c", [1.5, 2.5], estimator="gae", action_repeat=2)
+    assert "different environments" not in " ".join(
+        comparison.remarks(compared(a, held), comparison.tabulate(compared(a, held)))
+    )
+
+
 def test_the_table_says_how_seeds_are_compared_and_which_are_left_out(tmp_path: Path) -> None:
     a = store_run(tmp_path / "a", [1.0, 2.0, 3.0])
     fewer = store_run(tmp_path / "b", [1.5, 2.5], hyperparams={"gamma": 0.9})
