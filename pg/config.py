@@ -245,7 +245,8 @@ class Config:
     """FILE.py:NAME of your own critic, given like policy."""
     init_from: Any = None
     """Run from whose policy training starts, and to which it stays close with a reference policy:
-    its folder, RUN:SEED for several seeds, or a file of parameters.
+    its folder, RUN:SEED for several seeds, a policy of the zoo by its name, or a file of
+    parameters.
     """
     reference: Any = None
     """Run whose policy is the frozen reference, given like init_from; none: the policy from which

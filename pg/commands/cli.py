@@ -608,7 +608,14 @@ def describe(
 
 
 def _listing(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in values.items())
+    """The settings as NAME=VALUE, environment parameters by their own names."""
+    texts = []
+    for name, value in values.items():
+        if name == "env_params":
+            texts += [f"{parameter}={number}" for parameter, number in dict(value).items()]
+        else:
+            texts.append(f"{name}={value}")
+    return ", ".join(texts)
 
 
 def cache_compilations() -> Path:

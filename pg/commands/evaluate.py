@@ -7,6 +7,7 @@ are the same.
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from typing import Annotated, Any
 import tyro
 
 from pg.commands import cli, job
-from pg.runs import files, folders
+from pg.runs import files, folders, zoo
 
 
 @dataclasses.dataclass
@@ -22,7 +23,9 @@ class Options(cli.OwnPolicy):
     """The run, the episodes, and what is written."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of a run, or of a sweep: its best configuration."""
+    """Folder of a run, or of a sweep: its best configuration; or the name of a policy of the zoo,
+    such as CartPole-v1/ppo, whose result is written with --out alone.
+    """
     episodes: int = 100
     """Number of episodes, per seed of the run."""
     env: str | None = None
@@ -64,6 +67,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code: 0, 3 where no seed has a score, or 130 after Ctrl-C."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
     cli.cache_compilations()
+    if not options.run.expanduser().exists():
+        return _evaluate_zoo(options)
     try:
         folder = folders.run_folder(options.run.expanduser().resolve())
         maker = folders.read_options(folder).get("command", "train.py")
@@ -91,6 +96,44 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         return cli.NOT_FINITE
     job.say_evaluation(summary, "evaluation")
     print(path)
+    return 0
+
+
+def _evaluate_zoo(options: Options) -> int:
+    """Evaluates a policy of the zoo. Returns the exit code.
+
+    With the episodes and actions that `pg zoo` lists, the mean is the same.
+    """
+    try:
+        name = zoo.resolved(options.run).relative_to(zoo.FOLDER).as_posix()
+        if options.best or options.update_summary:
+            raise ValueError("best and update_summary are for runs: the zoo has neither")
+        seed = zoo.read_entry(name).seed if options.seed is None else options.seed
+
+        from pg.benchmarks.zoo import evaluated as returns_of
+        from pg.runs.acting import load_policy
+
+        with cli.waiting("evaluating"):
+            policy = load_policy(name)
+            returns = returns_of(policy, seed, options.episodes, greedy=options.greedy)
+        error = returns.std(ddof=1) / len(returns) ** 0.5 if len(returns) > 1 else math.nan
+        summary = {
+            "mean": float(returns.mean()),
+            "standard_error": float(error),
+            "min": float(returns.min()),
+            "max": float(returns.max()),
+            "episodes": options.episodes,
+            "actions": "greedy" if options.greedy else "sampled",
+            "eval_seed": seed,
+        }
+        job.say_evaluation(summary, "evaluation")
+        if options.out is not None:
+            folders.write_json(options.out, summary)
+            print(options.out)
+    except ValueError as error:
+        cli.fail(error)
+    except OSError as error:
+        cli.fail_to_write(error)
     return 0
 
 

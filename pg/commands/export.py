@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 
 from pg.commands import cli
-from pg.runs import folders
+from pg.runs import folders, zoo
 
 
 @dataclasses.dataclass
@@ -21,7 +21,9 @@ class Options(cli.OwnPolicy):
     """The policy that is exported, and the folder."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of a run, or of a sweep: its best configuration."""
+    """Folder of a run, or of a sweep: its best configuration; or the name of a policy of the zoo,
+    such as CartPole-v1/ppo.
+    """
     seed: int | None = None
     """One of the run's seeds; none: its first."""
     env: str | None = None
@@ -33,7 +35,9 @@ class Options(cli.OwnPolicy):
     onnx: bool = False
     """Also write the mode as an ONNX program; needs jax2onnx and onnxruntime."""
     out: Path | None = None
-    """Folder of the programs; none: export/ in the run's folder."""
+    """Folder of the programs; none: export/ in the run's folder, or NAME-export in this one for a
+    policy of the zoo.
+    """
 
 
 @cli.command
@@ -55,7 +59,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
 def _exported(options: Options) -> Path:
     """Writes the programs. Returns their folder."""
-    run = folders.run_folder(options.run.expanduser())
+    run = folders.run_folder(zoo.resolved(options.run.expanduser()))
     options.setup(run, options.env)  # a missing part is reported before jax is loaded
 
     from pg.runs import exporting
@@ -70,5 +74,9 @@ def _exported(options: Options) -> Path:
             best=options.best,
             allow_changed_code=options.allow_changed_code,
         )
-        out = run / "export" if options.out is None else options.out
+        out = options.out
+        if out is None and run.is_relative_to(zoo.FOLDER):
+            out = Path(f"{options.run.as_posix().replace('/', '-')}-export")
+        elif out is None:
+            out = run / "export"
         return exporting.export_policy(policy, out, onnx=options.onnx)

@@ -63,7 +63,9 @@ class Options(cli.Following, cli.Checkpointing, cli.Length):
     the run.
     """
     resume: Path | None = None
-    """Folder of a run to resume, with its settings; --num-updates may be larger than before."""
+    """Folder of a run to resume, with its settings; --num-updates may be larger than before, unless
+    a schedule is annealed over the run.
+    """
     strict: bool = False
     """Refuse to resume if bits may differ: under other versions, devices, flags or settings of jax.
     """
@@ -731,7 +733,7 @@ def _micro_batches_before(config: Config, options: Options) -> int:
 
 def _micro_batches_of(folder: Path) -> int:
     """The number of micro-batches of the run in a folder; older releases had one."""
-    settings = folders.read_json(folder / "config.json", folders.SETUP)["config"]
+    settings = folders.read_config(folder)["config"]
     return count("micro_batches", settings.get("micro_batches", 1))
 
 

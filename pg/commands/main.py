@@ -29,7 +29,7 @@ class Command(NamedTuple):
 # In the order of the help: a run, several runs, estimators.
 COMMANDS = {
     "train": Command("train", "train a policy, evaluate it, and keep the run in a folder"),
-    "resume": Command("resume", "resume an interrupted run, or add updates to it"),
+    "resume": Command("resume", "resume an interrupted run, or lengthen a finished one"),
     "evaluate": Command("evaluate", "evaluate a run again: more episodes, greedy, another seed"),
     "render": Command("render", "draw what the policy of a run does"),
     "export": Command("export", "write a run's policy as programs that act without pg"),

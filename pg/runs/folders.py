@@ -312,7 +312,7 @@ def read_setup(
     """
     path = folder / "config.json"
     try:
-        data = read_json(path, SETUP)
+        data = read_config(folder)
         given = dict(parts or {})
         if own_files.is_reference(env) or "env" in data.get("parts", {}):
             given["env"] = env
@@ -376,6 +376,26 @@ def run_folder(folder: Path) -> Path:
     )
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """The content of config.json, as it was written.
+
+    Raises ValueError if the folder holds no run, or the file is corrupt.
+    """
+    path = folder / "config.json"
+    if not os.path.lexists(path):
+        raise ValueError(_no_run(folder))
+    return dict(read_json(path, SETUP))
+
+
+def _no_run(folder: Path) -> str:
+    """The error for a folder without config.json."""
+    for file, kind in {"sweep.json": "a sweep", "search.json": "a search"}.items():
+        if os.path.lexists(folder / file):
+            return f"{folder} is {kind}, not a run: the command that started it resumes it"
+    missing = "" if folder.is_dir() else ", which does not exist,"
+    return f"{folder}{missing} is not a folder of a run: give one that pg train has printed"
+
+
 def check_best(folder: Path) -> None:
     """Raises ValueError for the folder of a run without best parameters."""
     if not os.path.lexists(folder / BEST):
@@ -405,7 +425,7 @@ def read_options(folder: Path) -> dict[str, Any]:
     Raises ValueError if the folder holds no run, or its seeds are invalid.
     """
     path = folder / "config.json"
-    options = dict(read_json(path, SETUP).get("options", {}))
+    options = dict(read_config(folder).get("options", {}))
     first, number = options.get("seed", 0), options.get("seeds", 1)
     if number < 1 or not 0 <= first <= 2**32 - number:
         raise ValueError(f"{path} is corrupt: its seeds are {number} from {first} on")
@@ -417,7 +437,7 @@ def read_stored(folder: Path) -> dict[str, Any]:
 
     Raises ValueError if the folder holds no run. The environment need not be known.
     """
-    return migrated(read_json(folder / "config.json", SETUP))
+    return migrated(read_config(folder))
 
 
 def default_settings() -> dict[str, dict[str, Any]]:

@@ -33,6 +33,7 @@ EVALUATED = ("eval_return", "eval_standard_error")
 SUMMARY: dict[str, Any] = {"status": str, "num_updates": int}
 # Number of failures of single seeds that the terminal lists.
 _LISTED_FAILURES = 5
+_OF_ENV = sum(1 << NONFINITE_CAUSES.index(name) for name in ("rewards", "observations"))
 _MASKS = 1 << NONFINITE_CAUSES.index(
     "action masks"
 )  # not about a number: a step without a legal action
@@ -276,7 +277,11 @@ def describe_failures(
     remedies = []
     if any(bits & _MASKS for bits in found):
         remedies.append("an action mask must be True for at least one action until an episode ends")
-    if set(found) != {_MASKS}:
+    if any(bits & _OF_ENV for bits in found):
+        remedies.append(
+            "the environment gave a reward or an observation that is not finite: look there first"
+        )
+    if any(bits != _MASKS and not bits & _OF_ENV for bits in found):
         remedies.append("a smaller learning rate may help; --debug names the operation")
     advice = "; ".join(remedies)
     if on_nonfinite == "stop":

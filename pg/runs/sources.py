@@ -2,6 +2,7 @@
 
     RUN                  the folder of a run with one seed, or of a sweep: its best configuration
     RUN:SEED             one of several seeds
+    ENV/LABEL            a policy of the zoo, such as CartPole-v1/ppo
     FILE.safetensors     as `pg.save_params` writes it; RUN/best.safetensors, the best parameters
 
 Imports no jax, so that an invalid path is refused at once.
@@ -17,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from pg.inputs import described, shown
-from pg.runs import files, folders, policy_files
+from pg.runs import files, folders, policy_files, zoo
 from pg.settings.stored_params import FIELDS, StoredParams, digest_of
 
 __all__ = ["FORM", "given", "load_params"]
 
-FORM = "RUN|RUN:SEED|FILE.safetensors"
+FORM = "RUN|RUN:SEED|ENV/LABEL|FILE.safetensors"
 _LAST = "params.safetensors"
 
 
@@ -54,8 +55,8 @@ def load_params(path: Path | str, *, seed: int | None = None, best: bool = False
         config = pg.Config(env="sequences:reverse", estimator="grpo", init_from=start)
 
     Args:
-        path: the folder of a run, or of a sweep: of its best configuration; or a file, as
-            `save_params` writes it.
+        path: the folder of a run, or of a sweep: of its best configuration; the name of a policy
+            of the zoo; or a file, as `save_params` writes it.
         seed: the seed, for a run with several.
         best: the parameters with the best evaluation during training, instead of the last ones.
 
@@ -65,11 +66,14 @@ def load_params(path: Path | str, *, seed: int | None = None, best: bool = False
     """
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f"path must be that of a run, as in 'results/...', got {described(path)}")
-    place = Path(path).expanduser().resolve()
+    place = Path(path).expanduser()
+    if not place.exists() and place.as_posix() in zoo.names():
+        place = zoo.FOLDER / place
+    place = place.resolve()
     if not place.exists():
         raise ValueError(
             f"there is no run, and no file of parameters, at {place}: give the folder that pg "
-            "train has printed, or a file of pg.save_params"
+            "train has printed, a name that pg zoo lists, or a file of pg.save_params"
         )
     if place.is_dir():
         folder = folders.run_folder(place)

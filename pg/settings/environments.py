@@ -97,7 +97,8 @@ def check_env(name: str) -> None:
             "that name",
             name,
         )
-    check_name("env", name, (*ENVIRONMENTS, *SEQUENCES, *OF_BENCHMARK.values()))
+    known = [known for known in ENVIRONMENTS if known not in UNSUPPORTED]
+    check_name("env", name, (*known, *SEQUENCES, *OF_BENCHMARK.values()))
 
 
 def check_interface(env: Any) -> None:
@@ -108,6 +109,13 @@ def check_interface(env: Any) -> None:
         raise ValueError(
             "env must be a name or a gymnax environment, got a pair: write env, params = "
             "gymnax.make(...)"
+        )
+    if is_of_gymnasium(env):
+        kind = (env if isinstance(env, type) else type(env)).__name__
+        raise ValueError(
+            f"env must be a name or a gymnax environment, got {kind} of Gymnasium: write env="
+            f"pg.envs.adapters.gymnasium.adapt({kind}, {kind!r}), or FILE.py:{kind} on the command "
+            "line"
         )
     if isinstance(env, type):
         raise ValueError(
@@ -124,6 +132,12 @@ def check_interface(env: Any) -> None:
             f"env must be a name or a gymnax environment, got {shown(env)} without "
             f"{', '.join(missing)}; environments of other libraries are named library:environment"
         )
+
+
+def is_of_gymnasium(env: Any) -> bool:
+    """True for an environment of Gymnasium, or a class of one; does not import it."""
+    classes = (env if isinstance(env, type) else type(env)).__mro__
+    return any((x.__module__, x.__name__) == ("gymnasium.core", "Env") for x in classes)
 
 
 def name_of(env: Any) -> str:

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from pg.inputs import check_name
 from pg.settings import own_imports
+from pg.settings.environments import is_of_gymnasium
 from pg.settings.own_imports import Imported, imports_of, is_beside, not_python, read_bytes
 
 __all__ = [
@@ -296,8 +297,8 @@ def _attribute(module: ModuleType, source: Source) -> Any:
 
 
 def _built(kind: Any, source: Source) -> Any:
-    """The object that a class, or a function that makes one, gives when called without
-    arguments.
+    """The object that a class, or a function that makes one, gives when called without arguments;
+    for an environment of Gymnasium the environments that the adapter makes of it.
     """
     path, idle = Path(source.file), not _jax_is_in_use()
     try:
@@ -309,6 +310,11 @@ def _built(kind: Any, source: Source) -> Any:
         ) from None
     with _failing(path):
         made = kind()
+    if is_of_gymnasium(made):
+        made.close()
+        # imports jax, and is written on top of this package
+        adapter = importlib.import_module("pg.envs.adapters.gymnasium")
+        made = adapter.adapt_custom(kind, source.name)
     if idle and _jax_is_in_use():
         _started.append(path)
     return made

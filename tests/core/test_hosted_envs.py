@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +33,7 @@ from pg.networks import make_policy
 from pg.runs import checkpoints, execution, folders, host_states, interrupts, sweeps
 from pg.runs.interrupts import Interrupted
 from pg.seeds import seed_key
+from pg.settings import own_files
 from pg.sweep import SweepSpec, driver
 from pg.sweep import spec as specs
 from pg.sweep.search import Budget, Halving, Search, run_search
@@ -265,6 +267,65 @@ def test_workers_have_the_environments_of_large_calls_alone() -> None:
     fleet.made += [0, 0]
     assert {slot.member for slot in fleet._places(8)} == {0}
     assert {slot.member for slot in fleet._places(1000)} == {1, 2}
+
+
+HILL = """
+import gymnasium
+import numpy as np
+
+
+class Hill(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        return np.zeros(1, np.float32), float(action), False, self.steps == 3, {}
+
+
+def make_hill():
+    return Hill()
+
+
+hill = Hill()
+"""
+
+
+def test_a_class_of_gymnasium_in_a_file_is_an_environment(tmp_path: Path) -> None:
+    file = tmp_path / "hill.py"
+    file.write_text(HILL)
+    for name in ("Hill", "make_hill"):
+        env = own_files.load(f"{file}:{name}", "env")
+        assert env.name == f"gymnasium:{name}"
+        assert own_files.load(f"{file}:{name}", "env") is env
+        config = Config(env=env, estimator="ppo", num_envs=2, num_steps=4, num_updates=1)
+        assert execution.run(config, None, [0]).finished
+    with pytest.raises(ValueError, match=r"got Hill of Gymnasium: write .*adapt\(Hill, 'Hill'"):
+        Config(env=own_files.load(f"{file}:hill", "env"))
+    with pytest.raises(ValueError, match="name must be of a library and an environment"):
+        make(env)
+
+
+def test_a_module_that_registers_environments_may_be_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    register = "gymnasium.register('Registered-v0', Hill, max_episode_steps=7)"
+    (tmp_path / "registering_hill.py").write_text(f"{HILL}\n{register}\n")
+    env = make("gymnasium:registering_hill:Registered-v0")
+    assert env.default_params.max_steps_in_episode == 7
+    with pytest.raises(
+        ValueError, match=r"no module nowhere_at_all, which is to register .*folder"
+    ):
+        make("gymnasium:nowhere_at_all:Registered-v0")
+    (tmp_path / "lacking_hill.py").write_text("import nowhere_at_all")
+    with pytest.raises(ValueError, match=r"ModuleNotFoundError.*pip install nowhere_at_all"):
+        make("gymnasium:lacking_hill:Registered-v0")
 
 
 def test_another_horizon_than_the_environments_have_is_refused() -> None:

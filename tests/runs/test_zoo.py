@@ -15,6 +15,7 @@ import pg
 from pg.benchmarks import learning, selection
 from pg.benchmarks import zoo as making
 from pg.benchmarks.suites import Bar, Row
+from pg.commands import evaluate, export
 from pg.commands import zoo as command
 from pg.config import Config, Hyperparams
 from pg.presets import preset
@@ -102,6 +103,37 @@ def test_a_policy_that_is_large_is_left_out(
     (kept,) = making.selected(benchmark)
     assert making.make(kept, tmp_path, episodes=2) is None
     assert zoo.names(tmp_path) == []
+
+
+def test_commands_take_a_policy_of_the_zoo_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "DiscountingChain-bsuite/standardised"
+    entry = zoo.read_entry(name)
+    flags = [name, "--episodes", str(entry.episodes), *(["--greedy"] if entry.greedy else [])]
+    assert evaluate.main([*flags, "--out", "result.json"]) == 0
+    result = folders.read_json(Path("result.json"), {"mean": float, "eval_seed": int})
+    assert result["mean"] == pytest.approx(entry.mean, rel=1e-6)
+    assert result["eval_seed"] == entry.seed
+    assert "evaluation, 1,000 episodes" in capsys.readouterr().out
+    assert export.main([name]) == 0
+    assert (tmp_path / "DiscountingChain-bsuite-standardised-export" / "policy.json").exists()
+    start = pg.load_params(name)
+    arrays = safetensors.numpy.load_file(zoo.FOLDER / name / "params.safetensors")
+    assert {x.shape for x in start.arrays.values()} <= {x.shape[1:] for x in arrays.values()}
+
+
+def test_a_mistake_with_a_policy_of_the_zoo_is_a_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for flags, said in (
+        (["CartPole-v1/ppo", "--best"], "best and update_summary are for runs"),
+        (["CartPole-v1/pppo"], "the zoo has no policy of that name: it has CartPole-v1/"),
+    ):
+        with pytest.raises(SystemExit):
+            evaluate.main(flags)
+        assert said in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_folder_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

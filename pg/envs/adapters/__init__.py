@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import lazy_loader
 
-from pg.inputs import check_name
+from pg.inputs import check_name, shown
 
 if TYPE_CHECKING:
     from pg.envs.adapters.base import faults_in_one_sentence as faults_in_one_sentence
@@ -34,6 +34,11 @@ def make(name: str, **options: Any) -> Any:
     Raises ValueError for a library that is unknown or not installed, for an unknown name, and if
     the constructor fails.
     """
+    if not isinstance(name, str):
+        raise ValueError(
+            f"name must be of a library and an environment, as in 'gymnasium:CartPole-v1', got "
+            f"{shown(name)}; pg.envs.adapters.gymnasium.adapt takes a class of Gymnasium"
+        )
     library, _, environment = name.partition(":")
     check_name("library of environments", library, ADAPTERS)
     if not environment:

@@ -31,6 +31,8 @@ does not support a mesh of several devices.
 
 import contextlib
 import importlib
+import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -55,7 +57,7 @@ from pg.envs.adapters.python_envs import (
 from pg.envs.observations import is_shape
 from pg.inputs import check_name
 
-__all__ = ["adapt", "make"]
+__all__ = ["adapt", "adapt_custom", "make"]
 
 PROMISE = (
     "the environments live in Python, and a checkpoint holds the seeds and actions of unfinished "
@@ -77,7 +79,7 @@ def make(
     """
     module, _, own_name = name.rpartition(":")
     if module:  # which registers it
-        importlib.import_module(module)
+        _import(module)
     check_name(
         "environment of gymnasium",
         own_name,
@@ -93,6 +95,32 @@ def make(
         flatten=flatten,
         workers=workers,
     )
+
+
+def _import(module: str) -> None:
+    """Imports a module that registers environments, from the current folder too, which is not on
+    the path of the console command.
+
+    Raises ValueError if there is no such module.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # one that the module imports
+        raise ValueError(
+            f"there is no module {error.name}, which is to register the environment: it is neither "
+            f"installed, nor in the current folder or another one of PYTHONPATH"
+        ) from None
+
+
+def adapt_custom(build: Callable[[], Any], name: str) -> HostedEnv:
+    """The environment that a class or a function of a user's file makes, with a time limit of 1000
+    steps, and in this process alone: a worker process cannot import the file.
+    """
+    return adapt(build, name, workers=0)
 
 
 def adapt(
