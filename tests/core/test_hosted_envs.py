@@ -302,7 +302,7 @@ def test_a_class_of_gymnasium_in_a_file_is_an_environment(tmp_path: Path) -> Non
         env = own_files.load(f"{file}:{name}", "env")
         assert env.name == f"gymnasium:{name}"
         assert own_files.load(f"{file}:{name}", "env") is env
-        config = Config(env=env, estimator="ppo", num_envs=2, num_steps=4, num_updates=1)
+        config = Config(env=env, estimator="gae", num_envs=2, num_steps=4, num_updates=1)
         assert execution.run(config, None, [0]).finished
     with pytest.raises(ValueError, match=r"got Hill of Gymnasium: write .*adapt\(Hill, 'Hill'"):
         Config(env=own_files.load(f"{file}:hill", "env"))
