@@ -138,7 +138,7 @@ class Env(NamedTuple):
         for part in jax.tree.leaves(own_mask):
             if part.shape[:-1] != axes:
                 raise ValueError(
-                    f"mask must have the axes of the observations, {list(axes)}, got shape {list(part.shape)}"
+                    f"mask must be of each observation, {list(axes)}, got shape {list(part.shape)}"
                 )
         own_mask = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), own_mask)
         return self.encode(Masked(flat, own_mask)), axes

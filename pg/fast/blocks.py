@@ -1,16 +1,16 @@
 """Loops over blocks of time that run only the blocks that were filled.
 
 A batch of complete episodes is an array [T, B, ...] in which every row after an episode's end is
-padding. Cut into blocks of K steps, all that is linear in the rows (the rollout itself, a network's
-forward pass, a sum of gradients) may stop after the last block that holds a valid step:  Σₜ∇fₜ =
-Σ_{k<n} ∇ Σ_{t in block k} fₜ.  The work then follows the steps that were taken, and the activations
-of one block stay in the cache.
+padding. Cut into blocks of K steps, everything that is linear in the rows (the rollout itself,
+a network's forward pass, a sum of gradients) may stop after the last block with a valid step:
+Σₜ∇fₜ = Σ_{k<n} ∇ Σ_{t in block k} fₜ.  The work is then
+proportional to the steps that were taken, and the activations of one block stay in the cache.
 
-Where a single step of all environments has more rows than a block, it is cut too: [T, B, ...] is
-taken as [T m, B / m, ...]. So what is computed block by block must treat every row on its own.
+If a single step of all environments has more rows than a block, it is cut too: [T, B, ...] becomes
+[T m, B / m, ...]. So a computation block by block must treat every row separately.
 
 Under `vmap` the number of blocks is the largest of the mapped runs. It stays *unbatched*, because
-a loop with a batched length would copy all that it carries at every turn to freeze the finished
+a loop with a batched length would copy its whole carry in every iteration to freeze the finished
 runs.
 """
 
@@ -35,8 +35,8 @@ _copies = contextvars.ContextVar("copies", default=1)
 
 @contextlib.contextmanager
 def mapped_over(count: int) -> Iterator[None]:
-    """A context for tracing a function that is about to be mapped over `count`: its blocks hold
-    the rows of all of them.
+    """A context for tracing a function that will be mapped over `count`: its blocks hold the rows
+    of all copies.
     """
     token = _copies.set(count)
     try:
@@ -67,13 +67,13 @@ def rows() -> int:
 def block_size(length: int, width: int) -> int:
     """Steps K in a block, for an array of `length` steps by `width` environments.
 
-    A divisor of `length` where there is one of fitting size, so that nothing needs padding.
+    A divisor of `length` if there is one of suitable size, so that nothing needs padding.
     """
     return even_size(length, max(1, rows() // width))
 
 
 def even_size(length: int, most: int) -> int:
-    """The largest divisor of `length` between most / 2 and `most`; `most` itself where there is
+    """The largest divisor of `length` between most / 2 and `most`; `most` itself if there is
     none.
     """
     most = min(length, most)
@@ -121,10 +121,10 @@ def map_steps(
     """`f` of leaves [T, B, ...], computed block by block; 0 in blocks without a valid step.
 
     Args:
-        f: Leaves [K, B, ...] -> leaves [K, B, ...], each row of time on its own.
+        f: Leaves [K, B, ...] -> leaves [K, B, ...], each row of time separately.
         tree: Leaves [T, B, ...].
         valid: The valid steps.
-        one_block: Compute all steps at once, for an f to which the past matters.
+        one_block: Compute all steps at once, for an f that depends on the past.
     """
 
     def mapped(tree: PyTree, valid: Bool[Array, "T B"]) -> PyTree:

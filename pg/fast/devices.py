@@ -1,7 +1,7 @@
-"""Devices and hosts: along which axis a program is spread over them.
+"""Devices and hosts: the axis along which a program is spread over them.
 
-    runs   every device trains runs of its own, in loops of its own length; none waits for another
-    envs   all devices train each run together, each some of its environments; XLA adds them up
+    runs   every device trains its own runs, in loops of its own length; none waits for another
+    envs   all devices train each run together, each with some environments; XLA adds up the results
 
 One process per host or, on one, per slice of it: the processes run the same program, each on its
 own devices.
@@ -24,8 +24,8 @@ from pg.fast import cores
 from pg.settings.choices import MatmulPrecision
 
 ENVS = "envs"
-# XLA cuts large products by the cores of a CPU, so that one device keeps them at work: with a
-# kernel larger than this nothing is left to gain by spreading (experiments/speed/spread.py).
+# XLA splits large products over the cores of a CPU, so that one device keeps them busy: with a
+# kernel larger than this, spreading gains nothing (experiments/speed/spread.py).
 SPREAD_KERNEL = 512 * 512
 HEARTBEAT = 10  # seconds without a sign of life after which a process counts as dead
 
@@ -54,12 +54,14 @@ class Layout(NamedTuple):
         return len(self.mesh.local_devices)
 
     def round_up(self, num_runs: int) -> int:
-        """The smallest number of runs, at least `num_runs`, of which every device has as many."""
+        """The smallest number of runs, at least `num_runs`, that divides evenly over the
+        devices.
+        """
         parts = self.mesh.size if self.shard == "seeds" else 1
         return -(-num_runs // parts) * parts
 
     def check(self, config: Config) -> None:
-        """Raises ValueError if the environments of a run cannot be shared out evenly."""
+        """Raises ValueError if the environments of a run cannot be divided evenly."""
         if self.shard == "envs" and config.num_envs % self.mesh.size:
             raise ValueError(
                 f"num_envs must be a multiple of the {self.mesh.size} devices, got "
@@ -74,9 +76,7 @@ class Layout(NamedTuple):
 
 
 def layout(shard: Shard = "seeds", most: int | None = None) -> Layout:
-    """All devices of all processes, or the first `most` of them: further ones would have nothing to
-    do.
-    """
+    """All devices of all processes, or the first `most` of them, as further ones would be idle."""
     devices = jax.devices()[:most] if jax.process_count() == 1 else jax.devices()
     axis = "runs" if shard == "seeds" else ENVS
     return Layout(
@@ -90,7 +90,7 @@ def largest_kernel(params: Any) -> int:
 
 
 def spread_pays(params: Any) -> bool:
-    """True where environments spread over the cores of a CPU as devices make a run faster.
+    """True if environments spread over the cores of a CPU as devices make a run faster.
 
     A function of the shapes alone, so that the same run is spread, or not, each time.
 
@@ -110,10 +110,10 @@ def over_runs(
 
     Args:
         f: A function of one run.
-        where: The devices, and what they share out.
+        where: The devices, and the axis over which they are spread.
         exact: The runs of a device one after the other, each bitwise identical to a single-seed
             run; else vmapped, in which products of a batch are rounded in another order.
-        shared: The number of arguments, the last, that are one for all runs.
+        shared: The number of last arguments that all runs share.
     """
 
     def many(*args: Any) -> Any:
@@ -134,7 +134,7 @@ def over_runs(
         return many
     spec = where.sharding.spec
 
-    # shard_map and not jit alone: a loop whose length depends on data would have one length for all
+    # shard_map and not only jit: a loop whose length depends on data would have one length for all
     # devices.
     def spread(*args: Any) -> Any:
         specs = (spec,) * (len(args) - shared) + (PartitionSpec(),) * shared
@@ -146,20 +146,19 @@ def over_runs(
 
 
 def mapped_runs() -> int:
-    """The number of runs of a device that `over_runs` vmaps in the present trace: each may have its
-    share of memory.
+    """The number of runs per device that `over_runs` vmaps in the present trace, which share its
+    memory.
     """
     return _mapped.get()
 
 
 def envs_are_spread() -> bool:
-    """True in a trace whose environments are spread over the devices, with those of all in it."""
+    """True in a trace over all environments, which are spread over the devices."""
     return ENVS in jax.sharding.get_abstract_mesh().auto_axes
 
 
 def spread_envs(tree: Any) -> Any:
-    """Leaves [B, ...] with their environments spread over the devices, if that is how devices are
-    used.
+    """Leaves [B, ...] with their environments spread over the devices, if the layout spreads those.
 
     Unchanged where B is not a multiple of the number of devices.
     """
@@ -174,8 +173,8 @@ def spread_envs(tree: Any) -> Any:
 
 
 def gather_envs(tree: Any) -> Any:
-    """Leaves in full on every device, if their environments are spread: once, before parts of them
-    are drawn often.
+    """Leaves replicated on every device, if their environments are spread: once, before parts of
+    them are drawn many times.
     """
     if not envs_are_spread():
         return tree
@@ -185,10 +184,11 @@ def gather_envs(tree: Any) -> Any:
 def over_envs(f: Callable[..., Any], *args: Any, total: bool = False) -> Any:
     """`f(*args)` of leaves [T, B, ...], of which each device computes its own environments.
 
-    All of them where environments are not spread, or B is not a multiple of the number of devices.
+    Each computes all of them if environments are not spread, or B is not a multiple of the number
+    of devices.
 
     Args:
-        f: Gives leaves [T, B, ...], each environment on its own; or, with `total`, a sum over the
+        f: Returns leaves [T, B, ...], each environment separately; or, with `total`, a sum over the
             environments.
         *args: Leaves [T, B, ...].
         total: The devices add up their results.
@@ -196,8 +196,8 @@ def over_envs(f: Callable[..., Any], *args: Any, total: bool = False) -> Any:
     num_envs = jax.tree.leaves(args)[0].shape[1]
     if not envs_are_spread() or num_envs % jax.sharding.get_abstract_mesh().size:
         return f(*args)
-    # Else a loop that adds would have the devices add at every turn, and a product over time and
-    # environments as one axis would have every device gather and compute all.
+    # Otherwise a loop that adds would communicate in every iteration, and a product over time and
+    # environments as one axis would make every device gather and compute everything.
     each = PartitionSpec(None, ENVS)
     if total:
         local, out = lambda *own: _psum(f(*own)), PartitionSpec()
@@ -208,8 +208,8 @@ def over_envs(f: Callable[..., Any], *args: Any, total: bool = False) -> Any:
 
 def _psum(tree: Any) -> Any:
     """The sum of every leaf over the devices, in one exchange for each type of number."""
-    # Leaf by leaf the devices of a CPU would meet as often, which takes longer than the gradient of
-    # a minibatch.
+    # Leaf by leaf the devices of a CPU would synchronise as often, which takes longer than the
+    # gradient of a minibatch.
     leaves, treedef = jax.tree.flatten(tree)
     for dtype in dict.fromkeys(x.dtype for x in leaves):  # in an order that all processes share
         flat, unravel = ravel_pytree([x for x in leaves if x.dtype == dtype])
@@ -219,9 +219,9 @@ def _psum(tree: Any) -> Any:
 
 
 def place(tree: Any, sharding: NamedSharding) -> Any:
-    """Arrays that every process has in full, on the devices."""
+    """Places arrays that every process has in full on the devices."""
 
-    # Part by part: of the full array `device_put` would first compare the copies of all processes.
+    # Part by part: for the full array `device_put` would first compare the copies of all processes.
     def one(x: Any) -> jax.Array:
         x = np.asarray(x)
         here = sharding.addressable_devices_indices_map(x.shape)
@@ -232,7 +232,7 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def fetch(tree: Any, where: Layout) -> Any:
-    """The arrays on the devices of all processes, as numpy's, in full in every process.
+    """The arrays on the devices of all processes, as numpy arrays, in full in every process.
 
     Raises ConnectionError where another process has ended.
     """
@@ -244,10 +244,10 @@ def fetch(tree: Any, where: Layout) -> Any:
 
 
 def use_cpu_cores(count: int | None) -> bool:
-    """Makes the CPU count as so many devices; None: as many as this process has cores.
+    """Splits the CPU into this many devices; None: as many as this process has cores.
 
-    Without effect on the devices of an accelerator. Returns whether it could: where something has
-    been computed in this process, the devices stay as they are.
+    Without effect on the devices of an accelerator. Returns False if something has been computed in
+    this process already: the devices then stay as they are.
     """
     try:
         jax.config.update("jax_num_cpu_devices", cores.num_cores() if count is None else count)
@@ -258,17 +258,17 @@ def use_cpu_cores(count: int | None) -> bool:
 
 def use_matmul_precision(precision: MatmulPrecision) -> None:
     """Sets the precision of float32 matrix products and convolutions, in all programs that are
-    compiled from now on.
+    compiled afterwards.
 
     Args:
-        precision: The least that an accelerator may take; what it takes is up to the hardware. A
-            CPU computes all in float32.
+        precision: The lowest that an accelerator may use; the actual one depends on the hardware. A
+            CPU always computes in float32.
     """
     jax.config.update("jax_default_matmul_precision", precision)
 
 
 def check_everything() -> None:
-    """Has jax look for leaked tracers and for keys that are used twice, from now on. Slow."""
+    """Makes jax check for leaked tracers and for keys that are used twice. Slow."""
     jax.config.update("jax_check_tracer_leaks", True)
     jax.config.update("jax_debug_key_reuse", True)
 
@@ -276,7 +276,7 @@ def check_everything() -> None:
 def join(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Makes this process one of a job's, before anything is computed.
+    """Makes this process part of a job, before anything is computed.
 
     Under SLURM, Open MPI, Kubernetes and on TPU pods JAX finds the others by itself; elsewhere all
     three arguments are needed.
@@ -314,13 +314,13 @@ def is_first() -> bool:
 
 
 def agreed(value: int) -> int:
-    """`value` of the first process, in all of them; at most 2³¹ - 1."""
+    """The `value` of the first process, in all processes; at most 2³¹ - 1."""
     return settled(min(value, 2**31 - 1), 0)[0]
 
 
 def shared(tree: Any) -> Any:
-    """Arrays of the first process, in all of them; the others have some of the same shapes and
-    types.
+    """The arrays of the first process, in all processes; the others pass some of the same shapes
+    and types.
     """
     if jax.process_count() == 1:
         return tree
@@ -329,7 +329,7 @@ def shared(tree: Any) -> Any:
 
 
 def settled(first: int, largest: int) -> tuple[int, int]:
-    """`first` of the first process and the largest `largest` of all, in all of them, by one
+    """The `first` of the first process and the largest `largest` of all, in all processes, by one
     exchange.
     """
     if jax.process_count() == 1:
@@ -345,7 +345,10 @@ def _with_peers() -> Iterator[None]:
     """An exchange with the other processes. Raises ConnectionError where one of them has ended."""
     try:
         yield
-    except (jax.errors.JaxRuntimeError, ValueError) as error:  # either, by where it is noticed
+    except (
+        jax.errors.JaxRuntimeError,
+        ValueError,
+    ) as error:  # either, depending on where it is noticed
         reason = str(error).splitlines()[0][:200]
         raise ConnectionError(
             f"another process of this job has ended; start all of them again ({reason})"

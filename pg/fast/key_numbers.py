@@ -1,5 +1,5 @@
-"""Random keys within trees as the numbers that they are made of: what loops, files and comparisons
-take, which take no keys.
+"""Random keys within trees as their numbers, for loops, files and comparisons, which do not accept
+keys.
 """
 
 from typing import Any

@@ -1,11 +1,12 @@
-"""Random keys whose first numbers are given: what an environment draws by them can be spread over a
-batch of episodes as the noise of the actions is (`pg.sampling`), whatever the environment.
+"""Random keys whose first numbers are given: an environment's draws can be spread over a batch of
+episodes like the noise of the actions (`pg.sampling`), for any environment.
 
-    bits(key, shape) of a key of points: its d words, then what a plain key draws after the first d
+    bits(key, shape) of a key of points: its d words, then the draws of a plain key after the first
+    d
 
-Every word is uniform, and so is what is drawn of a key that is used once, as jax asks. The first of
-the keys that are split off it is one of the same points; the others, and those that are folded out
-of it, are independent.
+Every word is uniform, and so are the draws of a key that is used once, as jax requires. The first
+of the keys that are split off it has the same points; the others, and those made by `fold_in`, are
+independent.
 """
 
 import functools
@@ -30,14 +31,14 @@ _KINDS: set[Hashable] = set()  # the implementations of keys of points
 def with_points(
     keys: Shaped[PRNGKeyArray, " B"], points: UInt32[Array, "B d"]
 ) -> Shaped[PRNGKeyArray, " B"]:
-    """Keys that draw the points first, and then what plain keys draw.
+    """Keys that draw the points first, and then like plain keys.
 
     Args:
         keys: Plain keys.
         points: Random bits, uniform in each entry.
 
     Raises:
-        ValueError: The keys are of another generator than jax's default.
+        ValueError: The keys have another generator than jax's default.
     """
     implementation = str(jax.random.key_impl(keys))
     if implementation != GENERATOR:
@@ -55,15 +56,15 @@ def is_of_points(key: Any) -> bool:
 
 
 def numbers_drawn(function: Callable[..., Any], *args: Any) -> int:
-    """The size of the largest array of random numbers that a function draws by any key, at most
-    `MOST_NUMBERS`; 0 where it draws none. It is traced, and not run.
+    """The size of the largest array of random numbers that a function draws with any key, at most
+    `MOST_NUMBERS`; 0 if it draws none. The function is traced, not run.
     """
     sizes = _sizes(jax.make_jaxpr(function)(*args))
     return min(MOST_NUMBERS, max(sizes, default=0))
 
 
 def _sizes(program: Any) -> Iterator[int]:
-    """The numbers of each draw in a program, those of its parts too."""
+    """The sizes of all draws in a program, including its parts."""
     for equation in program.eqns:
         if equation.primitive.name == "random_bits":
             yield math.prod(equation.params["shape"])
@@ -88,7 +89,7 @@ def _implementation(number: int) -> Hashable:
 
 
 def _seed(seed: Array) -> UInt[Array, " D"]:
-    raise ValueError("a key of points is made of a key and its points, and not of a seed")
+    raise ValueError("a key of points is made from a key and its points, not from a seed")
 
 
 def _split(number: int, data: UInt[Array, " D"], shape: tuple[int, ...]) -> UInt[Array, "*S D"]:
@@ -115,7 +116,7 @@ def _random_bits(data: UInt[Array, " D"], width: int, shape: tuple[int, ...]) ->
 
 
 def _with_own_points(number: int, key: PRNGKeyArray) -> UInt[Array, " D"]:
-    """The numbers of a key that draws what the plain one does, as one of points."""
+    """The numbers of a key of points that draws like the plain one."""
     points = jax.random.bits(key, (number,), jnp.uint32)
     return jnp.concatenate([jax.random.key_data(key), points])
 

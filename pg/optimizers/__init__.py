@@ -1,7 +1,7 @@
 """Gradients to updates: optax, with the step size and its schedule from Config and Hyperparams.
 
-Most take the gradient alone. Others take, as optax's extra arguments, its sources too: the weighted
-batch, the policy, the estimator, a random key, and a way to collect another batch.
+Most take only the gradient. Others also take, as optax's extra arguments, its sources: the weighted
+batch, the policy, the estimator, a random key, and a function that collects another batch.
 
     adam, sgd, ...          g ↦ update(g)
     natural                 g ↦ (F + damping I)⁻¹ g
@@ -95,7 +95,7 @@ def natural(rate: Rate, h: Hyperparams) -> optax.GradientTransformation:
 
 
 def trpo(rate: Rate, h: Hyperparams) -> optax.GradientTransformation:
-    """Trust-region steps of the policy, whose length `max_kl` sets."""
+    """Trust-region steps of the policy, with lengths set by `max_kl`."""
     return scale_by_trust_region(h.max_kl, h.damping)
 
 
@@ -134,8 +134,7 @@ def _average_of_policy(h: Hyperparams) -> optax.GradientTransformationExtraArgs:
     return policy_and_critic(averaged(h.momentum), optax.identity())
 
 
-# Transformations of the gradient before it is clipped: a correction of a clipped gradient would
-# correct another one.
+# Transformations of the gradient before it is clipped: corrections are for the unclipped gradient.
 BEFORE_CLIPPING: dict[str, Callable[[Hyperparams], optax.GradientTransformationExtraArgs]] = {
     "storm": lambda h: storm(h.momentum),
     "svrpg": lambda h: svrpg(h.snapshot_period),
@@ -150,20 +149,21 @@ BEFORE_CLIPPING: dict[str, Callable[[Hyperparams], optax.GradientTransformationE
 def make_optimizer(
     config: Config, h: Hyperparams, step: Any = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Clipping by global norm, then the optimizer of `config`: a named one of policy and critic
-    each, or one's own of both together.
+    """Clipping by global norm, then the optimizer of `config`: a named one for policy and critic
+    each, or a custom one for both together.
 
     Its update takes `batch`, `policy`, `estimator`, `gradient_scale` (the factor of the gradients),
     `key` (of this step alone) and `resample` (`variance_reduction.Resample`; None with windows)
     besides gradients, state and params; neither `batch` nor `resample` with micro-batches.
 
     Args:
-        config: Has the optimizers and the schedule of the learning rate. One's own is a function
-            of the rate, which with a schedule is a function itself, as optax's schedules are.
-        h: Learning rate and what else optimizers ask for; may be traced.
-        step: Number of this step among those that are planned, int []; the learning rate is that of
-            this step. By default it follows the optimizer's own count, which leaves out the steps
-            that were not taken (`stop_kl`, numbers that are not finite).
+        config: Has the optimizers and the schedule of the learning rate. A custom optimizer is a
+            function of the rate, which with a schedule is itself a function, like optax's
+            schedules.
+        h: Learning rate and other hyperparameters of optimizers; may be traced.
+        step: Number of this step among the planned ones, int [], which sets the learning rate. By
+            default it follows the optimizer's own count, which leaves out the steps that were not
+            taken (`stop_kl`, numbers that are not finite).
     """
     check_config(config)
     check_is_hyperparams(h)
@@ -187,9 +187,9 @@ def make_optimizer(
 def planned(
     config: Config, h: Hyperparams
 ) -> Callable[[Array], optax.GradientTransformationExtraArgs]:
-    """The optimizer of every step: a function of its number among those that are planned.
+    """The optimizer of every step: a function of its number among the planned ones.
 
-    Where the learning rate is constant it is one for all.
+    If the learning rate is constant, all steps have the same one.
 
     Args:
         config: The settings.
@@ -202,7 +202,7 @@ def planned(
 
 
 def scheduled(config: Config, h: Hyperparams, update: Int[Array, ""]) -> Hyperparams:
-    """The hyperparameters of an update: entropy and clip ranges, annealed as `config` says."""
+    """The hyperparameters of an update: entropy and clip ranges, annealed according to `config`."""
 
     def at(kind: Schedule, value: Any) -> Any:
         if kind == "constant":
@@ -231,7 +231,7 @@ def _rate(config: Config, value: Any, step: Any) -> Rate:
 
 
 def _made_by(optimizer: OptimizerFactory, rate: Rate) -> optax.GradientTransformation:
-    """The transformation that a user's function makes. Raises ValueError for something else."""
+    """The transformation made by a user's function. Raises ValueError for something else."""
     with in_one_sentence(f"optimizer {part_name(optimizer)!r}"):
         made = optimizer(rate)
     if not isinstance(made, optax.GradientTransformation):
@@ -244,7 +244,7 @@ def _made_by(optimizer: OptimizerFactory, rate: Rate) -> optax.GradientTransform
 def policy_and_critic(
     policy: optax.GradientTransformation, critic: optax.GradientTransformation
 ) -> optax.GradientTransformationExtraArgs:
-    """The two parts of `Params`, each with a transformation of its own."""
+    """The two parts of `Params`, each with its own transformation."""
     each = [optax.with_extra_args_support(part) for part in (policy, critic)]
 
     def init(params: Any) -> Any:
@@ -259,8 +259,8 @@ def policy_and_critic(
 
 
 def clip_each_by_global_norm(max_norm: Any) -> optax.GradientTransformation:
-    """Clips policy and critic by the global norm of each, so that neither's scale sets the other's
-    step.
+    """Clips policy and critic by their separate global norms, so that neither's scale affects the
+    other's step.
 
     They share no parameters; a sum of squared errors over an episode would otherwise drown the
     policy's gradient.

@@ -34,7 +34,7 @@ def mean_kl(
     Args:
         policy: the policy.
         params: its parameters.
-        other: other parameters of it.
+        other: its other parameters.
         traj: the states, [T, N].
         gamma: γ of the states' weights.
     """
@@ -74,15 +74,15 @@ def fisher_vector_product(
 def fisher_matrix(
     policy: Network, params: PyTree, traj: Trajectory, gamma: Float[ArrayLike, ""] = 1.0
 ) -> Float[Array, "P P"]:
-    """F [P, P], parameters flattened as `ravel_pytree` does: for small policies, as it costs P
-    products. Arguments as in `fisher_vector_product`.
+    """F [P, P], parameters flattened by `ravel_pytree`: for small policies, as it costs P products.
+    Arguments as in `fisher_vector_product`.
     """
     return _matrix(lambda v: fisher_vector_product(policy, params, traj, v, gamma), params)
 
 
 def conjugate_gradient(iterations: int = 10) -> Solve:
-    """Solves by conjugate gradients, stopped once solved: on a singular matrix more steps only
-    divide roundings.
+    """Solves by conjugate gradients, stopped once solved: on a singular matrix further steps only
+    amplify rounding errors.
     """
 
     def solve(product: MatVec, b: PyTree) -> PyTree:
@@ -93,14 +93,14 @@ def conjugate_gradient(iterations: int = 10) -> Solve:
 
 
 def exact_solve(product: MatVec, b: PyTree) -> PyTree:
-    """M⁺ b by the eigenvectors of the symmetric M, the pseudo-inverse where M is singular: for
+    """M⁺ b by the eigenvectors of the symmetric M, the pseudo-inverse if M is singular: for
     small policies.
 
-    A direction counts as one of M's null space, in which the solution is 0, where its eigenvalue
-    cannot be told from rounding: below min(10 P, 1000) machine epsilons times the largest, for P
-    parameters. In 32 bits that is a share of 7·10⁻⁶ for six parameters and 1.2·10⁻⁴ from a hundred
-    on; 64 bits (`jax_enable_x64`) resolve 10⁻¹³. With a damping above that share of the largest
-    eigenvalue no direction is left out.
+    A direction counts as part of M's null space, in which the solution is 0, if its eigenvalue
+    cannot be distinguished from rounding: below min(10 P, 1000) machine epsilons times the largest,
+    for P parameters. In 32 bits that is a share of 7·10⁻⁶ for six parameters and 1.2·10⁻⁴ from a
+    hundred on; 64 bits (`jax_enable_x64`) resolve 10⁻¹³. With a damping above that share of the
+    largest eigenvalue no direction is left out.
     """
     flat, unravel = ravel_pytree(b)
     matrix = _matrix(product, b)
@@ -114,13 +114,13 @@ def scale_by_fisher(
     """The natural gradient of the policy, (F + damping I)⁻¹ g (Kakade 2001); updates: of the
     policy.
 
-    F and g come from the same episodes, so that the mean of the result is not F⁻¹∇J, which it tends
-    to as episodes grow in number. The update's extra argument `gradient_scale` is what g was
-    multiplied with, over windows 1 / length: F is so too, and a step does not depend on where
+    F and g come from the same episodes, so that the mean of the result is not F⁻¹∇J, to which it
+    tends as the number of episodes grows. The update's extra argument `gradient_scale` is the
+    factor of g, 1 / length for windows: F gets the same, and a step does not depend on where
     windows are cut.
 
     Args:
-        damping: In units of F's eigenvalues, of which softmax policies have some that are 0.
+        damping: In units of F's eigenvalues, some of which are 0 for softmax policies.
         gamma: Of the state weighting of F; default: the estimator's own.
         solve: `conjugate_gradient()` by default, or `exact_solve`.
     """
@@ -153,12 +153,12 @@ def scale_by_trust_region(
     """TRPO's step (Schulman et al. 2015, 1502.05477, app. C); updates: of the policy, the result is
     the step itself.
 
-    x along (F + damping I)⁻¹ g, so long that ½ xᵀ (F + damping I) x = max_kl, then halved until the
-    surrogate (1/N) Σ ρ Ψ has grown and the mean KL per state is within max_kl; no step where
-    neither comes true. The paper's length has ½ xᵀ F x = max_kl; with damping, as in the codes
+    x along (F + damping I)⁻¹ g, with ½ xᵀ (F + damping I) x = max_kl, then halved until the
+    surrogate (1/N) Σ ρ Ψ has increased and the mean KL per state is within max_kl; no step if that
+    is never true. The paper's length has ½ xᵀ F x = max_kl; with damping, as in the codes
     (baselines, spinningup, SB3-contrib), ½ xᵀ F x is less than max_kl by ½ damping ‖x‖², which
-    bounds the step where F does not see it. F and KL are averages over the states that were
-    visited, weighted by γᵗ as the gradient is, so that max_kl is in nats per state.
+    bounds the step in the null space of F. F and KL are averages over the visited states, weighted
+    by γᵗ like the gradient, so that max_kl is in nats per state.
 
     Args:
         max_kl: Largest mean KL divergence of a step.
@@ -216,7 +216,7 @@ def surrogate(policy: Network, params: PyTree, batch: Any) -> Float[Array, ""]:
     Args:
         policy: the policy.
         params: its parameters, which need not be those that acted.
-        batch: episodes, weighed.
+        batch: weighted episodes.
     """
 
     def block(rows: Any) -> Float[Array, ""]:
@@ -242,8 +242,8 @@ def damped(product: MatVec, damping: Float[ArrayLike, ""]) -> MatVec:
 
 
 def _state_discount(gamma: Any, estimator: Any) -> Any:
-    """The γ with which the Fisher matrix weighs states: as given, else the estimator's (Thomas
-    2014).
+    """The γ with which the Fisher matrix weights states: the given one, else the estimator's
+    (Thomas 2014).
     """
     return estimator.state_discount if gamma is None else gamma
 

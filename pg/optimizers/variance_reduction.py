@@ -3,13 +3,13 @@ parameters.
 
     dₖ = g(θₖ) + (d - w g(θ')),   w = p(τ; θ') / p(τ; θₖ),   τ ~ p(·; θₖ)
 
-The correction has mean d - ∇J(θ'), so that dₖ is unbiased where d is, for ∇J(θ'); its variance is
-of the order of ‖θₖ - θ'‖². Without w it would be biased: g(θ') is taken on the episodes of another
-policy. Hessians of episodes from between θ' and θₖ need no w (`harpg`). All of these are for
-estimators of complete episodes whose Ψ does not depend on the policy, and so without a temperature
+The correction has mean d - ∇J(θ'), so that dₖ is unbiased if d is, for ∇J(θ'); its variance is
+of the order of ‖θₖ - θ'‖². Without w it would be biased: g(θ') is computed on the episodes of
+another policy. Hessians from episodes at parameters between θ' and θₖ need no w (`harpg`). All of
+these need complete episodes and a Ψ that does not depend on the policy, and so no temperature
 (`Facts.psi_depends_on_policy` marks the others, which are refused); an entropy bonus is not
-weighed, and the critic's part passes as it is. Gradients at a point ahead of θₖ (`igt`) need
-nothing of all that.
+weighted, and the critic's part is passed through. Gradients at a point ahead of θₖ (`igt`) need
+none of this.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def importance_weighted_gradient(
         estimator: the estimator.
         policy: the policy.
         params: θ'.
-        batch: episodes, weighed under the policy that acted.
+        batch: episodes, weighted under the policy that acted.
     """
     weight = jnp.exp(jnp.sum(log_ratio(policy, params, batch.traj), axis=0))
     weight = weight.reshape(1, -1, *[1] * (batch.psi.ndim - 2))
@@ -59,7 +59,7 @@ def hessian_vector_product(
         estimator: the estimator.
         policy: the policy.
         params: θ, of policy and critic.
-        batch: episodes that θ has collected, weighed under it.
+        batch: episodes that θ has collected, weighted under it.
         vector: v, a tree like params.policy.
     """
 
@@ -71,9 +71,9 @@ def hessian_vector_product(
         return jax.jvp(gradient, (params.policy,), (vector,))[1]
 
 
-# parameters, key -> a batch that they collect, weighed, and the environment steps that it took
+# parameters, key -> a weighted batch that they collect, and its number of environment steps
 Resample = Callable[[Params, PRNGKeyArray], tuple[Weighted, Array]]
-# updates so far, random key (None where none was given) -> bool []
+# updates so far, random key (None if none was given) -> bool []
 Schedule = Callable[[Array, PRNGKeyArray | None], Array]
 
 
@@ -98,8 +98,7 @@ def svrpg(period: Int[ArrayLike, ""] = 10) -> optax.GradientTransformationExtraA
     """dₖ = g(θₖ) + (μ - w g(θ')): a snapshot θ' with its gradient μ, every `period` updates (SVRPG,
     1806.05618).
 
-    At a snapshot dₖ = μ = g(θₖ), of a batch as large as the others. Updates that are skipped do not
-    count.
+    At a snapshot dₖ = μ = g(θₖ), from a batch as large as the others. Skipped updates do not count.
     """
     return _corrected(
         lambda step, key: step % period > 0, 1.0, renewed=lambda step, key: step % period == 0
@@ -113,8 +112,8 @@ def page_pg(
     random restarts (PAGE-PG, Gargiani et al. 2022, 2202.00308).
 
     Restarts are independent Bernoulli variables, drawn with the `key` of each update. In the paper
-    the batch of a restart is larger than the others; here all are as large. The first update is a
-    restart.
+    the batch of a restart is larger than the others; here all have the same size. The first update
+    is a restart.
 
     restart_probability: p in [0, 1]; 1 is the plain gradient, 0 has no further restart.
     """
@@ -141,9 +140,9 @@ def _corrected(
     """The transformation g ↦ g + m (d - w g(θ')).
 
     Args:
-        used: Whether an update is corrected.
+        used: True if an update is corrected.
         momentum: m.
-        renewed: Whether θ' and d become those of an update.
+        renewed: True if θ' and d are replaced by those of an update.
     """
 
     def init(params: Params) -> MomentumState:
@@ -194,9 +193,9 @@ def harpg(momentum: Float[ArrayLike, ""] = 0.9) -> optax.GradientTransformationE
     m = 1 - η; SHARP, Salehkaleybar et al. 2022, 2205.08253).
 
     Over q and the episodes the correction has mean ∇J(θₖ) - ∇J(θₖ₋₁), without importance weights.
-    Ĥ is of a second batch, as large as the first, which θ̂ collects at every update; the first of
-    them is at θ₀ and changes nothing. From the episodes of θₖ, weighed, the mean over q would be
-    storm's correction and no more.
+    Ĥ is from a second batch, as large as the first, which θ̂ collects at every update; in the first
+    update it is at θ₀ and has no effect. With weighted episodes of θₖ, the mean over q would just
+    be storm's correction.
 
     momentum: m in [0, 1]; 0 is the plain gradient, 1 has no decay.
     """
@@ -238,7 +237,7 @@ def harpg(momentum: Float[ArrayLike, ""] = 0.9) -> optax.GradientTransformationE
             return own_momentum * (d + dg) + (1 - own_momentum) * g
 
         direction = jax.tree.map(corrected, updates.policy, state.direction, change)
-        # a sum of whole numbers has 64 bits where jax has them, and a state keeps its own
+        # a sum of integers has 64 bits if jax has them, but a state keeps its type
         steps = env_steps.astype(jnp.int32)
         after = HessianState(state.step + 1, params.policy, direction, steps)
         return updates._replace(policy=direction), after
@@ -247,8 +246,8 @@ def harpg(momentum: Float[ArrayLike, ""] = 0.9) -> optax.GradientTransformationE
 
 
 def env_steps(opt_state: PyTree) -> Int[Array, ""]:
-    """The environment steps of the episodes that an optimizer has collected itself in its last
-    update, []; 0 for one that collects none.
+    """The environment steps of the episodes that an optimizer itself collected in its last update,
+    []; 0 if it collects none.
     """
     parts = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, HessianState))
     own = [part.env_steps for part in parts if isinstance(part, HessianState)]
@@ -280,12 +279,12 @@ def igt(
     m θₖ₋₁ + (1 - m) xₖ = θₖ; elsewhere it is biased by the Hessian's change between the three
     points. Neither weights nor a second batch are needed, and Ψ may be any.
 
-    The parameters that are updated are xₖ, as the gradient is taken there: it is they that act, are
-    evaluated and saved. `parameters_of_path` has θₖ; as steps shrink the two meet.
+    The updated parameters are xₖ, where the gradient is computed: these act, are evaluated and
+    saved. `parameters_of_path` has θₖ; as steps shrink the two converge.
 
     Args:
         inner: the optimizer that steps along the path, with its learning rate.
-        momentum: m in [0, 1); 0 is `inner` alone. A traced one is not checked.
+        momentum: m in [0, 1); 0 is just `inner`. A traced one is not checked.
 
     Raises:
         ValueError: A momentum that is a number out of its range, or 1 in 32 bits.
@@ -310,8 +309,9 @@ def averaged(momentum: Float[ArrayLike, ""] = 0.9) -> optax.GradientTransformati
 def extrapolated(
     inner: optax.GradientTransformation, momentum: Float[ArrayLike, ""] = 0.9
 ) -> optax.GradientTransformationExtraArgs:
-    """The steps of `inner` along a path, of parameters that lie m / (1 - m) times its last step
-    ahead of it: the path of `igt`, by any direction.
+    """The steps of `inner` along a path, for parameters that are m / (1 - m) times its last step
+    ahead of
+    it: the path of `igt`, for any direction.
 
     Raises ValueError for a momentum that is a number out of [0, 1), or 1 in 32 bits.
     """
@@ -338,10 +338,10 @@ def extrapolated(
 def parameters_of_path(opt_state: PyTree) -> PyTree:
     """θ of `igt`: the policy's parameters that the path has reached, from the optimizer's state.
 
-    Raises ValueError for an optimizer whose parameters do not lie ahead of a path.
+    Raises ValueError for an optimizer whose parameters are not ahead of a path.
     """
     parts = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, PathState))
     paths = [part.params for part in parts if isinstance(part, PathState)]
     if len(paths) != 1:
-        raise ValueError("this is not the state of one igt: its parameters are those that it has")
+        raise ValueError("this is not the state of an igt optimizer")
     return paths[0]

@@ -157,7 +157,7 @@ class HostedEnv(Adapter):
         """These states, numpy leaves [...], under the numbers of their environments in the host;
         equal states get separate environments.
 
-        Raises HostError where a state cannot be taken up again.
+        Raises HostError if a state cannot be restored.
         """
 
         def brought_back(play: Play) -> Play:

@@ -3,7 +3,7 @@
     bandit   one step, reward -(x - c)²: the Gaussian, the clipped and the tanh-squashed policy
     lqr      linear dynamics, quadratic costs, the policy N(K x, σ²) over H steps
 
-Each problem is a gymnax environment, so that the code of training runs on it, and a handful of
+Each problem is a gymnax environment, so that the training code runs on it, with a handful of
 differentiable formulas, exact to 1e-10 in float64.
 """
 

@@ -3,7 +3,8 @@
     J(θ) = E[r(x(u))],  θ = (mean, log std),  u = mean + std ε,  ∇log N(u) = (ε / std, ε² - 1)
 
 Results are [2], in the order of θ; mean and log_std are scalars (`vmap` gives more). Moments are
-those of one sample's estimate: of the mean of n independent ones, the variance is 1/n of it.
+those of one sample's estimate: the mean of
+n independent ones has 1/n of the variance.
 """
 
 import math
@@ -156,8 +157,8 @@ def score_moments(
 def optimal_baseline(
     problem: GaussianBandit, mean: Float[ArrayLike, ""], log_std: Float[ArrayLike, ""]
 ) -> Float[Array, "2"]:
-    """b* = E[r (∂log N)²] / E[(∂log N)²], of each parameter, [2]: where the variance of the score
-    is least.
+    """b* = E[r (∂log N)²] / E[(∂log N)²], of each parameter, [2]: the minimiser of the score
+    estimator's variance.
 
     Without bounds (-(δ² + 3 std²), -(δ² + 5 std²)), δ = mean - c. (Peters & Schaal 2008.)
     """
@@ -178,9 +179,9 @@ def censored_score_moments(
     two atoms.
 
     ∇log N(u) inside, ∇log Φ(α) at the lower bound, ∇log Φ(-β) at the upper, where α and β are the
-    bounds in standard deviations from the mean. It is E[∇log N(u) | x]: never of larger variance
-    than the score, for b a number. (CAPG: Fujita & Maeda 2018, 1802.07564.) Raises ValueError for a
-    SquashedBandit.
+    bounds in standard deviations from the mean. It is E[∇log N(u) | x]: its variance is never
+    larger than the score's, for a constant b. (CAPG: Fujita & Maeda 2018, 1802.07564.) Raises
+    ValueError for a SquashedBandit.
     """
     _check_clips(problem)
     dist = problem.distribution(mean, log_std)
@@ -233,7 +234,7 @@ def _bounds(
     """The bounds [2], and (α, β), their distances from the mean in standard deviations, [2]; all
     finite.
     """
-    # A bound FAR out is never met, and a finite one in its place has finite gradients.
+    # A bound at FAR never binds, and being finite it has finite gradients.
     low = jnp.maximum(problem.low, mean - FAR * std)
     high = jnp.minimum(problem.high, mean + FAR * std)
     edges = jnp.stack([low, high])
@@ -247,7 +248,7 @@ def _reward(problem: GaussianBandit, dist: TransformedGaussian) -> Float[Array, 
 
 
 def _score(dist: TransformedGaussian, eps: Float[Array, "*F"]) -> Float[Array, "2 *F"]:
-    """(ε / std, ε² - 1), [2, *F], with a function [*F] in the place of ε."""
+    """(ε / std, ε² - 1), [2, *F], with a function [*F] for ε."""
     return jnp.stack([eps / dist.std, dist.algebra.times(eps, eps) - dist.algebra.one])
 
 

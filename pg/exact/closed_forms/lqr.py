@@ -32,7 +32,7 @@ class State(NamedTuple):
 
 
 class Matrices(NamedTuple):
-    """The matrices of a problem, as numpy's arrays or jax's."""
+    """The matrices of a problem, as numpy or jax arrays."""
 
     A: Float[Any, "n n"]
     B: Float[Any, "n m"]
@@ -100,8 +100,8 @@ class LQR(environment.Environment):
     def step_env(
         self, key: PRNGKeyArray, state: State, action: Float[Array, " m"], params: Any
     ) -> tuple[Any, ...]:
-        """x' = A x + B u + w, and the cost of x and u; the successor has no derivative unless that
-        was asked for.
+        """x' = A x + B u + w, and the cost of x and u; the successor has no derivative unless
+        requested.
         """
         A, B, Q, R, _, _ = self.matrices
         reward = -(state.x @ Q @ state.x + action @ R @ action)
@@ -165,8 +165,8 @@ def exact_gradient(
     log_std: Float[ArrayLike, "*m"],
     gamma: Float[ArrayLike, ""] = 1.0,
 ) -> tuple[Float[Array, "*H m n"], Float[Array, " m"]]:
-    """∇J with respect to K, of its shape, and to log σ, [m] (whose sum is the derivative by one
-    number for all).
+    """∇J with respect to K, of its shape, and to log σ, [m] (their sum is the derivative by a
+    shared number).
 
     ∂J/∂K = -2 Σₜ γᵗ (Gₜ K + γ BᵀPₜ₊₁ A) Mₜ,  ∂J/∂log σᵢ = -2 σᵢ² Σₜ γᵗ (Gₜ)ᵢᵢ,  Gₜ = R + γ BᵀPₜ₊₁ B
     """

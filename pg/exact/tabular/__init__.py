@@ -2,8 +2,8 @@
 
 Everything is a differentiable function of logits, [S, A] or, for a time-dependent policy, [H, S,
 A], so that a Hessian or the gradient with respect to a network's parameters is one more `jax`
-transformation away. A terminal state ends the episode when it is entered: nothing is earned in it,
-and the logits of its row have no effect.
+transformation away. A terminal state ends the episode when it is entered: it gives no reward, and
+the logits of its row have no effect.
 """
 
 from pg.exact.tabular.branch_returns import (

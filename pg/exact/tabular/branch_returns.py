@@ -1,5 +1,5 @@
-"""Means and products of the returns of episodes that begin in one state with given actions: what is
-known of branches without noise.
+"""Exact means and products of the returns of episodes that begin in one state with given actions,
+for branches.
 """
 
 from typing import NamedTuple
@@ -32,7 +32,7 @@ def branch_returns(
 
     A uniform number chooses an action, or a successor, by the inverse of the distribution function,
     so that two episodes choose i and j with the probability of the overlap of two intervals. From
-    the same state and action both are one episode.
+    the same state and action both are the same episode.
 
     Args:
         mdp: The MDP.

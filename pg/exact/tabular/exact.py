@@ -7,8 +7,8 @@ forward    d₀ = ρ,  dₜ₊₁ = dₜ π P
 The functions of a discounted or an average reward without a time limit take stationary logits
 [S, A] and solve linear equations of P_π = Σₐ π P and r_π = Σₐ π r.
 
-Arguments are the same everywhere: `mdp`; `logits` of the policy, [S, A], or [H, S, A] of one that
-depends on the time; `gamma`, γ; `tau`, τ of the entropy-regularised reward r - τ log π.
+Arguments are the same everywhere: `mdp`; `logits` of the policy, [S, A], or [H, S, A] if it depends
+on the time; `gamma`, γ; `tau`, τ of the entropy-regularised reward r - τ log π.
 """
 
 import jax
@@ -39,7 +39,7 @@ def values(
         value: Float[Array, " S"], log_pi: Float[Array, "S A"]
     ) -> tuple[Float[Array, " S"], tuple[Float[Array, "S A"], Float[Array, " S"]]]:
         q = reward + gamma * transition @ value
-        # 0 log 0 = 0, of actions that are illegal
+        # 0 log 0 = 0, for illegal actions
         surprise = jnp.where(jnp.isneginf(log_pi), 0.0, log_pi)
         soft_value = jnp.sum(jnp.exp(log_pi) * (q - tau * surprise), axis=-1)
         value = jnp.where(running, soft_value, 0.0)
@@ -109,7 +109,8 @@ def undiscounted_direction(
 ) -> Float[Array, "*H S A"]:
     """Σₜ Σₛ dₜ(s) Σₐ ∇π(a|s) Qₜ(s, a), of the logits' shape: the mean of estimators that drop γᵗ.
 
-    For γ < 1 it is the gradient of no function (Nota & Thomas 2020, 1906.07073). Differentiable.
+    For γ < 1 it is not the gradient of any function (Nota & Thomas 2020, 1906.07073).
+    Differentiable.
     """
     d = visitation(mdp, logits)
     q, _ = values(mdp, logits, gamma)
@@ -163,7 +164,7 @@ def stationary(mdp: TabularMDP, logits: Float[Array | np.ndarray, "S A"]) -> Flo
     """μ = μ P_π, Σ μ = 1, [S], of an MDP without terminal states whose chain has one recurrent
     class.
 
-    Raises ValueError if a state is terminal, as does every function of the average reward.
+    Raises ValueError if a state is terminal, like every function of the average reward.
     """
     step, _ = _continuing_chain(mdp, logits)
     # μ (I - P + 1 1ᵀ) = 1ᵀ: the equations of μ with its normalisation added to each.
@@ -214,7 +215,7 @@ def gpomdp_direction(
 def time_dependent(
     mdp: TabularMDP, logits: Float[Array | np.ndarray, "*H S A"]
 ) -> Float[Array, "H S A"]:
-    """Logits [S, A] or [H, S, A] as [H, S, A], -inf for actions that are illegal."""
+    """Logits [S, A] or [H, S, A] as [H, S, A], -inf for illegal actions."""
     shape = (mdp.horizon, mdp.num_states, mdp.num_actions)
     check_shape("logits", logits.shape, [shape[1:], shape])
     return jnp.broadcast_to(of_legal(mdp, logits), shape)
@@ -231,7 +232,7 @@ def greedy_logits(
 def of_legal(
     mdp: TabularMDP, logits: Float[Array | np.ndarray, "*H S A"]
 ) -> Float[Array, "*H S A"]:
-    """The logits, -inf for actions that are illegal; as they are where every action is legal."""
+    """The logits, -inf for illegal actions; unchanged if every action is legal."""
     if mdp.mask is None:
         return jnp.asarray(logits)
     return Categorical(jnp.asarray(logits)).masked(jnp.asarray(mdp.mask)).logits
@@ -240,7 +241,7 @@ def of_legal(
 def log_policy(
     mdp: TabularMDP, logits: Float[Array | np.ndarray, "*H S A"]
 ) -> Float[Array, "H S A"]:
-    """log π(a|s), [H, S, A]; -inf for actions that are illegal."""
+    """log π(a|s), [H, S, A]; -inf for illegal actions."""
     return jax.nn.log_softmax(time_dependent(mdp, logits))
 
 

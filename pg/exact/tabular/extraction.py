@@ -16,8 +16,8 @@ from pg.envs import Box, Discrete, Env, Masked, gymnax, make_env
 from pg.envs.observations import is_shape
 from pg.exact.tabular.mdp import TabularMDP
 
-MAX_STATES = 5_000  # the transitions [S, A, S] of more would fill gigabytes
-BLOCK = 64  # states that are stepped from at once
+MAX_STATES = 5_000  # with more, the transitions [S, A, S] would take gigabytes
+BLOCK = 64  # states that are stepped at once
 PROBES = 16  # keys, and times if the states have none, that must not change a step
 
 
@@ -36,25 +36,25 @@ def tabulate(
     """The MDP of an environment with discrete actions and deterministic steps; its features are the
     observations.
 
-    Initial are the distinct states among `starts` resets, taken as equally likely; they are
-    numbered first, and the others in the order of a breadth-first search. Terminal are those
-    entered with `terminated`. An illegal action leads nowhere, and pays nothing. Observations [S,
+    The initial states are the distinct ones among `starts` resets, taken as equally likely; they
+    are numbered first, and the others in the order of a breadth-first search. States entered with
+    `terminated` are terminal. An illegal action leads nowhere, without reward. Observations [S,
     *O] are encoded as for a network by `make_env`; they and the rewards are exact to the
     environment's float32.
 
     Args:
         env: a name registered with gymnax, or an object with its interface.
         horizon: H; default: the environment's own time limit.
-        time_in_state: a state is the values of all its leaves, up to time H, where nothing follows;
-            default: of all but `time`.
+        time_in_state: a state is identified by all its leaves, up to time H, where nothing follows;
+            default: by all but `time`.
         starts: resets.
 
     Raises:
         ValueError: the actions are not discrete, a step depends on its key or (without
             `time_in_state`) on the time, or there are more than `MAX_STATES` states.
     """
-    # Some environments of gymnax fail with 64-bit integers; of those that were imported with them
-    # JAX would warn.
+    # Some gymnax environments fail with 64-bit integers; JAX would warn about those imported with
+    # them.
     with jax.enable_x64(False), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Explicitly requested dtype")
         made = make_env(env, starts, critic_observe=("policy",))
@@ -104,8 +104,8 @@ def frozen_lake(env: Any = None) -> TabularMDP:
     p = env.success_rate if env.is_slippery else 1.0
     M = mdp.transition
     transition = p * M + (1 - p) / 2 * (np.roll(M, 1, axis=1) + np.roll(M, -1, axis=1))
-    # Only moves that can be made tell what a tile pays: in the table a terminal tile leads to
-    # itself, and pays 0.
+    # Only possible moves show the reward of a tile: in the table a terminal tile leads to itself,
+    # with reward 0.
     pays = np.zeros(mdp.num_states)
     pays[M[~mdp.terminal].argmax(-1)] = mdp.mean_reward[~mdp.terminal]
     reward = np.broadcast_to(pays, M.shape)
@@ -128,8 +128,8 @@ def _search(
                 raise ValueError(
                     f"found more than {MAX_STATES} states: a table is for environments with fewer"
                 )
-        # A terminal state is never stepped from: its moves mean nothing, and its indices may be out
-        # of range.
+        # Terminal states are never stepped: their moves are meaningless, and their indices may be
+        # out of range.
         new = list(states.values())[known:]
         frontier = [row for row in new if not row.terminal]
         depth -= 1
@@ -142,14 +142,14 @@ def _expand(
     """Successors and rewards [A] by number of state, for at most `BLOCK` states; adds the
     successors to `states`.
     """
-    # Filled up by repetition, so that one compilation serves all blocks.
+    # Padded by repetition, so that one compilation serves all blocks.
     rows = [block[i % len(block)].state for i in range(BLOCK)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
     outcome, deterministic = jax.device_get(explore(stacked))
     if not deterministic:
         raise ValueError(
-            "a step's outcome depends on its random key or on the time: a table is of "
-            "deterministic steps, and needs time_in_state=True where the time matters"
+            "a step's outcome depends on its random key or on the time: a table is for "
+            "deterministic steps, and needs time_in_state=True if the time matters"
         )
     state, obs, terminal, reward = jax.tree.map(
         lambda x: x[: len(block)].reshape(-1, *x.shape[2:]), outcome
@@ -199,7 +199,7 @@ def _explorer(env: Env, horizon: int, time_in_state: bool) -> Callable[..., Any]
 
 
 def _number(states: dict[bytes, _Numbered], state: PyTree, obs: Any, terminal: Any) -> list[int]:
-    """The numbers of N states, leaves [N, ...]; those that are new are added to `states`."""
+    """The numbers of N states, leaves [N, ...]; new ones are added to `states`."""
     state, obs, terminal = jax.device_get((state, obs, terminal))
     numbers = []
     for i, ended in enumerate(terminal.tolist()):

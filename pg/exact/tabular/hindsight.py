@@ -1,10 +1,10 @@
-"""Exact hindsight distributions of tabular MDPs: the probability of an action, given what came of
-it.
+"""Exact hindsight distributions of tabular MDPs: the probability of an action, given its
+outcome.
 
     h(a | s, u) ∝ Σ_{t<k<H} γᵏ P(sₜ = s, aₜ = a, uₖ = u)
 
-Over all pairs of steps of an episode, each weighed by γᵏ: with these weights, the ones that rewards
-have in J, one h for all times leaves the estimators of `pg.estimators.credit` unbiased.
+The sum is over all pairs of steps of an episode, each weighted by γᵏ: with these weights, those of
+rewards in J, a single h for all times leaves the estimators of `pg.estimators.credit` unbiased.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def hindsight_of_states(
 def hindsight_of_rewards(
     mdp: TabularMDP, logits: Float[Array | np.ndarray, "S A"], gamma: Float[ArrayLike, ""] = 1.0
 ) -> tuple[Float[np.ndarray, " U"], Float[Array, "S U A"]]:
-    """The rewards that an MDP pays, [U], in rising order, and h(a|s, r) of a later reward r,
+    """The possible rewards of an MDP, [U], in ascending order, and h(a|s, r) of a later reward r,
     [S, U, A]; π(a|s) where r never follows s.
 
     Args:
@@ -58,7 +58,7 @@ def hindsight_of_rewards(
 
 
 def paid_rewards(mdp: TabularMDP) -> Float[np.ndarray, " U"]:
-    """The rewards that an MDP pays, [U], in rising order."""
+    """The possible rewards of an MDP, [U], in ascending order."""
     return np.unique(mdp.reward[_possible(mdp)])
 
 
@@ -67,8 +67,8 @@ def table_coefficients(
     logits: Float[Array | np.ndarray, "S A"],
     outcome: Callable[[Trajectory], Int[Array, "T B"]] | None = None,
 ) -> Callable[[Any, Trajectory, Int[Array, ""]], Float[Array, "T B A"]]:
-    """w(s, a, u) = h(a|s, u) / π(a|s) - 1, as `pg.estimators.credit.counterfactual` takes it, for
-    one-hot observations; 0 for actions that are illegal.
+    """w(s, a, u) = h(a|s, u) / π(a|s) - 1, for `pg.estimators.credit.counterfactual`, with one-hot
+    observations; 0 for illegal actions.
 
     Args:
         hindsight: h(a|s, u), [S, U, A].
@@ -114,7 +114,7 @@ def _pairs_of_states(
 def _normalised(
     mdp: TabularMDP, logits: Float[Array | np.ndarray, "S A"], pairs: Float[Array, "S A U"]
 ) -> Float[Array, "S U A"]:
-    """h(a|s, u) of weights that are proportional to it, [S, U, A]."""
+    """h(a|s, u) from weights proportional to it, [S, U, A]."""
     pairs = jnp.swapaxes(pairs, 1, 2)
     total = pairs.sum(-1, keepdims=True)
     pi = jax.nn.softmax(of_legal(mdp, logits))[:, None, :]

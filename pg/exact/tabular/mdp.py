@@ -1,6 +1,4 @@
-"""A tabular MDP as a gymnax environment, so that the rollout code of training is the one that is
-tested on it.
-"""
+"""A tabular MDP as a gymnax environment, so that tests on it run the rollout code of training."""
 
 from typing import Any, NamedTuple
 
@@ -44,7 +42,7 @@ class TabularMDP(environment.Environment):
             features: the observation of each state, [S, D], or a tree of such arrays; default:
                 one-hot.
             mask: the actions that are legal in each state, [S, A] bool; default: all.
-            observation_space: default: the range of the features, of one array of them.
+            observation_space: default: the range of the features, if they are one array.
 
         Raises:
             ValueError: a wrong shape, probabilities that do not sum to 1, or a state that is not
@@ -101,7 +99,7 @@ class TabularMDP(environment.Environment):
 
     @property
     def continuing(self) -> Float[np.ndarray, "S A S"]:
-        """P(s'|s, a) restricted to going on: 0 from and into terminal states, [S, A, S]."""
+        """P(s'|s, a) restricted to continuing: 0 from and into terminal states, [S, A, S]."""
         alive = ~self.terminal
         return self.transition * alive[:, None, None] * alive
 
@@ -134,7 +132,7 @@ class TabularMDP(environment.Environment):
         return jax.tree.map(lambda x: jnp.asarray(x, float)[states], self.features)
 
     def _legal(self, state: State, params: Any) -> Bool[Array, " A"]:
-        """The legal actions of the state: the method `action_mask` of an MDP that has a mask."""
+        """The legal actions of the state: the method `action_mask` of an MDP with a mask."""
         return jnp.asarray(self.mask)[state.state]
 
     def action_space(self, params: Any) -> spaces.Discrete:
@@ -142,19 +140,19 @@ class TabularMDP(environment.Environment):
         return spaces.Discrete(self.num_actions)
 
     def observation_space(self, params: Any) -> Any:
-        """The space that was given, or the range of the features; None for a tree of them."""
+        """The given space, or the range of the features; None for a tree of them."""
         if self._observation_space is not None or not isinstance(self.features, np.ndarray):
             return self._observation_space
         return spaces.Box(self.features.min(), self.features.max(), self.features.shape[1:])
 
     @property
     def name(self) -> str:
-        """The name in gymnax's registry's manner."""
+        """The name in the style of gymnax's registry."""
         return "TabularMDP"
 
 
 def register(name: str, mdp: TabularMDP) -> None:
-    """Makes an MDP an environment by name, in gymnax's registry: `Config(env=name)`."""
+    """Registers an MDP with gymnax under a name: `Config(env=name)`."""
     gymnax.register(name, lambda: mdp)
 
 

@@ -1,11 +1,11 @@
-"""Policy mirror descent on tables: steps on exact Q that stay near the old policy, state by state.
+"""Policy mirror descent on tables: steps on exact Q that stay near the old policy in each state.
 
     π' = argmax_p  η Q(s, ·)·p - D(p, π(s, ·))      (Xiao 2022, 2201.07443)
 
 With D = KL(p ‖ π) a step is π' ∝ π exp(η Q), the natural policy gradient of softmax tables (Kakade
 2001; Agarwal et al. 2021, 1908.00261, section 5) and soft policy iteration with π as the prior;
-with D = ½ ‖p - π‖² it is the projection of π + η Q on the simplex. V grows at every state with each
-step of any size.
+with D = ½ ‖p - π‖² it is the projection of π + η Q on the simplex. V increases at every state with
+each step of any size.
 
 Arguments are those of `exact`: `mdp`, `logits` [S, A], `gamma`; without a time limit.
 """
@@ -36,8 +36,8 @@ def euclidean_mirror_step(
     gamma: Float[ArrayLike, ""],
     step: Float[ArrayLike, ""],
 ) -> Float[Array, "S A"]:
-    """log π', [S, A], of the projection of π + η Q on the simplex: projected Q-ascent; -inf of
-    actions that are never taken. `step` is η.
+    """log π', [S, A], of the projection of π + η Q on the simplex: projected Q-ascent; -inf for
+    actions with probability 0. `step` is η.
     """
     legal = of_legal(mdp, logits)
     q, _ = discounted_values(mdp, logits, gamma)
@@ -63,7 +63,7 @@ def step_towards_greedy(
     gamma: Float[ArrayLike, ""],
     accuracy: Float[ArrayLike, ""],
 ) -> Float[Array, ""]:
-    """The η with which a step in KL is policy iteration's but for `accuracy`: max_a Q(s, a) -
+    """The η with which a step in KL equals policy iteration's up to `accuracy`: max_a Q(s, a) -
     Σₐ π' Q ≤ `accuracy` at every state  (Johnson et al. 2023, 2302.11381).
 
     η = max_s KL(greedy ‖ π) / accuracy = max_s -log π(argmax Q | s) / accuracy. With accuracies
@@ -77,7 +77,7 @@ def step_towards_greedy(
 
 
 def _is_legal(mdp: TabularMDP) -> np.ndarray:
-    """True for actions that are legal, [S, A]."""
+    """True for legal actions, [S, A]."""
     if mdp.mask is None:
         return np.ones((mdp.num_states, mdp.num_actions), bool)
     return np.asarray(mdp.mask)

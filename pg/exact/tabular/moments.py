@@ -144,7 +144,7 @@ def _steps(
 
 
 def _ended(mdp: TabularMDP, moments: PyTree, nothing: PyTree) -> PyTree:
-    """Moments by state, those of an episode that is over in terminal states."""
+    """Moments by state; in terminal states those of an ended episode."""
     over = jnp.asarray(mdp.terminal)
     return jax.tree.map(
         lambda m, n: jnp.where(over.reshape(-1, *[1] * (m.ndim - 1)), n, m), moments, nothing

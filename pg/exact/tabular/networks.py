@@ -1,6 +1,4 @@
-"""From networks to tables and back: logits [S, A] of any policy on an MDP, and networks that are
-tables.
-"""
+"""From networks to tables and back: logits [S, A] of any policy on an MDP, and tabular networks."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +25,9 @@ def table(mdp: TabularMDP, policy: Network, params: PyTree) -> Float[Array, "S A
 
 
 def table_policy(logits: Float[Array | np.ndarray, "S A"]) -> Network:
-    """A policy whose parameters are its logits [S, A], these at first; for one-hot observations."""
+    """A policy whose parameters are its logits, initially these [S, A]; for one-hot
+    observations.
+    """
     return Network(
         lambda key: logits,
         lambda p, carry, obs, first: (carry, Categorical(obs @ p)),
@@ -36,7 +36,7 @@ def table_policy(logits: Float[Array | np.ndarray, "S A"]) -> Network:
 
 
 def table_critic(values: Float[Array, "S *A"]) -> Network:
-    """A critic whose parameters are its values, V [S] or Q [S, A], these at first; for one-hot
+    """A critic whose parameters are its values, initially these, V [S] or Q [S, A]; for one-hot
     observations.
     """
     return Network(lambda key: values, lambda p, carry, obs, first: (carry, obs @ p))
@@ -45,12 +45,12 @@ def table_critic(values: Float[Array, "S *A"]) -> Network:
 def table_hindsight(
     log_odds: Float[Array | np.ndarray, "S U A"], rewards: Float[np.ndarray, " U"] | None = None
 ) -> Network:
-    """A hindsight network whose parameters are f(s, u) of every action [S, U, A], these at first;
+    """A hindsight network whose parameters are f(s, u) of every action, initially these [S, U, A];
     for one-hot observations.
 
     Args:
-        log_odds: f, as of h(a|s, u) ∝ π(a|s) exp f.
-        rewards: The rewards [U] that are the outcomes, of which the nearest is taken; default: the
+        log_odds: f, in h(a|s, u) ∝ π(a|s) exp f.
+        rewards: The rewards [U] that are the outcomes, matched to the nearest; default: the
             outcomes are states.
     """
 

@@ -1,4 +1,4 @@
-"""Other parameters of a table than logits, as functions to logits, and the barrier that keeps a
+"""Parameters of a table other than logits, as functions to logits, and the barrier that keeps a
 policy inside the simplex.
 
 The exact gradient of a parametrisation is that of J through it, as in
@@ -30,7 +30,7 @@ def escort(theta: Float[Array, "*B A"], power: Float[ArrayLike, ""] = 2.0) -> Fl
     """The logits p log|θ| of π ∝ |θ|ᵖ, [..., A]  (Mei et al. 2020, "Escaping the gravitational pull
     of softmax").
 
-    Where θ is 0 so are π and, for p > 1, its gradient.
+    At θ = 0, π is 0 and, for p > 1, so is its gradient.
 
     Args:
         theta: θ, [..., A], not all 0 in a state.
@@ -66,7 +66,7 @@ def log_barrier_return(
 ) -> Float[Array, ""]:
     """J + λ times the mean of log π(a|s) over the legal actions of all states that do not end an
     episode, []  (the relative entropy from the uniform policy; Agarwal et al. 2021, 1908.00261,
-    section 5, but for a constant).
+    section 5, up to a constant).
 
     At a stationary point every action that is no worse than V has π ≥ 1 / A, and J is below the
     best by 2 λ / (1 - γ) · max_s d*(s) / ρ(s) at most, d* the best policy's share of visits (for ρ

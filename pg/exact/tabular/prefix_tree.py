@@ -1,7 +1,7 @@
-"""Sequences as a tabular MDP: its states are the prefixes, and one more in which a sequence has
-ended.
+"""Sequences as a tabular MDP: its states are the prefixes, and one for the end of a
+sequence.
 
-    P(y a | y, a) = 1;   r(y, a) = R(prompt, y a) where that is a whole sequence
+    P(y a | y, a) = 1;   r(y, a) = R(prompt, y a) if that is a whole sequence
 """
 
 import jax
@@ -11,16 +11,16 @@ import numpy as np
 from pg.envs.sequences import Sequences, SequenceState
 from pg.exact.tabular.mdp import TabularMDP
 
-MOST_ENTRIES = 20_000_000  # of the transitions [S, A, S], in floats of 64 bits 160 MB
+MOST_ENTRIES = 20_000_000  # of the transitions [S, A, S]: 160 MB in 64-bit floats
 
 
 def prefix_tree(env: Sequences) -> TabularMDP:
     """The MDP of an environment of sequences, on S = R + 1 states: its R `prefixes`, in their
-    order, and the end, the one terminal state of all whole sequences.
+    order, and the end, the only terminal state, shared by all whole sequences.
 
     Its features are the environment's observations, so that a network for the one is a network for
     the other; with observation="table" they are one-hot in the state. Rewards are exact to the
-    present precision of jax.
+    current precision of jax.
 
     Raises ValueError for a tree that is too large for a table [S, V, S].
     """
@@ -36,7 +36,7 @@ def prefix_tree(env: Sequences) -> TabularMDP:
     transition = np.zeros((S, V, S))
     for (prompt, tokens), row in place.items():
         for token in range(V):
-            # a whole sequence is not a prefix: that is the end
+            # a whole sequence is not a prefix but the end
             transition[row, token, place.get((prompt, (*tokens, token)), R)] = 1.0
     transition[R, :, R] = 1.0
     initial = np.concatenate([env.prompt_probabilities, np.zeros(S - env.num_prompts)])
@@ -52,7 +52,7 @@ def prefix_tree(env: Sequences) -> TabularMDP:
 
 
 def _states(env: Sequences) -> SequenceState:
-    """The states of the environment, leaves [S, ...]: of each prefix, and one that has ended."""
+    """The states of the environment, leaves [S, ...]: one for each prefix, and an ended one."""
     prefixes = env.prefixes
     tokens = np.full((len(prefixes) + 1, env.max_length), env.num_tokens, np.int32)
     for row, (_, prefix) in enumerate(prefixes):

@@ -34,7 +34,7 @@ def garnet(
 
 
 def chain(length: int, horizon: int, slip: float = 0.1) -> TabularMDP:
-    """States in a row, of which the right end pays 1 and ends the episode.
+    """States in a row; the right end gives reward 1 and ends the episode.
 
     Args:
         length: S.
@@ -57,7 +57,7 @@ def chain(length: int, horizon: int, slip: float = 0.1) -> TabularMDP:
 
 
 def gridworld(rows: Sequence[str], horizon: int, slip: float = 0.0) -> TabularMDP:
-    """A map on which moves go up, right, down, left.
+    """A grid with the moves up, right, down, left.
 
     Args:
         rows: the map, of S (start), . (free), # (wall), G (goal: +1, ends), H (hole: -1, ends).
@@ -85,7 +85,7 @@ def gridworld(rows: Sequence[str], horizon: int, slip: float = 0.0) -> TabularMD
 
 
 def bandit(means: Sequence[float]) -> TabularMDP:
-    """One step, k arms with certain rewards."""
+    """One step, k arms with deterministic rewards."""
     k = len(means)
     transition = np.broadcast_to(np.array([0.0, 1.0]), (2, k, 2))
     reward = np.stack([np.asarray(means), np.zeros(k)])
@@ -96,7 +96,7 @@ def pessimal() -> TabularMDP:
     """Two steps and one shared logit; at γ = 1/2 dropping γᵗ climbs to the worst policy, for J_γ
     and J₁ alike.
 
-    Action 1 leads to the state that costs 4 and pays 3 itself at the second step: with p = π(1),
+    Action 1 leads to the state that costs 4, and itself gives 3 at the second step: with p = π(1),
     J_γ = -γ p, while the direction without γᵗ is p (1 - p) (3 - 4 γ) > 0. In the spirit of Nota &
     Thomas 2020 (1906.07073), section 5.
     """
@@ -112,7 +112,7 @@ def pessimal() -> TabularMDP:
 
 
 def cancelling() -> TabularMDP:
-    """Two steps that pay -1 and then about +1: the return is small, the reward to go is not.
+    """Two steps with rewards -1 and then about +1: the return is small, the reward to go is not.
 
     Here the reward-to-go estimator has *more* variance than the total return: the rewards that it
     drops are anti-correlated with those that it uses.
@@ -124,8 +124,8 @@ def cancelling() -> TabularMDP:
 
 
 def references() -> dict[str, TabularMDP]:
-    """Three problems to measure estimators on: at random, a corridor with a goal, and rewards that
-    cancel.
+    """Three problems to measure estimators on: a random one, a corridor with a goal, and rewards
+    that cancel.
     """
     return {
         "random": garnet(0, num_states=3, num_actions=2, branching=2, horizon=3),
@@ -135,11 +135,11 @@ def references() -> dict[str, TabularMDP]:
 
 
 def sequence_problems() -> dict[str, Sequences]:
-    """Three problems of sequences to measure estimators on, for `prefix_tree` to make tables of.
+    """Three sequence problems to measure estimators on, which `prefix_tree` makes into tables.
 
     equal_lengths: two prompts, and every sequence has three tokens. unequal_lengths: two prompts,
     and sequences of one token to seven. agreeing_groups: under the uniform policy a completion
-    earns 1 with probability 8/9 after the first prompt, 1/9 after the second and 5/9 after the
+    has reward 1 with probability 8/9 after the first prompt, 1/9 after the second and 5/9 after the
     third, and else 0; a group of the first two mostly agrees.
     """
     return {
@@ -166,7 +166,7 @@ def _random_rewards(
 
 
 def _agreeing_groups() -> Sequences:
-    """Three prompts: one nearly solved, one nearly hopeless, one in between."""
+    """Three prompts: one nearly solved, one nearly unsolved, one in between."""
     sequences = all_sequences(num_tokens=3, max_length=2, end_token=2)
     rewards = np.zeros((3, len(sequences)))
     rewards[0] = [y != (1, 0) for y in sequences]

@@ -15,7 +15,7 @@ from pg.exact.tabular.mdp import TabularMDP
 from pg.further import FurtherRollouts, InitialStates, Transitions
 from pg.rollout import NOTHING_FURTHER, Trajectory
 
-POINTS_APART = 1e-12  # points of a distribution function that are closer are one, rounded twice
+POINTS_APART = 1e-12  # closer points of a distribution function are the same, up to rounding
 
 
 def enumerate_trajectories(
@@ -28,8 +28,8 @@ def enumerate_trajectories(
     differentiable; with a mask, of actions that are legal.
 
     p(τ) = ρ(s₀) Πₜ π(aₜ|sₜ) P(sₜ₊₁|sₜ, aₜ), over the valid steps. There are up to S (A S)ᴴ of them,
-    and of those with further transitions or initial states many more. Further initial states are in
-    ascending order, as of those that are drawn no order says anything.
+    and many more with further transitions or initial states. Further initial states are in
+    ascending order, as the order of the drawn ones does not matter.
 
     Args:
         mdp: The MDP.
@@ -57,7 +57,7 @@ def enumerate_trajectories(
         return Masked(mdp.observations(state), jnp.asarray(mdp.mask)[state])
 
     def transitions(after: Int[np.ndarray, "H M *K"], action: Any, steps: int) -> Transitions:
-        """The transitions to these successors, of which `steps` are asked for."""
+        """The transitions to these successors, at the requested `steps`."""
         extra = [1] * (after.ndim - 2)
         begin, runs = (x.reshape(*x.shape, *extra) for x in (state, valid))
         over = np.asarray(mdp.terminal)[after] | last.reshape(*last.shape, *extra)
@@ -101,28 +101,28 @@ def enumerate_trajectories(
 def initial_states(
     mdp: TabularMDP, further: FurtherRollouts = NOTHING_FURTHER, num_branches: int = 1
 ) -> Int[np.ndarray, " M"]:
-    """The state in which every trajectory of `enumerate_trajectories` begins, int [M]; arguments as
-    of that.
+    """The state in which every trajectory of `enumerate_trajectories` begins, int [M]; the same
+    arguments.
     """
     return _asked(mdp, further, num_branches).state[0]
 
 
 def visited_states(mdp: TabularMDP) -> Int[np.ndarray, "H M"]:
-    """The states of every trajectory of `enumerate_trajectories`, int [H, M]; one that has ended
-    stays where it is.
+    """The states of every trajectory of `enumerate_trajectories`, int [H, M]; an ended one stays in
+    its state.
     """
     return _paths(mdp)[0]
 
 
 def num_trajectories(mdp: TabularMDP) -> float:
-    """The number of trajectories of positive probability, that is of `enumerate_trajectories`,
+    """The number of trajectories of positive probability, those of `enumerate_trajectories`,
     counted without listing them.
     """
     possible = mdp.transition > 0  # [S, A, S]
     if mdp.mask is not None:
         possible = possible & mdp.mask[:, :, None]
     ways = possible.sum(1).astype(float)
-    ways[mdp.terminal] = np.eye(mdp.num_states)[mdp.terminal]  # an ended one stays where it is
+    ways[mdp.terminal] = np.eye(mdp.num_states)[mdp.terminal]  # an ended one stays in its state
     reached = (mdp.initial > 0).astype(float)
     for _ in range(mdp.horizon):
         reached = reached @ ways
@@ -130,20 +130,20 @@ def num_trajectories(mdp: TabularMDP) -> float:
 
 
 class _Paths(NamedTuple):
-    """Every path: leaves [H, M, ...]. One that has ended stays where it is, with action 0."""
+    """Every path: leaves [H, M, ...]. An ended one stays in its state, with action 0."""
 
     state: Int[np.ndarray, "H M"]
     action: Int[np.ndarray, "H M"]
     after: Int[np.ndarray, "H M"]
-    probability: Float[np.ndarray, "H M"]  # of the transition, with what else is drawn there
+    probability: Float[np.ndarray, "H M"]  # of the transition, with the other draws there
     draws: Int[np.ndarray, "H M D"]  # the outcome of each random number
     starts: Int[np.ndarray, "M R"]  # further initial states
     of_starts: Float[np.ndarray, " M"]  # the probability of these, in whichever order
 
 
 def _asked(mdp: TabularMDP, further: FurtherRollouts, num_branches: int) -> _Paths:
-    """Every path, with random numbers where further transitions are asked for, and with further
-    initial states.
+    """Every path, with random numbers at requested further transitions, and with further initial
+    states.
     """
     if further.successors or further.lookahead:
         paths = _coupled_paths(mdp, further.num_keys(num_branches))
@@ -153,7 +153,7 @@ def _asked(mdp: TabularMDP, further: FurtherRollouts, num_branches: int) -> _Pat
 
 
 def _with_starts(mdp: TabularMDP, paths: _Paths, number: int) -> _Paths:
-    """Every path with every choice of so many further initial states."""
+    """Every path with every choice of this many further initial states."""
     possible = np.flatnonzero(mdp.initial)
     chosen = np.array(list(itertools.combinations_with_replacement(possible, number)))
     times = np.stack([np.sum(chosen == s, axis=1) for s in possible], axis=1)  # each is drawn
@@ -245,7 +245,7 @@ def _points(mdp: TabularMDP) -> Float[np.ndarray, "S C"]:
 
 def _widths(mdp: TabularMDP) -> Float[np.ndarray, "S C"]:
     """The probability that a random number is between two neighbouring points, [S, C]: 0 where
-    they are one but for rounding.
+    they are equal up to rounding.
     """
     width = np.diff(_points(mdp), axis=-1, prepend=0.0)
     return np.where(width > POINTS_APART, width, 0.0)

@@ -1,5 +1,5 @@
-"""MDPs made of others: with the time in the state, so that values are stationary; continuing; or
-with the reward of a divergence from a reference policy.
+"""Transformed MDPs: with the time in the state, so that values are stationary; continuing; or with
+a divergence from a reference policy in the reward.
 """
 
 import jax
@@ -33,7 +33,7 @@ def with_time_in_state(mdp: TabularMDP) -> TabularMDP:
 
 
 def restarting(mdp: TabularMDP) -> TabularMDP:
-    """The MDP as a continuing task, of its S' states that are not terminal: an end is a restart.
+    """The MDP as a continuing task on its S' non-terminal states: an end is a restart.
 
     P'(s'|s, a) = P(s'|s, a) + P(ends|s, a) ρ(s'),  and the same mean reward: the process that
     windows, which reset, sample from.
