@@ -1,12 +1,12 @@
-"""Diagnostics of gradients: how good an estimate of ∇J is, at any parameters of any policy on any
-environment.
+"""Diagnostics of gradients: the quality of an estimate of ∇J, at any parameters of any policy on
+any environment.
 
     g₁ … gₙ independent estimates   ḡ = (1/n) Σ gᵢ   tr Σ̂ = (1/(n-1)) Σ ‖gᵢ - ḡ‖²
 
     SNR = ‖∇J‖² / tr Σ
 
-One estimate is the share of one episode in a batch (`per_episode`), or a batch of its own
-(`per_batch`), which is right for estimators that couple the episodes of a batch too.
+One estimate is the share of one episode in a batch (`per_episode`), or a separate batch
+(`per_batch`), which is also right for estimators that couple the episodes of a batch.
 """
 
 from pg.diagnostics.decomposition import (

@@ -1,14 +1,14 @@
-"""The exact moments of estimators that compare with episodes out of each visited state.
+"""The exact moments of estimators that compare with episodes from each visited state.
 
 Given the episode, the returns of the branches of each state are independent of those of the others.
-An estimate that is a sum over states of terms that are affine in the returns of their own branches,
-as that of each such estimator of the table is, has then a mean and a covariance that follow from
-the first two moments of these returns (`tabular.branch_returns`):
+An estimate that is a sum over states of terms that are affine in the returns of their branches, as
+for all such estimators in the table, has a mean and a covariance that follow from the first two
+moments of these returns (`tabular.branch_returns`):
 
     E x  = Σ_τ p(τ) (x̄ + Σₜ E Δₜ)        E x xᵀ = Σ_τ p(τ) (mean meanᵀ + Σₜ Cov Δₜ)
 
-x̄ is the estimate for mean returns after reference actions, Δₜ how it differs for other actions, and
-returns, out of one state. The estimator itself is called for every one of them.
+x̄ is the estimate for mean returns after reference actions, Δₜ its change for other actions and
+returns from one state. The estimator itself is called for each of them.
 """
 
 import functools
@@ -29,12 +29,12 @@ from pg.exact.tabular import TabularMDP
 from pg.exact.tabular.exact import log_policy
 from pg.rollout import Trajectory
 
-EPISODES_AT_ONCE = 16  # whose estimates are held in memory
+EPISODES_AT_ONCE = 16  # number whose estimates are held in memory
 
 
 class _Choices(NamedTuple):
-    """The first actions of the branches out of a state, in K repetitions of M, by time and state:
-    every choice there is.
+    """All choices of the first actions of the branches from a state, in K repetitions of M, by time
+    and state.
     """
 
     action: Int[Array, "H S N K M"]
@@ -109,8 +109,9 @@ def _of_episode(
     def differences(
         time: Int[Array, ""], choice: Int[Array, ""]
     ) -> tuple[Float[Array, " P"], Float[Array, "C P"]]:
-        """The difference that a choice makes at the mean of its returns, and what each column of
-        the root of their covariance adds to it.
+        """The change by a choice at the mean of its returns, and the contribution of each column of
+            the root of
+        their covariance.
         """
         action = own.action[:, 0].at[time].set(own.action[time, choice])
         mean = own.mean[:, 0].at[time].set(own.mean[time, choice])
@@ -159,7 +160,7 @@ def _choices(
     size, axes = jnp.linalg.eigh(flat)
     root = axes * jnp.sqrt(jnp.maximum(size, 0.0))[..., None, :]
     root = root.swapaxes(-1, -2).reshape(*root.shape[:3], 2 * members, members, 2)
-    # each repetition on its own
+    # each repetition separately
     every = np.array(list(itertools.product(range(number), repeat=num_branches)))
     shape = (*constant.shape[:2], num_branches, members)
     return _Choices(

@@ -6,10 +6,10 @@ future, the action and the state.
     z = ∇log π(a|s), Q = E[G|s, a]
                    Σ_τ                       Σ_a                     Σ_s
 
-After Tucker et al. 2018 (1802.10031, section 3). A baseline b(s) changes Σ_a alone, and one that
-sees the action can remove no more than Σ_a. Each part is estimated without bias by a nested
-analysis of variance: states, of each state several actions, of each action several returns. That
-needs an environment that can be set back, as all are here.
+After Tucker et al. 2018 (1802.10031, section 3). A baseline b(s) changes only Σ_a, and one that
+sees the action can remove at most Σ_a. Each part is estimated without bias by a nested analysis of
+variance: states, several actions for each state, several returns for each action. That needs an
+environment that can be reset to a state, as all are here.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def decompose(
     horizon: int | None = None,
     baseline: Baseline | None = None,
 ) -> Decomposition:
-    """The parts of the variance of a step that is drawn from the visits of the policy.
+    """The parts of the variance of a step that is drawn from the policy's visited states.
 
     It costs num_states · num_actions · num_returns episodes, in one vmapped program.
 
@@ -66,11 +66,11 @@ def decompose(
         policy: the policy.
         params: of the policy.
         key: of the samples.
-        num_states: visits that are drawn.
+        num_states: number of drawn visits.
         num_actions: of each state, at least 2.
         num_returns: of each action, at least 2.
         gamma: discount of G, counted from the step on.
-        horizon: steps of an episode at most; default: the environment's.
+        horizon: largest number of steps of an episode; default: the environment's.
         baseline: b(s); default: 0.
 
     Raises:

@@ -42,8 +42,8 @@ def exact_moments(
 
     A sum over every batch. The direction is of ascent, flattened as `ravel_pytree(params.policy)`.
     Each call compiles; for several logits, compile `moments_by_logits` once.
-    Costs Mⁿ estimates for M trajectories of positive probability, and memory for the trajectories
-    and for the estimates of `BATCHES_AT_ONCE` batches.
+    It costs Mⁿ estimates for M trajectories of positive probability, and memory for the
+    trajectories and for the estimates of `BATCHES_AT_ONCE` batches.
 
     Args:
         estimator: the estimator.
@@ -55,13 +55,13 @@ def exact_moments(
         limit_ends: the time limit counts as a termination, so that nothing is bootstrapped there.
         share_start: all episodes of a group begin at one state.
         num_groups: independent groups of a batch, for estimators that compare these.
-        num_branches: further transitions from each state, or repetitions of the episodes out of it,
+        num_branches: further transitions from each state, or repetitions of the episodes from it,
             for estimators that ask for them. With episodes an estimate must be a sum over states of
-            terms that are affine in the returns of their own (`diagnostics.branched`).
+            terms that are affine in their returns (`diagnostics.branched`).
 
     Raises:
         ValueError: num_episodes, num_groups or num_branches is not a whole number of at least 1,
-            there are too many batches, or several episodes with episodes out of their states.
+            there are too many batches, or several episodes with further episodes from their states.
     """
     of_logits = moments_by_logits(
         estimator,
@@ -89,10 +89,10 @@ def moments_by_logits(
     num_branches: int = 1,
 ) -> Callable[[Float[Array, "*H S A"]], tuple[Float[Array, " P"], Float[Array, "P P"]]]:
     """E x [P] and E x xᵀ [P, P] of one batch's estimate x, as a function of the logits of the
-    policy that acts: to be jitted where there are several.
+    policy that acts: to be jitted for several logits.
 
     Args:
-        estimator: see `exact_moments`, and so are the others.
+        estimator: see `exact_moments`, like the others.
         params: of policy and critic.
         mdp: the problem.
         num_episodes: n.
@@ -107,7 +107,7 @@ def moments_by_logits(
     if isinstance(estimator.further.branches, Branching):
         if batch_size > 1:
             raise ValueError(
-                "the exact moments with episodes out of each state are those of one episode, got "
+                "the exact moments with episodes from each state need a single episode, got "
                 f"num_episodes={num_episodes}, num_groups={num_groups}: give 1"
             )
         of_one = functools.partial(
@@ -154,18 +154,18 @@ class _Episodes(NamedTuple):
 
     traj: Trajectory  # leaves [H, M, ...]
     probability: Float[Array, " M"]
-    greedy: Any  # that of the greedy policy, [M]; () where nobody asks for it
+    greedy: Any  # that of the greedy policy, [M]; () if not needed
     begins: Int[Array, " M"]  # the number of the state in which each begins, counted from 0
 
     def given_start(
         self, probability: Float[Array, " M"], own: Int[Array, "K m"], ahead: Int[Array, "K m"]
     ) -> Float[Array, " K"]:
-        """The probability that trajectories follow others from the same states, [K].
+        """The probability of trajectories given that they begin in the same states as others, [K].
 
         Args:
             probability: Of each trajectory, [M].
             own: Their numbers, [K, m].
-            ahead: The numbers of those in whose initial states they have to begin, [K, m].
+            ahead: The numbers of those in whose initial states they begin, [K, m].
         """
         of_start = jnp.zeros_like(probability).at[self.begins].add(probability)
         start = self.begins[own]
@@ -183,7 +183,7 @@ def _moments(
 ) -> tuple[Float[Array, " P"], Float[Array, "P P"]]:
     """E x [P] and E x xᵀ [P, P] of a batch's estimate x.
 
-    Added up trajectory by trajectory: the outer products of all of them would take M P² numbers.
+    Summed trajectory by trajectory, as all outer products together would take M P² numbers.
 
     Args:
         estimator: the estimator.
@@ -195,12 +195,12 @@ def _moments(
     traj, probability, size = every.traj, every.probability, len(group)
     episodes = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), traj)  # [M, H, ...]
     state = estimator.init(jax.random.key(0))[1]
-    # the first of those that begin where an episode does, [n]
+    # the first of those that begin in the same state as an episode, [n]
     leader = np.searchsorted(group, group) if share_start else np.arange(size)
     leads = np.unique(leader)
     follows = np.setdiff1d(np.arange(size), leads)
-    # the others of a batch by their numbers, [K, n - 1], then the greedy episodes of those that
-    # lead; where there are none, K is 1
+    # the others of a batch by their numbers, [K, n - 1], then the greedy episodes of the first
+    # ones; without any, K is 1
     number_of_others = size - 1 + (len(leads) if estimator.further.greedy else 0)
     tuples = list(itertools.product(range(len(probability)), repeat=number_of_others))
     others = jnp.asarray(tuples, jnp.int32).reshape(len(tuples), number_of_others)
@@ -218,8 +218,8 @@ def _moments(
         return -ravel_pytree(estimator.grad(params, weighted)[0].policy)[0]
 
     def estimates(first: Int[Array, ""]) -> tuple[Float[Array, "K P"], Float[Array, " K"]]:
-        """The estimates [K, P] from all batches that an episode is the first of, and their
-        probabilities [K].
+        """The estimates [K, P] from all batches with a given first episode, and their probabilities
+        [K].
         """
         batches = jnp.concatenate([jnp.broadcast_to(first, (len(others), 1)), others], axis=1)
         weight = jnp.prod(probability[batches[:, leads]], axis=1)
@@ -246,14 +246,14 @@ def _moments(
 
 
 def asymmetry(direction: Callable[[Array], Array], params: Float[Array, "*P"]) -> Float[Array, ""]:
-    """‖A - Aᵀ‖ / ‖A + Aᵀ‖ of A = ∂ direction / ∂ params, Frobenius norms, []: 0 where it is a
+    """‖A - Aᵀ‖ / ‖A + Aᵀ‖ of A = ∂ direction / ∂ params, Frobenius norms, []: 0 for a
     gradient field.
 
     A field is the gradient of a function, on a simply connected domain, if and only if its Jacobian
-    is symmetric. So this tells ∇J from a direction that no function has (Nota & Thomas 2020,
-    1906.07073). direction: params, an array of D entries, to an array of their shape, as
+    is symmetric. So this distinguishes ∇J from a direction that is not a gradient (Nota & Thomas
+    2020, 1906.07073). direction: params, an array of D entries, to an array of their shape, as
     `tabular.exact_gradient` and `tabular.undiscounted_direction` are of the logits; a
-    `stop_gradient` in it would hide what it depends on. Use 64-bit floats: rounding is asymmetric.
+    `stop_gradient` in it would hide dependences. Use 64-bit floats: rounding is asymmetric.
     """
     jacobian = jax.jacobian(direction)(params).reshape(params.size, params.size)
     return jnp.linalg.norm(jacobian - jacobian.T) / jnp.linalg.norm(jacobian + jacobian.T)

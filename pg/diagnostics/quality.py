@@ -1,8 +1,8 @@
 """Statistics of a sample of gradients, with intervals: variance, signal, noise scale, cosines.
 
-Most are functions of n, ‖ḡ‖² and Σ ‖gᵢ - ḡ‖², which are known too with any one gradient left out;
-so each comes with the jackknife's standard error (Efron & Stein 1981) for the price of a sum, and
-with the normal interval of it. Ratios of gradients that are all 0 are NaN. On the host, in 64
+Most are functions of n, ‖ḡ‖² and Σ ‖gᵢ - ḡ‖², which are also known with any one gradient left
+out; so each has the jackknife's standard error (Efron & Stein 1981) at the cost of a sum, and the
+normal interval from it. Ratios of gradients that are all 0 are NaN. On the host, in 64
 bits.
 """
 
@@ -36,8 +36,8 @@ def variance_by_leaf(sample: Sample) -> dict[str, float]:
 
 
 def squared_norm(sample: Sample) -> Estimate:
-    """‖ḡ‖² - tr Σ̂ / n, unbiased for ‖E g‖²: negative at times where the signal is small, which no
-    mean may hide.
+    """‖ḡ‖² - tr Σ̂ / n, unbiased for ‖E g‖²: sometimes negative for a small signal, so do not clip
+    it before averaging.
     """
     return _jackknife(sample, _signal)
 
@@ -50,12 +50,11 @@ def signal_to_noise(sample: Sample) -> Estimate:
 
 
 def noise_scale(sample: Sample) -> Estimate:
-    """B = tr Σ / ‖E g‖²: how many gradients to average until noise and signal are of one size, in
-    gradients.
+    """B = tr Σ / ‖E g‖²: the number of gradients in a mean whose noise and signal have equal size.
 
     The simple noise scale of McCandlish et al. 2018 (1812.06162, equation 2.9). In episodes, for
     `per_episode`: the steps of one episode are not independent samples. A ratio of unbiased
-    estimates; where the signal is not clear of zero it says no more than that, and its error is
+    estimates; if the signal cannot be distinguished from zero it is meaningless, and its error is
     large.
     """
     return _jackknife(
@@ -67,7 +66,7 @@ def noise_scale_of_two_batches(small: Any, large: Any, num_small: int, num_large
     """B from the squared norms of estimates of two sizes (1812.06162, appendix A.1), in episodes.
 
     ‖G‖² = (N ‖g_N‖² - n ‖g_n‖²) / (N - n),  S = (‖g_n‖² - ‖g_N‖²) / (1/n - 1/N),
-    B = mean S / mean ‖G‖²; NaN where all norms are 0.
+    B = mean S / mean ‖G‖²; NaN if all norms are 0.
 
     Args:
         small: ‖g‖² of batches of n episodes, a number or [K] of K pairs of batches.
@@ -97,15 +96,15 @@ def expected_cosine(noise_scale: Any, num_gradients: Any) -> Any:
 
 
 def cosine(x: PyTree, y: PyTree) -> Float[Array, ""]:
-    """x·y / (‖x‖ ‖y‖) of two trees, []; NaN where one of them is 0."""
+    """x·y / (‖x‖ ‖y‖) of two trees, []; NaN if one of them is 0."""
     return optax.tree.vdot(x, y) / (optax.tree.norm(x) * optax.tree.norm(y))
 
 
 def cosine_to(sample: Sample) -> Estimate:
-    """The mean cosine of one gradient to the reference that the sample was taken with.
+    """The mean cosine of one gradient to the reference of the sample.
 
-    Over the gradients that are not 0, which have no direction. The reference must not be made of
-    them.
+    Gradients of 0 have no direction and are left out. The reference must be independent of the
+    gradients.
     """
     norm = np.sqrt(_squared_norms(sample))
     cosines = np.asarray(sample.reference, float)[norm > 0] / norm[norm > 0]
@@ -113,8 +112,8 @@ def cosine_to(sample: Sample) -> Estimate:
 
 
 def leave_one_out_cosine(sample: Sample) -> float:
-    """The mean cosine of a gradient to the mean of the others: what `cosine_to` a reference is,
-    without one.
+    """The mean cosine of a gradient to the mean of the others: like `cosine_to`, without a
+    reference.
 
     A cosine to a mean that contains the gradient itself would be about 1/√n too large.
     """
@@ -162,9 +161,7 @@ def _jackknife(sample: Sample, statistic: Callable[[Any, Any, Any], Any]) -> Est
 
 
 def _ratios_without_signal() -> np.errstate:
-    """Ratios of gradients that are all 0, or all equal: NaN or infinite, which is a value and
-    nothing to warn of.
-    """
+    """Ratios of gradients that are all 0, or all equal: NaN or infinite, without warnings."""
     return np.errstate(divide="ignore", invalid="ignore")
 
 

@@ -22,12 +22,12 @@ from pg.exact.tabular import TabularMDP
 from pg.inputs import described
 from pg.networks import Network
 
-MOST_TRAJECTORIES = 2_000  # and for estimators that compare episodes as many pairs, squared
-ROUNDING = 1e-12  # relative size of what is left of an exact 0
+MOST_TRAJECTORIES = 2_000  # squared for estimators that compare pairs of episodes
+ROUNDING = 1e-12  # relative size of rounding errors around an exact 0
 
 
 class Problem(NamedTuple):
-    """An MDP, the policy, another that may act in its stead, and critics."""
+    """An MDP, the policy, another one that may act instead, and critics."""
 
     mdp: TabularMDP
     logits: np.ndarray  # [S, A]
@@ -41,8 +41,8 @@ class Problem(NamedTuple):
 class Figures(NamedTuple):
     """The exact figures of an estimator on a problem."""
 
-    bias: float  # ‖Eĝ - ∇J‖ / ‖∇J‖; 0 but for rounding is 0
-    variance: float  # of one episode's worth, over that of `reinforce`; NaN for windows
+    bias: float  # ‖Eĝ - ∇J‖ / ‖∇J‖; rounding errors around 0 are set to 0
+    variance: float  # per episode, relative to that of `reinforce`; NaN for windows
     signal_to_noise: float  # ‖Eĝ‖² over the variance
 
     def as_text(self) -> tuple[str, str, str]:
@@ -54,7 +54,7 @@ class Figures(NamedTuple):
 
 
 def arbitrary(mdp: TabularMDP, *, distance: float = 0.7, seed: int = 1) -> Problem:
-    """A problem with a random policy, and with random critics, which are wrong.
+    """A problem with a random policy, and with random, and so wrong, critics.
 
     Args:
         mdp: The MDP.
@@ -99,7 +99,7 @@ def exact_log_odds(
     mdp: TabularMDP, logits: Float[np.ndarray, "S A"], gamma: float
 ) -> dict[str, np.ndarray]:
     """log h(a|s, u) - log π(a|s), as in `Problem.log_odds`: of the exact hindsight distributions,
-    an impossible action as good as so.
+    with impossible actions nearly so.
 
     Args:
         mdp: The MDP.
@@ -116,8 +116,8 @@ def exact_log_odds(
 
 
 def in_windows(problem: Problem) -> Problem:
-    """The problem as windows of H steps of a task without end, from where the policy's chain is
-    stationary; an end is a restart.
+    """The problem as windows of H steps of a continuing task, from the stationary distribution of
+    the policy's chain; an end is a restart.
     """
     alive = ~problem.mdp.terminal
     window = tabular.stationary_window(problem.mdp, problem.logits)
@@ -129,7 +129,7 @@ def in_windows(problem: Problem) -> Problem:
 
 
 def window_gradient(problem: Problem) -> Float[np.ndarray, "S A"]:
-    """H ∇η, η the average reward: the gradient over a window of H steps of a task without end."""
+    """H ∇η, η the average reward: the gradient over a window of H steps of a continuing task."""
     eta = jax.grad(lambda logits: tabular.average_reward(problem.mdp, logits))
     return problem.mdp.horizon * np.asarray(eta(jnp.asarray(problem.logits)))
 
@@ -139,8 +139,8 @@ def build(
 ) -> tuple[Estimator, Params]:
     """The estimator of a problem's policy and critic, and their parameters: the tables.
 
-    With a `kl_coef` above 0 the policy with which training started, the reference, is the problem's
-    behaviour: at the reference itself the divergence has no gradient.
+    With a `kl_coef` above 0 the reference, the initial policy, is the problem's behaviour policy:
+    at the reference itself the divergence has no gradient.
 
     Args:
         factory: Policy, critic, hyperparameters -> Estimator.
@@ -202,10 +202,10 @@ def regularised_gradient(
 
 
 def hyperparams(facts: Facts, gamma: float) -> Hyperparams:
-    """The hyperparameters with which an estimator is judged: the defaults and, where it is a user's
-    own, those that its facts set.
+    """The hyperparameters with which an estimator is judged: the defaults and, for a custom one,
+    those in its facts.
 
-    The presets of listed estimators are for training: only the temperature is taken, without which
+    The presets of listed estimators are for training: only the temperature is used, without which
     J_τ is J.
     """
     names = ("temperature",) if facts.module else Hyperparams().scalars()
@@ -218,7 +218,7 @@ def check_small(what: str, mdp: Any) -> None:
     summed: with one-hot observations, without a mask, with few trajectories.
 
     Args:
-        what: The MDP, as a sentence names it.
+        what: The MDP, as named in the sentence.
         mdp: The MDP.
     """
     if not isinstance(mdp, TabularMDP):
@@ -302,20 +302,20 @@ def acting(problem: Problem, facts: Facts) -> np.ndarray:
 
 
 def num_branches(estimator: Estimator) -> int:
-    """Repetitions of the episodes out of each state: 2, so that one is compared with another; 1 of
+    """Repetitions of the episodes from each state: 2, so that one is compared with another; 1 for
     an estimator that needs none.
     """
     return 2 if isinstance(estimator.further.branches, Branching) else 1
 
 
 def batch_size(facts: Facts) -> int:
-    """Episodes of the smallest batch of which the exact mean says something: 2 where an episode is
-    compared with others, else 1.
+    """Episodes of the smallest batch with an informative exact mean: 2 if an episode is compared
+    with others, else 1.
     """
     return 2 if facts.depends_on_batch else 1
 
 
 def relative_distance(mean: Float[np.ndarray, "..."], truth: Float[np.ndarray, "..."]) -> float:
-    """‖mean - truth‖ / ‖truth‖, of as many numbers in any shape."""
+    """‖mean - truth‖ / ‖truth‖, for equally many numbers in any shapes."""
     gap = np.linalg.norm(np.ravel(mean) - np.ravel(truth))
     return float(gap / np.linalg.norm(truth))

@@ -1,4 +1,4 @@
-"""Samples of gradients, from an estimator and trajectories, of which only moments are stored.
+"""Samples of gradients, from an estimator and trajectories, storing only their moments.
 
 A gradient has P entries, and n of them need not fit into memory: they are computed a few at a time,
 and their moments are merged as they come (Chan, Golub & LeVeque 1979). All directions are of
@@ -22,7 +22,7 @@ from pg.rollout import Trajectory
 # the data of one gradient -> the gradient, a tree of P numbers
 Gradient = Callable[[Any], PyTree]
 
-ALL_AT_ONCE = 4096  # gradients of small tables that are in memory together
+ALL_AT_ONCE = 4096  # number of gradients of small tables in memory together
 ROUNDING = 1e-12  # of a gradient of 64-bit floats
 
 
@@ -61,16 +61,16 @@ def per_episode(
 ) -> Sample:
     """The gradients of the single episodes of a batch, whose mean is the batch's estimate.
 
-    For windows: of its environments. Ψ is that of the whole batch, as in training; where it couples
+    For windows: of its environments. Ψ is that of the whole batch, as in training; if it couples
     episodes (leave_one_out, ...), the variance leaves out their small covariance, which `per_batch`
-    sees.
+    includes.
 
     Args:
         estimator: the estimator.
         params: of policy and critic.
-        state: of the estimator, as `init` gives it.
+        state: of the estimator, as returned by `init`.
         traj: the batch, [T, N, ...].
-        batch_size: gradients that are in memory together; default: `at_once`.
+        batch_size: number of gradients in memory together; default: `at_once`.
         reference: a tree like `params.policy`, for `cosine_to`.
 
     Raises:
@@ -95,10 +95,10 @@ def per_batch(
     Args:
         estimator: the estimator.
         params: of policy and critic.
-        state: of the estimator, as `init` gives it.
+        state: of the estimator, as returned by `init`.
         traj: the batches side by side, [T, n N, ...].
         num_episodes: N, of one batch.
-        batch_size: gradients that are in memory together; default: `at_once`.
+        batch_size: number of gradients in memory together; default: `at_once`.
         reference: a tree like `params.policy`, for `cosine_to`.
 
     Raises:
@@ -126,7 +126,7 @@ def z_scores(
     Args:
         estimator: the estimator.
         params: of policy and critic.
-        state: of the estimator, as `init` gives it.
+        state: of the estimator, as returned by `init`.
         traj: batches side by side, [T, n N, ...].
         num_episodes: N, of one batch.
         expected: the mean, with as many numbers as the policy has parameters.
@@ -173,7 +173,7 @@ def of_batches(
     Args:
         estimator: the estimator.
         params: of policy and critic.
-        state: of the estimator, as `init` gives it.
+        state: of the estimator, as returned by `init`.
         traj: the batches side by side, [T, n N, ...].
         num_episodes: N, of one batch.
 
@@ -200,7 +200,7 @@ def of_batches(
 
 
 def _cuts_a_group(traj: Trajectory, num_episodes: int) -> bool:
-    """True where two batches share a group; False where the groups are traced, and so not known."""
+    """True if two batches share a group; False if the groups are traced, and so unknown."""
     if isinstance(traj.group, tuple | jax.core.Tracer):
         return False
     first = traj.group[0][::num_episodes]
@@ -209,22 +209,20 @@ def _cuts_a_group(traj: Trajectory, num_episodes: int) -> bool:
 
 
 def ascent(estimator: Estimator, params: Params, batch: Weighted) -> PyTree:
-    """The estimate of a weighed batch, as a direction of ascent: a tree like `params.policy`.
+    """The estimate of a weighted batch, as a direction of ascent: a tree like `params.policy`.
 
     Args:
         estimator: the estimator.
         params: of policy and critic.
-        batch: as `weigh` gives it.
+        batch: as returned by `weigh`.
     """
     return jax.tree.map(jnp.negative, estimator.grad(params, batch)[0].policy)
 
 
 def at_once(traj: Trajectory, num_episodes: int) -> int:
-    """The number of gradients of `num_episodes` episodes to compute together: few, for their time
-    is cut into blocks.
-
-    At least four, that a block with a few steps of each is filled; of short episodes as many as
-    fill a block.
+    """The number of gradients of `num_episodes` episodes to compute together: few, as their time is
+    cut into blocks. At least four, so that a block with a few steps of each is full; enough short
+    episodes to fill a block.
     """
     return max(4, blocks.rows() // (len(traj.reward) * num_episodes))
 
@@ -237,7 +235,7 @@ def sample(
     Args:
         gradient: maps one of xs to a gradient.
         xs: leaves [n, ...].
-        batch_size: gradients that are in memory together.
+        batch_size: number of gradients in memory together.
         reference: a gradient, for `cosine_to`.
     """
     first = moments(gradient, xs, batch_size=batch_size)
@@ -258,12 +256,12 @@ def sample(
 
 
 def gradients(gradient: Gradient, xs: PyTree, *, batch_size: int = 16) -> PyTree:
-    """The gradients themselves, leaves [n, ...]: where they do fit into memory.
+    """The gradients themselves, leaves [n, ...], if they fit into memory.
 
     Args:
         gradient: maps one of xs to a gradient.
         xs: leaves [n, ...].
-        batch_size: gradients that are computed together.
+        batch_size: number of gradients computed together.
     """
     return _mapped(gradient, xs, batch_size)
 
@@ -274,7 +272,7 @@ def moments(gradient: Gradient, xs: PyTree, *, batch_size: int = 16) -> Moments:
     Args:
         gradient: maps one of xs to a gradient.
         xs: leaves [n, ...].
-        batch_size: gradients that are in memory together.
+        batch_size: number of gradients in memory together.
     """
     n = len(jax.tree.leaves(xs)[0])
     size = min(batch_size, n)

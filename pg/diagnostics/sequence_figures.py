@@ -1,5 +1,5 @@
-"""Exact figures of policy gradients over sequences, of data of the policy itself and of those of
-some updates ago.
+"""Exact figures of policy gradients over sequences, with data from the policy itself and from those
+of some updates ago.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +19,9 @@ from pg.estimators.switches import Switches
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
 
-GROUP = 2  # sequences of a group: as many as every baseline needs
-ROUNDING = 1e-9  # relative size of what rounding leaves of an exact 0
-STEP = 0.25  # of the exact gradient, between one update of the history and the next
+GROUP = 2  # sequences of a group: enough for every baseline
+ROUNDING = 1e-9  # relative size of rounding errors around an exact 0
+STEP = 0.25  # step size along the exact gradient between two updates of the history
 
 
 class Problem(NamedTuple):
@@ -30,25 +30,25 @@ class Problem(NamedTuple):
     mdp: TabularMDP
     logits: Float[np.ndarray, "S V"]  # the policy now
     reference: Float[np.ndarray, "S V"]  # that at the start of training
-    behaviours: Mapping[int, Float[np.ndarray, "S V"]]  # that of so many updates ago, by lag
+    behaviours: Mapping[int, Float[np.ndarray, "S V"]]  # that of this many updates ago, by lag
 
 
 class SequenceFigures(NamedTuple):
     """The exact figures of an estimator at a lag."""
 
-    bias: float  # ‖Eĝ - ∇J_β‖ / ‖∇J_β‖; 0 but for rounding is 0
+    bias: float  # ‖Eĝ - ∇J_β‖ / ‖∇J_β‖; rounding errors around 0 are set to 0
     cosine: float  # of Eĝ and ∇J_β
-    variance: float  # of one sequence's worth, over that of the plain gradient without a lag
-    signal_to_noise: float  # ‖Eĝ‖² over the variance of one sequence's worth
+    variance: float  # per sequence, relative to that of the plain gradient without a lag
+    signal_to_noise: float  # ‖Eĝ‖² over the variance per sequence
 
 
 def problem(env: Sequences, lags: Sequence[int], *, seed: int = 0) -> Problem:
-    """The problem of an environment of sequences: a random policy that was trained by the exact
-    gradient for as many updates as the largest lag.
+    """The problem of an environment of sequences: a random policy, trained by the exact gradient
+    for as many updates as the largest lag.
 
     Args:
         env: The environment.
-        lags: Updates by which a behaviour is older than the policy.
+        lags: Updates by which the behaviour policy is older than the policy.
         seed: Seed of the first policy, N(0, 1) in each logit.
     """
     mdp = tabular.prefix_tree(env)
@@ -73,7 +73,7 @@ def figures(
         switches: The estimator.
         on: The problem.
         h: The hyperparameters.
-        unit: The variance in whose units the variance is given.
+        unit: The unit of the variance.
     """
     of_truth = h._replace(kl_coef=0.0) if switches.kl == "none" else h
     truth = regularised_gradient(on.mdp, on.logits, on.reference, of_truth)
@@ -107,7 +107,7 @@ def moments(
 
 
 def plain_variance(on: Problem, h: Hyperparams) -> float:
-    """The variance of one sequence's worth of the plain policy gradient, without a lag.
+    """The variance per sequence of the plain policy gradient, without a lag.
 
     Args:
         on: The problem.
@@ -122,10 +122,10 @@ def _against(
     """The figures of an estimate of this mean and variance.
 
     Args:
-        truth: The gradient that it is held against.
+        truth: The gradient that it is compared with.
         mean: Its mean.
-        variance: That of one sequence's worth.
-        unit: The variance in whose units the variance is given.
+        variance: That per sequence.
+        unit: The unit of the variance.
     """
     bias, length = relative_distance(mean, truth), float(np.linalg.norm(mean))
     cosine = float(mean @ truth) / (length * float(np.linalg.norm(truth))) if length else np.nan

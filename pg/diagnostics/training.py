@@ -25,9 +25,9 @@ def diagnosed(
     est: Estimator,
     scale: float,
 ) -> Callable[[Any, PRNGKeyArray], Any]:
-    """A step of training whose metrics include the quality of the gradient of its batch.
+    """A training step whose metrics include the quality of the gradient of its batch.
 
-    Ψ is that which the first step on the batch takes.
+    Ψ is that of the first step on the batch.
 
     Args:
         step: state, key -> `pg.train.Update`.
@@ -65,7 +65,7 @@ QUANTILES = {"ratio_low": 0.05, "ratio_median": 0.5, "ratio_high": 0.95}
 def with_weights(
     step: Callable[[Any, PRNGKeyArray], Any], config: Config, policy: Network
 ) -> Callable[[Any, PRNGKeyArray], Any]:
-    """A step of training whose metrics include the importance weights of its batch: those of whole
+    """A training step whose metrics include the importance weights of its batch: those of whole
     episodes, Π_t ρₜ, or with windows those of steps.
 
     ess is their effective sample size over their number, in (0, 1]; ratio_low, ratio_median and

@@ -1,5 +1,5 @@
-"""The verdict on an estimator: what it claims, held against what is exact on small problems, and
-against samples of the rollout that trains.
+"""The verdict on an estimator: its claims, compared with exact figures on small problems and with
+samples of the training rollout.
 """
 
 import dataclasses
@@ -30,16 +30,16 @@ from pg.fast import key_numbers
 from pg.inputs import count
 from pg.rollout import Trajectory
 
-EXACT = 1e-9  # relative distance of two numbers that are equal but for rounding
+EXACT = 1e-9  # relative distance of two numbers that are equal up to rounding
 # Standard errors: a family of 100 checks raises one false alarm in a million draws of the keys.
 FAR = 5.7
-FEW = 6  # episodes of the batch on which structure is checked
-BATCH = 4  # episodes of a sampled batch, where the mean is that of any size
+FEW = 6  # episodes of the batch on which the structure is checked
+BATCH = 4  # episodes of a sampled batch, if the mean does not depend on its size
 PADDING = 4  # rows after the longest episode
-TEMPERATURE = 0.3  # of an estimator for J_τ that sets none
-KL_COEF = 0.3  # of an estimator for J_β that sets none
-SAMPLED = "random"  # the problem of what is sampled
-LARGER = 1000  # times the rewards of the same, where an estimator that clips returns has a bias
+TEMPERATURE = 0.3  # τ for an estimator for J_τ that sets none
+KL_COEF = 0.3  # β for an estimator for J_β that sets none
+SAMPLED = "random"  # the problem for samples
+LARGER = 1000  # factor of its rewards, with which an estimator that clips returns is biased
 
 # The claims that a verdict is about.
 CLAIMS = ("unbiased_for", "collect", "critic", "baseline", "off_policy", "shrunk")
@@ -50,19 +50,19 @@ class Finding(NamedTuple):
 
     name: str
     text: str  # in one sentence
-    ok: bool = True  # False where a claim fails, or a rule that every estimator has to keep
-    value: float = math.nan  # the distance that was measured; NaN where it is not a number
-    bound: float = math.nan  # the largest that is accepted; NaN where nothing is claimed
+    ok: bool = True  # False if a claim fails, or a rule for every estimator
+    value: float = math.nan  # the measured distance; NaN if it is not a number
+    bound: float = math.nan  # the largest accepted one; NaN if nothing is claimed
 
 
 class Verdict(NamedTuple):
-    """All that was found about an estimator."""
+    """All findings about an estimator."""
 
     estimator: str
-    claims: dict[str, Any]  # fact -> value; empty where none is stated
-    facts: Facts  # as stated, with the critic and the comparison of episodes that were found
+    claims: dict[str, Any]  # fact -> value; {} if none is stated
+    facts: Facts  # as stated, with findings on the critic and the comparison of episodes
     findings: tuple[Finding, ...]
-    figures: dict[str, Figures]  # problem -> exact figures; empty where the structure fails
+    figures: dict[str, Figures]  # problem -> exact figures; {} if the structure fails
 
     @property
     def ok(self) -> bool:
@@ -86,22 +86,21 @@ def verdict(
     seed: int = 0,
     on_part: OnPart = lambda part: None,
 ) -> Verdict:
-    """Holds an estimator against its claims, on three problems that are small enough to know
-    everything of.
+    """Tests the claims of an estimator, on three problems that are small enough for exact figures.
 
     The mean of an estimate is a sum over every trajectory, or every pair of them where episodes are
-    compared. Critics are tables that are wrong: what is unbiased, is so whatever its critic. The
-    fields of the `Estimator` are claims too. Where no facts are stated it says what was found, and
-    fails only where the structure does: results of another shape, two traces that differ, a
+    compared. Critics are tables with wrong values: an unbiased estimator is unbiased with any
+    critic. The fields of the `Estimator` are claims too. Without stated facts the findings are
+    reported, and only the structure can fail: results of another shape, two traces that differ, a
     gradient through `weigh`, padding that counts.
 
     Args:
         factory: Policy, critic, hyperparameters -> Estimator.
-        facts: The claims; default: what `pg.with_facts` has stated, or the row of the table.
+        facts: The claims; default: those stated by `pg.with_facts`, or the row of the table.
         gamma: Discount.
-        num_episodes: Episodes that are sampled.
+        num_episodes: Number of sampled episodes.
         seed: Seed of the sample.
-        on_part: Called with what is checked next, as in "its mean on chain, 3 of 9".
+        on_part: Called with the name of the next check, as in "its mean on chain, 3 of 9".
     """
     num_episodes = count("num_episodes", num_episodes)
     facts = facts_of(factory) if facts is None else facts
@@ -131,7 +130,7 @@ def verdict(
 
 
 def _numbered(on_part: OnPart) -> OnPart:
-    """The function with the number of each part, of all that `verdict` has."""
+    """A function that adds the number of each part of `verdict`, and their total."""
     # structure, other means, samples; and on each problem the mean and the variance
     total = 3 + 2 * len(tabular.references())
     numbers = itertools.count(1)
@@ -143,7 +142,7 @@ def exact_figures(
 ) -> dict[str, Figures]:
     """The exact bias, variance and signal-to-noise ratio of an estimator, by problem.
 
-    What `pg.with_facts` has not stated of it is found out first, as by `verdict`.
+    Facts that `pg.with_facts` has not stated are determined first, as in `verdict`.
 
     Args:
         factory: Policy, critic, hyperparameters -> Estimator.
@@ -151,8 +150,8 @@ def exact_figures(
         problems: Small problems by name; default: the three reference problems.
 
     Raises:
-        ValueError: It breaks a rule that every estimator has to keep, it is for continuous actions
-            alone, or a problem is too large.
+        ValueError: It breaks a rule for every estimator, it is only for continuous actions, or a
+            problem is too large.
     """
     problems = tabular.references() if problems is None else problems
     for name, mdp in problems.items():
@@ -160,7 +159,7 @@ def exact_figures(
     facts = facts_of(factory)
     check_on_tables(part_name(factory), facts)
     with jax.enable_x64(True):
-        if facts.module:  # of the table, whose rows are proved by the tests
+        if facts.module:  # in the table, whose rows the tests prove
             h = references.hyperparams(facts, gamma)
         else:
             subject, _, findings = _found(factory, facts, gamma)
@@ -175,7 +174,7 @@ class _Subject(NamedTuple):
     """An estimator under test."""
 
     factory: Factory
-    facts: Facts  # stated, or as far as they were found
+    facts: Facts  # stated, or as far as determined
     claims: bool  # facts were stated
     h: Hyperparams
     gamma: float
@@ -202,7 +201,7 @@ class _Subject(NamedTuple):
         return self._replace(facts=dataclasses.replace(self.facts, **facts))
 
     def on(self, mdp: TabularMDP) -> Problem:
-        """The problem of an MDP, with critics that are wrong."""
+        """The problem of an MDP, with wrong critics."""
         problem = references.arbitrary(mdp)
         return problem if self.in_episodes else references.in_windows(problem)
 
@@ -229,13 +228,14 @@ class _Subject(NamedTuple):
     def collect(
         self, problem: Problem, key: PRNGKeyArray, num_episodes: int, group_size: int
     ) -> Trajectory:
-        """Episodes from the rollout that trains, or windows from where the chain is stationary.
+        """Episodes from the training rollout, or windows from the stationary distribution of the
+        chain.
 
         Args:
             problem: The problem.
             key: A random key.
             num_episodes: Number of episodes.
-            group_size: Episodes of a group, where no facts say how they are grouped.
+            group_size: Episodes of a group, if no facts state the grouping.
         """
         logits = jnp.asarray(references.acting(problem, self.facts))
         env, policy = envs.make_env(problem.mdp, num_episodes), tabular.table_policy(logits)
@@ -272,8 +272,8 @@ class _Estimate(NamedTuple):
 
 
 def _in_double(factory: Factory) -> Factory:
-    """The factory whose estimators keep the floats of their state with 64 bits, as all others
-    are: a state that is made with 32 would change its type.
+    """The factory whose estimators have 64-bit floats in their state, like all others here: a state
+    made with 32 bits would change its type.
     """
 
     def double(state: PyTree) -> PyTree:
@@ -294,7 +294,7 @@ def _in_double(factory: Factory) -> Factory:
     @functools.wraps(factory)
     def make(policy: Any, critic: Any, h: Hyperparams) -> Any:
         made = factory(policy, critic, h)
-        if not isinstance(made, Estimator):  # which `checked` says
+        if not isinstance(made, Estimator):  # reported by `checked`
             return made
         return made._replace(init=doubled(made.init), weigh=doubled(made.weigh))
 
@@ -304,10 +304,10 @@ def _in_double(factory: Factory) -> Factory:
 def _found(
     factory: Factory, facts: Facts, gamma: float
 ) -> tuple[_Subject, Trajectory, list[Finding]]:
-    """The estimator with the facts that were found where none are stated, a few episodes, and the
-    findings on its structure.
+    """The estimator, with facts determined if none are stated, a few episodes, and the findings on
+    its structure.
 
-    Raises ValueError if it gives something else than it should.
+    Raises ValueError if its results are wrong.
     """
     subject, batch = _examined(checked(_in_double(factory)), facts, gamma)
     findings, coupled = _structure(subject, batch)
@@ -317,9 +317,9 @@ def _found(
 
 
 def _examined(factory: Factory, facts: Facts, gamma: float) -> tuple[_Subject, Trajectory]:
-    """The estimator, with the facts that it needs to be run, and a few episodes.
+    """The estimator, with the facts needed to run it, and a few episodes.
 
-    Raises ValueError if it gives something else than it should.
+    Raises ValueError if its results are wrong.
     """
     mdp = tabular.references()[SAMPLED]
     claims = facts is not UNSTATED
@@ -334,7 +334,7 @@ def _examined(factory: Factory, facts: Facts, gamma: float) -> tuple[_Subject, T
         h = h._replace(kl_coef=KL_COEF)
     subject = _Subject(factory, facts, claims, h, gamma)
     mistake: ValueError | None = None
-    # A critic of states is tried first where none is stated.
+    # A critic of states is tried first if none is stated.
     others = {"Q": ("Q", "V"), "hindsight": ("hindsight",)}
     for critic in others.get(facts.critic, ("V", "Q")):
         candidate = subject if facts.critic == critic else subject.stating(critic=critic)
@@ -361,7 +361,7 @@ def _estimate(
 
 
 def _structure(subject: _Subject, batch: Trajectory) -> tuple[list[Finding], bool]:
-    """The findings on what every estimator has to keep, and True where the episodes of a batch are
+    """The findings on the rules for every estimator, and True if the episodes of a batch are
     compared.
     """
     problem = subject.on(tabular.references()[SAMPLED])
@@ -372,7 +372,7 @@ def _structure(subject: _Subject, batch: Trajectory) -> tuple[list[Finding], boo
     first = estimated(batch)
     if not all(np.isfinite(x).all() for x in _numbers(first.grads)):
         return [Finding("results", "the gradient is not finite", ok=False)], False
-    findings = [Finding("results", "init, weigh and grad give what they should")]
+    findings = [Finding("results", "init, weigh and grad have valid results")]
     findings.append(_purity(first, estimated(batch)))
     findings.append(_leak(subject, problem, batch))
     if subject.in_episodes:
@@ -385,29 +385,29 @@ def _structure(subject: _Subject, batch: Trajectory) -> tuple[list[Finding], boo
 
 
 def _is_coupled(subject: _Subject, problem: Problem, batch: Trajectory, whole: _Estimate) -> bool:
-    """True unless the estimate of a batch is the mean of those of its episodes alone."""
+    """True unless the estimate of a batch is the mean of those of its single episodes."""
     each = jax.jit(jax.vmap(lambda traj: _estimate(subject, problem, traj).grads, in_axes=1))
     try:
         alone = each(jax.tree.map(lambda x: x[:, :, None], batch))
-    except ValueError:  # as of a baseline that needs other episodes
+    except ValueError:  # e.g. a baseline that needs other episodes
         return True
     return _distance(whole.grads, jax.tree.map(lambda x: x.mean(0), alone)) > EXACT
 
 
 def _purity(first: _Estimate, second: _Estimate) -> Finding:
-    """Two programs of one function have to be one."""
+    """Two traces of one function must give the same program."""
     gap = _distance(first, second)
     text = "two traces give the same numbers"
     if gap:
         text = (
-            "two traces give different numbers: init, weigh and grad must depend on their "
-            "arguments alone, and keep nothing from call to call but the state that weigh returns"
+            "two traces give different numbers: init, weigh and grad must depend only on their "
+            "arguments, and keep nothing between calls but the state that weigh returns"
         )
     return Finding("purity", text, gap == 0.0, gap, 0.0)
 
 
 def _leak(subject: _Subject, problem: Problem, batch: Trajectory) -> Finding:
-    """The derivative of what `weigh` returns, along a random direction of the parameters."""
+    """The derivative of `weigh`'s results, along a random direction of the parameters."""
     estimator, params = subject.build(problem)
     state = estimator.init(jax.random.key(0))[1]
     g = np.random.default_rng(0)
@@ -419,19 +419,17 @@ def _leak(subject: _Subject, problem: Problem, batch: Trajectory) -> Finding:
 
     _, tangents = jax.jit(lambda: jax.jvp(weighed, (params,), (direction,)))()
     size = max(float(jnp.abs(x).max(initial=0.0)) for x in tangents)
-    text = "what weigh returns is constant in the parameters"
+    text = "weigh's results are constant in the parameters"
     if size:
         text = (
-            "what weigh returns moves with the parameters: wrap it in jax.lax.stop_gradient, or "
+            "weigh's results depend on the parameters: wrap them in jax.lax.stop_gradient, or "
             "make the estimator with pg.build_estimator"
         )
     return Finding("leak", text, size == 0.0, size, 0.0)
 
 
 def _padded(batch: Trajectory) -> Trajectory:
-    """The same episodes with a longer horizon, and with what other episodes saw and did in the rows
-    that are not valid.
-    """
+    """The same episodes with a longer horizon, and with data of others in the invalid rows."""
     length = len(batch.reward)
     rows = jnp.arange(length + PADDING) % length
     # of the next episode, in which other rows are valid
@@ -451,7 +449,7 @@ def _padded(batch: Trajectory) -> Trajectory:
         first=traj.first & valid,
         valid=valid,
         group=longer.group,
-        # greedy episodes end at steps of their own
+        # greedy episodes end at other steps
         greedy=jax.tree.map(lambda x: jnp.where(within, x, 0), longer.greedy),
     )
 
@@ -459,21 +457,21 @@ def _padded(batch: Trajectory) -> Trajectory:
 def _padding(plain: _Estimate, padded: _Estimate) -> Finding:
     """An episode's estimate must not depend on the rows after its end."""
     gap = _distance(plain, padded)
-    text = "a longer horizon and other numbers in rows that are not valid change nothing"
+    text = "a longer horizon and other numbers in invalid rows change nothing"
     if not gap <= EXACT:
         text = (
-            "the rows after an episode's end count: sum where traj.valid is True, and divide by "
-            "nothing that grows with the horizon, as a mean over T does"
+            "the rows after an episode's end have an effect: sum where traj.valid is True, and "
+            "divide by nothing that grows with the horizon, as in a mean over T"
         )
     return Finding("padding", text, gap <= EXACT, gap, EXACT)
 
 
 def _separable(subject: _Subject, problem: Problem, batch: Trajectory, *, coupled: bool) -> Finding:
-    """The claim `Estimator.separable`: a weighed batch's gradient is the mean of its episodes'."""
+    """The claim `Estimator.separable`: a weighted batch's gradient is the mean of its episodes'."""
     compares = "weigh compares the episodes of a batch" if coupled else "episodes are independent"
     estimator, params = subject.build(problem)
     if not estimator.separable:
-        return Finding("separable", f"the estimator says that it is not separable; {compares}")
+        return Finding("separable", f"the estimator is declared not separable; {compares}")
 
     def both(traj: Trajectory) -> tuple[Params, Params]:
         weighted, _ = estimator.weigh(params, estimator.init(jax.random.key(0))[1], traj)
@@ -486,12 +484,12 @@ def _separable(subject: _Subject, problem: Problem, batch: Trajectory, *, couple
 
     try:
         gap = _distance(*jax.jit(both)(batch))
-    except ValueError:  # as of a baseline that needs other episodes
+    except ValueError:  # e.g. a baseline that needs other episodes
         gap = math.inf
-    text = f"the gradient of a weighed batch is the mean of its episodes'; {compares}"
+    text = f"the gradient of a weighted batch is the mean of its episodes'; {compares}"
     if not gap <= EXACT:
         text = (
-            "the gradient of a weighed batch is not the mean of its episodes': average over "
+            "the gradient of a weighted batch is not the mean of its episodes': average over "
             "episodes, compare them in weigh instead of grad, or say "
             "estimator._replace(separable=False)"
         )
@@ -499,8 +497,8 @@ def _separable(subject: _Subject, problem: Problem, batch: Trajectory, *, couple
 
 
 def _windows(subject: _Subject, problem: Problem) -> Finding:
-    """Two episodes of a window must not see one another: one that terminates and one that is cut,
-    in both orders.
+    """Two episodes of a window must not affect one another: one that terminates and one that is
+    truncated, in both orders.
     """
     logits = jnp.asarray(references.acting(problem, subject.facts))
     traj, _ = tabular.enumerate_trajectories(problem.mdp, logits)
@@ -523,11 +521,11 @@ def _windows(subject: _Subject, problem: Problem) -> Finding:
 
     gap = _distance(*jax.jit(sums)())
     apart = gap <= EXACT
-    text = "the episodes of a window do not see one another"
+    text = "the episodes of a window do not affect one another"
     if not apart:
         text = (
-            "an episode of a window sees the one after it: end sums and traces where traj.done is "
-            'True, or say collect=("episodes",)'
+            "an episode of a window depends on the one after it: end sums and traces at traj.done, "
+            'or say collect=("episodes",)'
         )
     return Finding("windows", text, apart or not subject.claims, gap, EXACT)
 
@@ -569,9 +567,7 @@ def _bias(
     mean: Float[np.ndarray, "S A"],
     errors: Mapping[str, float],
 ) -> Finding:
-    """The exact mean, that on the problem of what is sampled, against the gradient that is
-    claimed.
-    """
+    """The exact mean, and that on the problem for samples, compared with the claimed gradient."""
     worst, problem = max(errors.values()), problems[SAMPLED]
     places, target = ", ".join(errors), subject.target
     unbiased = worst <= EXACT
@@ -581,12 +577,14 @@ def _bias(
             low, high = _returns(problems)
             text += f", with returns from {low:.2g} to {high:.2g}"
         if not subject.claims_target and target == "∇J":
-            text += ": no bias there, and unbiased_for='J' would claim that there is none elsewhere"
+            text += (
+                ": no bias on these, and unbiased_for='J' would claim that there is none elsewhere"
+            )
         return Finding("mean", text, True, worst, EXACT if subject.claims_target else math.nan)
     off = ", ".join(f"{_percent(error)} on {name}" for name, error in errors.items())
     text = f"the exact mean is off {target} by {off}{_likeness(subject, problem, mean)}"
     if subject.facts.critic != "none":
-        text += ", with a critic that is wrong"
+        text += ", with a wrong critic"
     if subject.claims_target:
         text = f"unbiased_for={subject.facts.unbiased_for!r} is claimed, and {text}"
         return Finding("mean", text, False, worst, EXACT)
@@ -607,7 +605,7 @@ def _returns(problems: Mapping[str, Problem]) -> tuple[float, float]:
 
 
 def _scale(subject: _Subject) -> Finding:
-    """The exact mean where rewards are far larger: a bias that small returns hide."""
+    """The exact mean with far larger rewards: a bias that small returns hide."""
     mdp = tabular.references()[SAMPLED]
     larger = TabularMDP(mdp.transition, LARGER * mdp.reward, mdp.initial, mdp.terminal, mdp.horizon)
     problem = subject.on(larger)
@@ -617,7 +615,7 @@ def _scale(subject: _Subject) -> Finding:
     if not ok:
         text = (
             f"with {LARGER:,} times the rewards the exact mean is off {subject.target} by "
-            f"{_percent(error)} on {SAMPLED}: it depends on the size of the returns, as where they "
+            f"{_percent(error)} on {SAMPLED}: it depends on the size of the returns, as if they "
             "are clipped"
         )
     bound = EXACT if subject.claims_target else math.nan
@@ -625,7 +623,7 @@ def _scale(subject: _Subject) -> Finding:
 
 
 def _likeness(subject: _Subject, problem: Problem, mean: Float[np.ndarray, "S A"]) -> str:
-    """The end of a sentence: what else the mean is, where that has a name."""
+    """The end of a sentence: another name for the mean, if it has one."""
     truth = subject.truth(problem)
     if _is_multiple(mean, truth):
         return f": it is {np.vdot(mean, truth) / np.vdot(truth, truth):.3g} times that"
@@ -635,7 +633,7 @@ def _likeness(subject: _Subject, problem: Problem, mean: Float[np.ndarray, "S A"
 
 
 def _later(subject: _Subject, problem: Problem, batch: Trajectory, state: PyTree) -> Finding:
-    """The exact mean from the state after two batches, which a batch of today must not move."""
+    """The exact mean from the state after two batches, which the current batch must not affect."""
     state = _estimate(subject, problem, batch, state).state
     error = relative_distance(subject.mean(problem, state), subject.truth(problem))
     ok = error <= EXACT
@@ -691,7 +689,7 @@ def _sampled(subject: _Subject, num_episodes: int, seed: int, *, is_target: bool
 
     Args:
         subject: The estimator.
-        num_episodes: Episodes that are sampled.
+        num_episodes: Number of sampled episodes.
         seed: Seed of the sample.
         is_target: The exact mean is the gradient that is claimed, for batches of any size.
     """

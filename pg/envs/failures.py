@@ -32,9 +32,9 @@ _REMEDIES = {
     "range: index jnp.asarray(...) by it, or loop by jax.lax.fori_loop",
     jax.errors.TracerArrayConversionError: "numpy cannot compute with traced arrays: write jnp in "
     "place of np",
-    jax.errors.NonConcreteBooleanIndexError: "an array cannot be indexed by a mask, as its size is not "
+    jax.errors.NonConcreteBooleanIndexError: "no indexing by a traced mask, as the size is not "
     "known: write jnp.where(mask, x, 0)",
-    jax.errors.ConcretizationTypeError: "an array cannot be converted to a Python number, or a size: "
+    jax.errors.ConcretizationTypeError: "an array cannot become a Python number, or a size: "
     "leave out int() and float(), and write x.astype(...)",
 }
 

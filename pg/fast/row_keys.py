@@ -1,11 +1,11 @@
-"""Random keys of some rows of a batch: each row draws what it draws as a row of the whole.
+"""Random keys of some rows of a batch: each row draws the same numbers as in the whole batch.
 
     draw(key, [N, ...])[first : first + M]  =  draw(of_rows(key, first, M, N), [M, ...])
 
 JAX's generator is a function of a key and a counter (Threefry; Salmon et al. 2011, "Parallel random
-numbers: as easy as 1, 2, 3"): number i of an array is made of the key and of i alone, and so some
-rows cost as much as they are many. The key of rows is one of a kind of its own, which counts from
-its first row on; keys that are split off it, or folded into, are of the same rows.
+numbers: as easy as 1, 2, 3"): number i of an array depends only on the key and on i, and so the
+cost is proportional to the number of rows. A key of rows has its own type, which counts from its
+first row; keys made from it by `split` or `fold_in` are of the same rows.
 """
 
 import functools
@@ -29,7 +29,7 @@ class _Rows(NamedTuple):
     total: int
 
     def seed(self, seed: Array) -> UInt[Array, "3"]:
-        raise ValueError("a key of rows is made of a key of the whole batch, and not of a seed")
+        raise ValueError("a key of rows is made from a key of the whole batch, not from a seed")
 
     def split(self, data: UInt[Array, "3"], shape: tuple[int, ...]) -> UInt[Array, "*S 3"]:
         """Keys of the same rows."""
@@ -45,8 +45,9 @@ class _Rows(NamedTuple):
     def random_bits(
         self, data: UInt[Array, "3"], width: int, shape: tuple[int, ...]
     ) -> UInt[Array, "*S"]:
-        """The rows of what a plain key draws in the shape (total, ...), as jax combines the two
-        words of each counter.
+        """The rows of a plain key's draw of shape (total, ...), combining the two words of each
+            counter as jax
+        does.
         """
         if shape[:1] != (self.number,):
             raise ValueError(
@@ -58,7 +59,7 @@ class _Rows(NamedTuple):
         if self.total * size > _COUNTERS:
             raise ValueError(
                 f"micro_batches counts the random numbers of a step in 32 bits, and there are "
-                f"{self.total} × {size}: fewer num_envs, or micro_batches=1"
+                f"{self.total} × {size}: use fewer num_envs, or micro_batches=1"
             )
         counters = data[0] * jnp.uint32(size) + jnp.arange(math.prod(shape), dtype=jnp.uint32)
         words = jax.random.key_data(_folded(_plain(data), counters)).reshape(*shape, 2)
@@ -81,7 +82,7 @@ def of_rows(key: PRNGKeyArray, first: Int[ArrayLike, ""], number: int, total: in
         total: Those of the batch.
 
     Raises:
-        ValueError: Keys of another generator, whose numbers depend on how many are drawn.
+        ValueError: Keys of another generator, whose numbers depend on the size of the draw.
     """
     check_generator(jax.random.key_impl(key))
     data = jnp.concatenate([jnp.asarray(first, jnp.uint32)[None], jax.random.key_data(key)])
@@ -89,27 +90,27 @@ def of_rows(key: PRNGKeyArray, first: Int[ArrayLike, ""], number: int, total: in
 
 
 def check_generator(implementation: Any) -> None:
-    """Raises ValueError for a generator whose numbers depend on how many are drawn.
+    """Raises ValueError for a generator whose numbers depend on the size of the draw.
     implementation: see `jax.random.key_impl`.
     """
     flags: Any = jax.config
     if str(implementation) != GENERATOR or not flags.jax_threefry_partitionable:
         raise ValueError(
             f"micro_batches needs jax_default_prng_impl={GENERATOR!r} and "
-            "jax_threefry_partitionable=True, the defaults of jax, by which some rows of a batch "
-            "draw what they draw in the whole of it; or write micro_batches=1"
+            "jax_threefry_partitionable=True, the defaults of jax, with which some rows of a batch "
+            "draw the same as in the whole batch; or write micro_batches=1"
         )
 
 
 def plain(key: PRNGKeyArray) -> PRNGKeyArray:
-    """A key of rows as the key of the whole batch; another key as it is."""
+    """The key of the whole batch for a key of rows; another key unchanged."""
     if jax.random.key_impl(key) not in _kinds:
         return key
     return _plain(jax.random.key_data(key))
 
 
 def split(key: PRNGKeyArray, number: int) -> Shaped[Array, " N"]:
-    """`jax.random.split(key, number)`; of a key of rows their own, which are plain keys."""
+    """`jax.random.split(key, number)`; for a key of rows the rows' keys, which are plain."""
     if jax.random.key_impl(key) not in _kinds:
         return jax.random.split(key, number)
     assert number == _kinds[jax.random.key_impl(key)].number
@@ -138,5 +139,5 @@ def _plain(data: UInt[Array, "3"]) -> PRNGKeyArray:
 
 
 def _folded(key: PRNGKeyArray, numbers: UInt[Array, " N"]) -> Shaped[Array, " N"]:
-    """The keys that `split` gives at these places: it makes each as `fold_in` does."""
+    """The keys of `split` at these indices, each of which it makes like `fold_in`."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)

@@ -4,8 +4,8 @@ snapshots of their training, from the same random numbers.
 train a policy once, store θ at the start, the middle and the end     (`problems`)
 → fit critics to each frozen policy → estimates by every estimator, and a reference   (`gradients`)
 → variance, signal to noise, cosine to the reference, cost of a good cosine, intervals   (`quality`)
-→ every problem, snapshot and estimator, in a folder   (`measurements`), of a user's own too
-  (`contenders`)
+→ every problem, snapshot and estimator, in a folder   (`measurements`), custom ones too
+    (`contenders`)
 → tables and figures   (`report`)
 """
 

@@ -1,9 +1,9 @@
-"""Contenders, of the project and of the user's own: estimators, problems, and the networks and the
-optimizer with which the policies of all problems are trained.
+"""Contenders, built-in and custom: estimators, problems, and the networks and the optimizer with
+which the policies of all problems are trained.
 
-    parts.json    field, name, file and sha256 of each own part     code/NAME-SHA256.py    texts
+    parts.json    field, name, file and sha256 of each custom part     code/NAME-SHA256.py    texts
 
-A folder holds results of one code under each name. Nothing that lies in it is executed.
+A folder holds results of one version of the code under each name. Nothing in it is executed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,10 +30,10 @@ class Contenders(NamedTuple):
     """The problems and estimators of a measurement."""
 
     problems: dict[str, Problem]  # by name
-    # name -> that of a listed one or of a combination again, or a function
+    # name -> the name itself, for a listed one or a combination, or a function
     estimators: dict[str, Any]
     own: list[Part]  # the custom ones among all
-    changed: list[Part]  # names of those of which the folder holds other code
+    changed: list[Part]  # names of those for which the folder holds other code
 
 
 def enter(
@@ -44,14 +44,14 @@ def enter(
     *,
     allow_changed_code: bool = False,
 ) -> Contenders:
-    """The contenders, once their code is known to be that of which the folder holds results.
+    """The contenders, after checking that the folder's results are of the same code.
 
     Args:
         problems: names, of PROBLEMS, environments, or `FILE.py:NAME`.
         estimators: names, also of combinations, functions, or `FILE.py:NAME`.
         out: the folder.
-        parts: custom `policy`, `critic` and `optimizer`; None stands for none.
-        allow_changed_code: the code may be another.
+        parts: custom `policy`, `critic` and `optimizer`; None: the default one.
+        allow_changed_code: the code may differ.
 
     Raises:
         ValueError: there is no such problem or estimator, a part is of another kind, or the folder
@@ -91,15 +91,15 @@ def enter(
 def changed_parts(
     out: Path, given: Sequence[Part], *, allow_changed_code: bool = False
 ) -> list[Part]:
-    """The fields and names of the parts of which a folder holds results of other code.
+    """The fields and names of the parts for which a folder holds results of other code.
 
     Args:
         out: the folder.
         given: the parts; what is not a file is not compared.
-        allow_changed_code: the code may be another.
+        allow_changed_code: the code may differ.
 
     Raises:
-        ValueError: a part has other code, which it may not, or the record of the folder is corrupt.
+        ValueError: a part has other code although it may not, or the folder's record is corrupt.
     """
     recorded = {(entry["field"], entry["name"]): entry for entry in _recorded(out)}
     changed = []
@@ -113,10 +113,10 @@ def changed_parts(
 
 
 def record(out: Path, own: Sequence[Part]) -> None:
-    """Writes what a folder records of the user's parts, beside those that it has already."""
+    """Adds the user's parts to a folder's records."""
     if not own and not _recorded(out):
         return
-    # of networks and optimizer those of today alone, with which all its policies are trained
+    # only the current networks and optimizer, with which all its policies are trained
     stored = [entry for entry in _recorded(out) if entry["field"] not in TRAINING_PARTS]
     entries = {(entry["field"], entry["name"]): entry for entry in stored}
     for entry in code.record_list(own):
@@ -126,7 +126,7 @@ def record(out: Path, own: Sequence[Part]) -> None:
 
 
 def _recorded(out: Path) -> list[dict[str, Any]]:
-    """The entries of parts.json; none where a folder has none of a user's own."""
+    """The entries of parts.json; [] for a folder without custom parts."""
     path = out / "parts.json"
     if not path.exists():
         return []

@@ -1,8 +1,8 @@
-"""Independent estimates of ∇J by an estimator, of a frozen policy; and a reference to compare them
+"""Independent estimates of ∇J by an estimator, for a frozen policy; and a reference to compare them
 with.
 
-All estimators are given the same keys, and so the same episodes: what differs between them is not
-their luck.
+All estimators get the same keys, and so the same episodes: differences between them are not due to
+luck.
 """
 
 import functools
@@ -39,9 +39,9 @@ from pg.networks import Network
 from pg.normalisation import Normaliser
 
 WHICH_CRITICS = (
-    "Q is of actions of one part, by sinusoids or a network of continuous ones; a critic of one's "
-    f"own is of one kind; h is of discrete actions and of episodes of {HINDSIGHT_STEPS} steps at "
-    "most; and V and the usual Q alone are fitted with the time"
+    "Q is for a single action, by sinusoids or a network if it is continuous; a custom critic "
+    f"is of one kind; h is for discrete actions and episodes of at most {HINDSIGHT_STEPS} "
+    "steps; and only V and the usual Q are fitted with the time"
 )
 # what is added to the name of a Q by `action_critic`
 OF_ACTION_CRITIC = {"quadratic": "", "sinusoids": " of sinusoids", "network": " network"}
@@ -53,8 +53,8 @@ class GradientEstimates(NamedTuple):
     gradients: np.ndarray  # [K, P], of ascent
     num_episodes: int  # N of each
     steps: float  # environment steps of each, on average
-    # of the processor for each, the rollout included, where many are made at once; on accelerators
-    # by the clock
+    # processor seconds for each, including the rollout, when many are made at once; on accelerators
+    # wall time
     seconds: float
 
 
@@ -62,7 +62,7 @@ class Reference(NamedTuple):
     """The reference of estimates: ∇J, or an estimate of it from many other episodes."""
 
     gradient: np.ndarray  # [P]
-    # expected, of the reference itself to ∇J; 1 where it is exact, 0 where noise hides it
+    # expected cosine of the reference itself to ∇J; 1 if it is exact, 0 if noise hides it
     cosine: float
 
 
@@ -81,15 +81,15 @@ def estimate_gradients(
         problem: a name, of PROBLEMS, or the problem itself.
         snapshot: of the problem's policy.
         estimator: its name, its function, or the name of a combination (`combinations`), whose
-            settings are of the episodes of one estimate; different estimates are independent.
+            settings apply to the episodes of one estimate; different estimates are independent.
         seed: of the episodes.
-        num_episodes: of one estimate. Where a combination has another number, there are as many
-            estimates fewer or more as take equally many episodes.
+        num_episodes: of one estimate. If a combination has another number, the number
+            of estimates changes so that they take equally many episodes.
         share: of the problem's number of estimates.
 
     Raises:
         ValueError: the estimator sums over actions, and they are continuous; or it is custom,
-            and gives something else than it should; or noise cannot be sampled like this for it.
+            and returns a wrong result; or noise cannot be sampled like this for it.
     """
     spec, combination = problem_of(problem), combination_of(estimator)
     own_episodes, batch_size, calls = amount(spec, combination, num_episodes, share)
@@ -97,7 +97,7 @@ def estimate_gradients(
     program, initial, state = _estimates(config, batch_size)
     params = Params(snapshot.policy, critic_params(snapshot, combination, initial))
     first_key, key = jax.random.split(jax.random.key(seed))
-    # Not measured: it compiles, and is the past of an estimator that remembers the batches before.
+    # Not measured: this call compiles, and provides the past for an estimator with a state.
     first = program(params, snapshot.normaliser, state, first_key)
     _, _, state = jax.block_until_ready(first)
     gradients, steps, seconds = [], 0, []
@@ -132,7 +132,7 @@ def check_estimator(
     problem: str | Problem, estimator: Any, *, num_episodes: int = 8, share: float = 1.0
 ) -> None:
     """Raises ValueError, without running anything, where `estimate_gradients` would; its program is
-    traced. Arguments as of that.
+    traced. The same arguments.
     """
     spec, shapes = problem_of(problem), snapshot_shapes(problem)
     combination = combination_of(estimator)
@@ -143,27 +143,27 @@ def check_estimator(
 
 
 def _clock() -> float:
-    """Seconds of the processor, which other work on the machine does not stretch; of the wall where
-    the work is an accelerator's.
+    """Processor seconds, which other work on the machine does not affect; wall time on an
+    accelerator.
     """
     return time.process_time() if jax.default_backend() == "cpu" else time.perf_counter()
 
 
 def _batch_size(problem: Problem, share: float, longer: float = 1.0) -> int:
-    """Estimates of one call, where a share of all is made.
+    """The number of estimates of one call, for a share of all estimates.
 
     Args:
         problem: of the policy.
         share: of the problem's number of estimates.
-        longer: the episodes of an estimate over those of others, of which a call makes as many.
+        longer: the ratio of an estimate's episodes to the usual number.
     """
     most = max(1, round(problem.batch_size / longer))
     return min(most, max(1, round(share * problem.num_estimates)))
 
 
 def _config(problem: Problem, combination: Combination, num_episodes: int) -> Config:
-    """The settings under which an estimator is measured: those of its preset that say how episodes
-    are collected, those of the problem for branches, and its own.
+    """The settings under which an estimator is measured: those of its preset for collecting
+    episodes, those of the problem for branches, and its own.
 
     Args:
         problem: of the policy.
@@ -183,7 +183,7 @@ def _config(problem: Problem, combination: Combination, num_episodes: int) -> Co
 
 
 def critic_params(snapshot: Snapshot, combination: Combination, initial: Params) -> Any:
-    """The parameters of the critic that an estimator takes; () for none.
+    """The parameters of the critic that an estimator uses; () for none.
 
     Args:
         snapshot: with the critics that were fitted to its policy.
@@ -204,15 +204,15 @@ def critic_params(snapshot: Snapshot, combination: Combination, initial: Params)
     fitted: Any = jax.tree.structure(snapshot.critics[kind])
     if fitted != jax.tree.structure(initial.critic):
         raise ValueError(
-            f"estimator {part_name(estimator)!r} has a critic of its own, and what is measured is "
-            f"one with the critic {kind} that it is handed"
+            f"estimator {part_name(estimator)!r} has its own critic, but it is measured "
+            f"with a given critic {kind}"
         )
     return snapshot.critics[kind]
 
 
 def critic_kind(combination: Combination) -> str:
-    """The name, as of CRITIC_KINDS, of the critic that an estimator takes under its settings;
-    "none" for none.
+    """The name, in CRITIC_KINDS, of the critic that an estimator uses under its settings; "none"
+    for none.
     """
     facts = combination.facts
     if facts.critic == "none":
@@ -228,12 +228,12 @@ def critic_kind(combination: Combination) -> str:
 def reference_gradient(
     problem: str | Problem, snapshot: Snapshot, seed: int, *, share: float = 8.0
 ) -> Reference:
-    """∇J itself where it is known, else the mean of many unbiased estimates, of `time_baseline`.
+    """∇J itself if it is known, else the mean of many unbiased estimates, of `time_baseline`.
 
     Args:
         problem: a name, of PROBLEMS, or the problem itself.
         snapshot: of the problem's policy.
-        seed: of the episodes, another than that of the estimates to be compared.
+        seed: of the episodes, different from that of the compared estimates.
         share: of the problem's number of estimates.
     """
     config = frozen_config(problem_of(problem).settings()[0], "time_baseline", 2)
@@ -257,8 +257,8 @@ def _exact_gradient(policy: Network, mdp: TabularMDP, snapshot: Snapshot) -> np.
     return np.asarray(ravel_pytree(gradient)[0])
 
 
-# One compilation for all snapshots of a problem; programs of hundreds of estimators are more than a
-# process may map into its memory.
+# One compilation for all snapshots of a problem; the programs of hundreds of estimators would be
+# more than a process may map into memory.
 @functools.lru_cache(maxsize=2)
 def _estimates(
     config: Config, count: int
@@ -316,6 +316,8 @@ def _estimates(
 
 
 def _hyperparams(estimator: Any) -> Hyperparams:
-    """The hyperparameters of an estimator: the defaults, and what the facts of one's own set."""
+    """The hyperparameters of an estimator: the defaults, and the settings in a custom one's
+    facts.
+    """
     facts = facts_of(estimator)
     return Hyperparams(gamma=GAMMA) if facts.module else references.hyperparams(facts, GAMMA)

@@ -70,7 +70,7 @@ class Measurements(NamedTuple):
         qualities = tables.read_csv(paths[0], Quality, migrations.COLUMNS["quality.csv"])
         points = tables.read_csv(paths[1], CurvePoint, migrations.COLUMNS["cosines.csv"])
         measured = {(row.problem, row.snapshot, row.estimator, row.seed) for row in qualities}
-        # of what was cut off between the two tables there are points alone, to be measured again
+        # an interruption between the two tables leaves only points, which are measured again
         points = [p for p in points if (p.problem, p.snapshot, p.estimator, p.seed) in measured]
         return cls(qualities, points)
 
@@ -113,8 +113,8 @@ def measure(
     allow_changed_code: bool = False,
     **parts: Any,
 ) -> Measurements:
-    """Measures what a folder does not hold yet, and stores and prints each quality as it comes;
-    software.json says with which versions of the packages.
+    """Measures what is missing in a folder, and stores and prints each quality as it comes;
+    software.json records the versions of the packages.
 
     Args:
         problems: names, of PROBLEMS, or custom environments, objects or `FILE.py:NAME`.
@@ -125,15 +125,14 @@ def measure(
         share: of each problem's number of estimates.
         num_episodes: of one estimate.
         snapshots: names, of SNAPSHOTS.
-        allow_changed_code: of a file that has changed since, what the folder holds is measured
-            anew.
+        allow_changed_code: results of a file that has changed since are measured again.
         parts: custom `policy`, `critic` and `optimizer`, with which the policies of all
             problems are trained.
 
     Raises:
         ValueError: there is no such part, it is of another kind, or the folder holds results of
             other code.
-        KeyboardInterrupt: on Ctrl-C; what is measured is stored.
+        KeyboardInterrupt: on Ctrl-C; finished measurements are stored.
     """
     entered = contenders.enter(
         problems, estimators, out, parts, allow_changed_code=allow_changed_code
@@ -197,14 +196,14 @@ def _tell_of_other_numbers(
     num_episodes: int,
     share: float,
 ) -> None:
-    """Prints which rows stay that were made of another number of estimates or episodes.
+    """Prints which existing rows were made with another number of estimates or episodes.
 
     Args:
-        kept: The rows that a folder holds of what is asked for.
+        kept: The requested rows that a folder already has.
         entered: The contenders.
         out: The folder.
-        num_episodes: That is asked for, of one estimate.
-        share: That is asked for, of each problem's number of estimates.
+        num_episodes: The requested number, of one estimate.
+        share: The requested share of each problem's number of estimates.
     """
     others: dict[str, list[str]] = {}
     for row in kept:
@@ -217,16 +216,16 @@ def _tell_of_other_numbers(
             others.setdefault(f"{row.problem} {row.snapshot}", []).append(row.estimator)
     for place, names in others.items():
         print(
-            f"note: {place}: {', '.join(names)}: {out} holds rows of another number of estimates "
-            f"or episodes than share {share:g} and num_episodes {num_episodes} make, and they "
+            f"note: {place}: {', '.join(names)}: {out} holds rows with another number of estimates "
+            f"or episodes than share {share:g} and num_episodes {num_episodes} give, and they "
             "stay: measure into another folder, --out",
             flush=True,
         )
 
 
 def _record_versions(out: Path) -> None:
-    """Adds to software.json the versions and the device of today, and says so if the folder holds
-    rows of others.
+    """Adds the current versions and device to software.json, with a note if the folder holds rows
+    of others.
     """
     environment = folders.environment()
     here = {
@@ -243,8 +242,8 @@ def _record_versions(out: Path) -> None:
 
 
 def read_versions(folder: Path) -> list[dict[str, str]]:
-    """The versions and devices with which a folder's rows were measured, in the order in which they
-    came; none of a folder of before.
+    """The versions and devices with which a folder's rows were measured, in order; [] for an old
+    folder.
     """
     path = folder / "software.json"
     if not path.exists():
@@ -254,8 +253,8 @@ def read_versions(folder: Path) -> list[dict[str, str]]:
 
 
 def _pairs(entered: contenders.Contenders) -> list[tuple[Problem, str]]:
-    """The problems, each with the name of an estimator that can be measured on it. Prints for each
-    problem those that cannot, and why.
+    """The problems, each with the names of the estimators that can be measured on it. Prints for
+    each problem those that cannot, with the reason.
 
     Raises ValueError if a custom part does not fit a problem, and where there are none.
     """
@@ -283,12 +282,12 @@ def _pairs(entered: contenders.Contenders) -> list[tuple[Problem, str]]:
 
 
 def _obstacle(problem: Problem, combination: Combination) -> str:
-    """The reason for which an estimator cannot be measured on a problem; empty where it can."""
+    """The reason why an estimator cannot be measured on a problem; "" if it can."""
     config = problem.settings()[0]
     kind, actions = critic_kind(combination), kind_of_actions(config)
     if not combination.facts.takes(actions):
         taken = " or ".join(combination.facts.actions)
-        return f"actions are {actions} there, and it is for {taken} ones"
+        return f"its actions are {actions}, and the estimator is for {taken} ones"
     if kind != "none" and kind not in critic_kinds(config):
         return f"there is no critic {kind}: {WHICH_CRITICS}"
     return ""
@@ -298,13 +297,13 @@ def _unchanged(stored: Measurements, changed: Sequence[contenders.Part]) -> Meas
     """The measurements without those of code that has changed. changed: fields and names."""
     estimators = {name for field, name in changed if field == "estimator"}
     problems = {name for field, name in changed if field == "problem"}
-    if any(field in TRAINING_PARTS for field, _ in changed):  # of which all policies are made
+    if any(field in TRAINING_PARTS for field, _ in changed):  # with which all policies are trained
         return Measurements([], [])
     return stored.where(lambda row: row.estimator not in estimators and row.problem not in problems)
 
 
 def _clear(out: Path, kept: Measurements, changed: Sequence[contenders.Part]) -> None:
-    """Removes what a folder holds of code that has changed: rows, and policies.
+    """Removes a folder's results of code that has changed: rows, and policies.
 
     Args:
         out: the folder.
@@ -312,7 +311,9 @@ def _clear(out: Path, kept: Measurements, changed: Sequence[contenders.Part]) ->
         changed: fields and names of the parts.
     """
     for field, name in changed:
-        print(f"the code of {field} {name!r} has changed: its results are made anew", flush=True)
+        print(
+            f"the code of {field} {name!r} has changed: its results are measured again", flush=True
+        )
     kept.write(out)
     for path in (out / "policies").glob("*/snapshots.json"):
         names = [name for field, name in changed if field == "problem"]
@@ -348,7 +349,7 @@ def stored_snapshots(problem: str | Problem, out: Path) -> list[Snapshot]:
     def read(name: str) -> Snapshot:
         trees = {"policy": shapes.policy, "critics": shapes.critics}
         tree, normaliser = parameters.read_state(folder / name, trees, shapes.normaliser)
-        # a number was stored as [1] before
+        # older files store a number as [1]
         tree = jax.tree.map(lambda leaf, like: leaf.reshape(like.shape), tree, trees)
         updates, explained = data[name]["updates"], data[name]["explained"]
         return Snapshot(name, updates, tree["policy"], tree["critics"], explained, normaliser)
@@ -357,7 +358,7 @@ def stored_snapshots(problem: str | Problem, out: Path) -> list[Snapshot]:
 
 
 def _check_critics(folder: Path, data: Any, problem: Problem) -> None:
-    """Raises ValueError if critics are missing beside stored policies, as in folders of before
+    """Raises ValueError if critics are missing beside stored policies, as in folders from before
     some saw the time. Policies that are trained again may differ by rounding from those of the
     rows.
     """

@@ -1,12 +1,11 @@
-"""The problems: snapshots of policies in training, each with critics that were fitted to it while
-it was frozen.
+"""The problems: snapshots of policies in training, each with critics fitted to the frozen policy.
 
-A critic that training left behind would be as good as its estimator had made it: so that estimators
-are compared and not their critics' histories, all get the same V and the same Q: V regressed on
-complete returns of the very policy, Q on returns without the noise of the later actions, which is
-the target of trajectory_control_variate; and each of them once more with the time in its input. Of
-continuous actions there are a Q of sinusoids and a network besides; of short episodes and discrete
-actions a hindsight distribution, of the later state and of the later reward.
+The quality of a critic from training would depend on its estimator. To compare estimators and not
+their critics' histories, all get the same V and the same Q: V regressed on complete returns of this
+policy, Q on returns without the noise of the later actions, the target of
+trajectory_control_variate; and each of them again with the time in its input. For continuous
+actions there are also a Q of sinusoids and a Q network; for short episodes and discrete actions
+hindsight distributions, given the later state and given the later reward.
 """
 
 import dataclasses
@@ -37,9 +36,9 @@ from pg.presets import preset
 from pg.settings.parts import check_part, part_name
 from pg.train import make_chunk, make_learner, training_keys
 
-SNAPSHOTS = {"start": 0.0, "middle": 0.5, "end": 1.0}  # share of the training that is done
+SNAPSHOTS = {"start": 0.0, "middle": 0.5, "end": 1.0}  # share of the training
 GAMMA = 0.99
-# Fields of Config that say how a batch of complete episodes is collected.
+# Fields of Config on the collection of a batch of complete episodes.
 COLLECTION_FIELDS = (
     "group_size",
     "sampling",
@@ -48,7 +47,7 @@ COLLECTION_FIELDS = (
     "branch_every",
     "critic_observe",
 )
-# Fields of Config that say how a policy is trained, and not what it is.
+# Fields of Config on the training of a policy, not on its structure.
 TRAINING_FIELDS = (
     "estimator",
     "collect",
@@ -80,11 +79,11 @@ CRITIC_KINDS = {
     "h of rewards": CriticKind("counterfactual_contributions"),
 }
 HINDSIGHT = ("state", "reward")  # `Network.outcome` of a hindsight distribution
-HINDSIGHT_STEPS = 50  # of an episode at most: h costs a pass over the batch for each of them
+HINDSIGHT_STEPS = 50  # largest episode for h, which costs a pass over the batch for each step
 
 
 class Problem(NamedTuple):
-    """An environment's settings: how its policy is trained, and how much is sampled of it."""
+    """An environment's settings: the training of its policy, and the sample sizes."""
 
     name: str
     env: Any  # its name, or an environment object
@@ -96,13 +95,15 @@ class Problem(NamedTuple):
     fit_episodes: int  # of each
     # custom `policy`, `critic` and `optimizer`
     parts: Mapping[str, Any] = MappingProxyType({})
-    # of further episodes out of visited states, which long episodes have many of
+    # of further episodes from visited states, of which long episodes have many
     branching: Mapping[str, int] = MappingProxyType({})
-    critic_widths: tuple[int, ...] | None = None  # of its hidden layers; none: as the policy's
+    critic_widths: tuple[int, ...] | None = (
+        None  # widths of its hidden layers; none: as the policy's
+    )
 
     @property
     def critic_settings(self) -> dict[str, Any]:
-        """The fields of Config that say what its critics are; none of a custom critic."""
+        """The fields of Config that define its critics; {} for a custom critic."""
         has_widths = self.critic_widths is not None and "critic" not in self.parts
         return {"critic_hidden_sizes": self.critic_widths} if has_widths else {}
 
@@ -120,8 +121,8 @@ class Snapshot(NamedTuple):
     updates: int  # done
     policy: Any  # parameters
     critics: dict[str, Any]  # parameters of each of the problem's CRITIC_KINDS
-    # explained variance of each critic, on fresh episodes; of h the share of what is unknown of the
-    # actions, given the state, that it knows given what follows
+    # explained variance of each critic, on fresh episodes; for h the share of the actions' entropy
+    # given the state that the outcome explains
     explained: dict[str, float]
     normaliser: Normaliser
 
@@ -136,14 +137,14 @@ _TABULAR: dict[str, Any] = {
     "num_updates": 100,
     "learning_rate": 0.02,
 }
-# A policy of a table needs no hidden layer. A critic that sees the time does: the value of a state
-# is not a sum of one part for the state and one for the time.
+# A tabular policy needs no hidden layer. A critic that sees the time does: the value is not a sum
+# of one part for the state and one for the time.
 _CRITIC_WIDTHS = (64, 64)
 
 _SPARSE = MappingProxyType({"num_branches": 1, "branch_every": 16})
 
-# The end of training is where a policy still improves: one that is as good as it gets has no
-# gradient left to compare with.
+# Training ends while the policy still improves: an optimal one has no gradient left to compare
+# with.
 _LISTED = (
     *(
         Problem(
@@ -227,7 +228,7 @@ def train_snapshots(problem: str | Problem, seed: int) -> list[Snapshot]:
     for kind in critic_kinds(config):
         fit_config = critic_config(config, kind, problem.fit_episodes, **problem.critic_settings)
         if FACTS[CRITIC_KINDS[kind].estimator].critic == "hindsight":
-            # each of its gradients is one for every step of an episode
+            # each of its gradients costs one per step of an episode
             fits[kind] = _make_fit(fit_config, max(1, problem.fit_batches // 4), passes=1)
         else:
             fits[kind] = _make_fit(fit_config, problem.fit_batches)
@@ -241,7 +242,7 @@ def train_snapshots(problem: str | Problem, seed: int) -> list[Snapshot]:
         if int(state.skipped):
             raise ValueError(
                 f"the training of the policy of {problem.name} diverged within {done} updates, and "
-                "there is nothing to measure: give it a smaller learning_rate"
+                "so there is nothing to measure: give it a smaller learning_rate"
             )
         critics, explained = {}, {}
         for kind, fit in fits.items():
@@ -273,10 +274,10 @@ def snapshot_shapes(problem: str | Problem) -> Snapshot:
 
 
 def frozen_config(config: Config, estimator: Any, num_envs: int, **changes: Any) -> Config:
-    """The settings under which an estimator takes complete episodes of a frozen policy.
+    """The settings with which an estimator uses complete episodes of a frozen policy.
 
     Args:
-        config: the settings of the policy's training, of which the problem and the networks stay.
+        config: the settings of the policy's training; the problem and the networks stay.
         estimator: its name, or its function.
         num_envs: episodes of a batch.
         changes: values of COLLECTION_FIELDS that differ from their defaults, and of fields of the
@@ -306,9 +307,9 @@ def critic_config(config: Config, kind: str, num_envs: int, **changes: Any) -> C
 
 
 def critic_kinds(config: Config) -> list[str]:
-    """The names, of CRITIC_KINDS, of the critics that a problem can have: Q is of one Discrete, or
-    of one Box of which the policy says mean and variance; h is of one Discrete and short episodes;
-    and a custom critic is of one kind.
+    """The names, in CRITIC_KINDS, of the critics that a problem can have: Q for one Discrete
+    action, or for one Box whose policy gives mean and variance; h for one Discrete action and short
+    episodes; and a custom critic is of one kind.
 
     Raises ValueError if a custom critic is of neither.
     """
@@ -344,7 +345,7 @@ def critic_kinds(config: Config) -> list[str]:
 
 
 def kind_of_actions(config: Config) -> str:
-    """The kind of an environment's actions: discrete, continuous, or mixed where there are several
+    """The kind of an environment's actions: discrete, continuous, or mixed if there are several
     parts.
     """
     space = envs.configured(config, 1).action_space
@@ -373,8 +374,8 @@ def make_components(
 
     Args:
         config: the settings.
-        normaliser: running statistics of what the policy sees, by which both networks standardise
-            observations; the time is left as it is.
+        normaliser: running statistics of the policy's observations, with which both networks
+            standardise them; the time is unchanged.
         num_envs: number of vmapped environments.
     """
     env = envs.configured(config, num_envs)
@@ -391,8 +392,8 @@ def make_components(
 
 
 def _scaled(critic: Network) -> Network:
-    """The critic with scale and shift of its output: returns of -1000 are out of reach of small
-    weights.
+    """The critic with scale and shift of its output, as small weights cannot reach returns of
+    -1000.
     """
 
     def init(key: jax.Array) -> dict[str, Any]:
@@ -422,7 +423,7 @@ def _make_fit(
         config: the settings, whose estimator has the critic.
         num_batches: fresh batches of episodes.
         passes: of Adam over each.
-        parts: of a batch, each a step of a pass; as few as divide it.
+        parts: minibatches of a pass, fewer if they must divide the batch.
     """
     parts = math.gcd(parts, config.num_envs)
     opt = optax.adam(optax.cosine_decay_schedule(0.003, num_batches * passes * parts))
@@ -467,12 +468,12 @@ def _make_fit(
 
 
 def _explained(est: Estimator, begin: Params, params: Params, batch: Weighted) -> jax.Array:
-    """1 - the critic's squared error over the variance of its targets, []; NaN where these are
-    equal. Of a hindsight distribution 1 - its cross-entropy over that of the policy.
+    """1 - the critic's squared error over the variance of its targets, []; NaN if these are equal.
+    For a hindsight distribution 1 - its cross-entropy over that of the policy.
 
     Args:
         est: The estimator of the critic.
-        begin: Its parameters before the fit, with which a hindsight distribution is the policy.
+        begin: Its parameters before the fit, with which a hindsight distribution equals the policy.
         params: Those after it.
         batch: Fresh episodes.
     """

@@ -1,14 +1,13 @@
 """The quality of estimates, per environment step and per second, with intervals from independent
 repetitions.
 
-cos(N): the expected cosine of an estimate from N episodes to ∇J. As far as the estimates reach it
-is counted, on the means of N / N₀ of them; beyond, it is extrapolated:
+cos(N): the expected cosine of an estimate from N episodes to ∇J. Up to the number of
+estimates it is measured, on the means of N / N₀ of them; beyond, it is extrapolated:
 
     cos(N) = a / √(‖E g‖² + N₀ tr Σ / N),  a = E g·∇J / ‖∇J‖
 
-which is what a cosine tends to in many dimensions. A biased estimator never comes above a / ‖E g‖;
-of one whose mean is along ∇J that is 1, and ‖E g‖ is a, which has one dimension of noise where
-‖E g‖ has all of them.
+the limit of a cosine in many dimensions. A biased estimator stays below a / ‖E g‖; if its mean is
+along ∇J that is 1, and ‖E g‖ is a, which has one dimension of noise instead of all.
 """
 
 import math
@@ -23,8 +22,8 @@ from pg.benchmarks.leaderboard.gradients import GradientEstimates, Reference
 from pg.config import part_name
 from pg.reports.statistics import Estimate
 
-RESOLVED = 0.7  # a reference whose own cosine to ∇J is expected to be lower is not a reference
-REPETITIONS = 8  # parts of the estimates, each evaluated on its own
+RESOLVED = 0.7  # smallest expected cosine to ∇J of a usable reference
+REPETITIONS = 8  # parts of the estimates, each evaluated separately
 RESAMPLED = 1000
 
 
@@ -45,7 +44,7 @@ class Quality(NamedTuple):
     # environment steps for an expected cosine of 0.5 and 0.9; NaN without a reference
     steps_for_0_5: Estimate
     steps_for_0_9: Estimate
-    counted_episodes: int  # of the largest estimates whose cosine was counted, not extrapolated
+    counted_episodes: int  # of the largest estimates whose cosine was measured, not extrapolated
 
 
 class CurvePoint(NamedTuple):
@@ -93,8 +92,7 @@ def per_repetition(
         raise ValueError(
             f"{repetitions} repetitions need at least {2 * repetitions} estimates, got {len(g)}"
         )
-    # A reference that is noisy itself lowers every cosine to it by the factor of its own: that is
-    # undone.
+    # Divided by the reference's own cosine, as its noise lowers every cosine to it by that factor.
     direction = reference.gradient / np.linalg.norm(reference.gradient) / reference.cosine
     g = g[: each * repetitions].reshape(repetitions, each, -1)
     mean = g.mean(axis=1)
@@ -112,7 +110,7 @@ def per_repetition(
 
 
 def counted_episodes(num_episodes: int, num_estimates: int) -> int:
-    """Episodes of the largest means of estimates whose cosine is counted.
+    """Episodes of the largest means of estimates whose cosine is measured.
 
     Args:
         num_episodes: of one estimate.
@@ -123,9 +121,9 @@ def counted_episodes(num_episodes: int, num_estimates: int) -> int:
 
 
 def budget(repetitions: Repetitions, level: float, *, parallel: bool) -> float:
-    """Episodes for an expected cosine of `level`; infinite where it is never reached.
+    """Episodes for an expected cosine of `level`; infinite if it is never reached.
 
-    Counted where the mean curve crosses the level, between two sizes linearly in log N; else
+    Interpolated linearly in log N where the measured mean curve crosses the level; else
     extrapolated.
 
     Args:
@@ -209,7 +207,7 @@ def assess(
 
 
 def _cosines(g: np.ndarray, direction: np.ndarray, size: int) -> np.ndarray:
-    """The mean cosine of means of successive estimates, [R]; of 0 it is 0.
+    """The mean cosine of means of successive estimates, [R]; 0 for a mean of 0.
 
     Args:
         g: estimates, [R, K, P].
@@ -222,7 +220,7 @@ def _cosines(g: np.ndarray, direction: np.ndarray, size: int) -> np.ndarray:
 
 
 def _resampled(repetitions: Repetitions, statistic: Callable[[Repetitions], Any]) -> Estimate:
-    """A statistic, with the percentiles 2.5 and 97.5 of it over resampled repetitions."""
+    """A statistic, with its percentiles 2.5 and 97.5 over resampled repetitions."""
     count = len(repetitions.along)
     drawn = np.random.default_rng(0).integers(0, count, (RESAMPLED, count))
     size, *parts = repetitions

@@ -1,4 +1,4 @@
-"""Recommendations: the cheapest estimator of those that a situation allows, by measurements."""
+"""Recommendations: the cheapest estimator among those that a situation allows, by measurements."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from pg.reports import tables
 
 Cost = Callable[[Quality], float]
 
-# Problems by the noise of an episode that is left once the actions are known.
+# Problems by the noise of an episode that remains given the actions.
 GROUPS: dict[str, tuple[str, ...]] = {
     "random transitions": ("gridworld", "garnet"),
     "a random start alone": (
@@ -27,8 +27,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 class Situation(NamedTuple):
-    """A situation of a user: its name, the estimators that it allows, and those of them that no
-    poorer situation does.
+    """A user's situation: its name, the estimators that it allows, and those that no more
+    restricted situation allows.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Situation(NamedTuple):
 
 
 def _has(critics: Sequence[str], further: Sequence[str] = ("none",)) -> Callable[[Facts], bool]:
-    """True of facts with one of these critics, and one of these kinds of further rollouts."""
+    """True for facts with one of these critics, and one of these kinds of further rollouts."""
     return lambda facts: facts.critic in critics and facts.further in further
 
 
@@ -72,22 +72,23 @@ class Recommendation(NamedTuple):
     """The cheapest estimator of a situation."""
 
     estimator: str
-    cost: float  # median over problems and snapshots of its steps over the least of any allowed
+    # median over problems and snapshots of the ratio of its steps to the fewest of any allowed
+    cost: float
 
 
 def recommended(
     qualities: Sequence[Quality], situation: Situation, problems: Sequence[str]
 ) -> Recommendation | None:
     """The estimator of the least median cost in environment steps to a cosine of 0.9, relative to
-    the least of any that is allowed; None where none was measured that this situation adds: its
-    cheapest would be that of a poorer one. Where an estimator was not measured, its cost is
-    infinite; where every interval reaches ∞, nothing is compared. Ties are in the order of the
-    table of facts.
+    the lowest of any allowed one; None if none of the estimators that this situation adds was
+    measured, as its cheapest would be that of a more restricted one. The cost of an unmeasured
+    estimator is infinite; if every interval reaches ∞, nothing is compared. Ties are in the order
+    of the table of facts.
 
     Args:
         qualities: the measurements of one seed.
-        situation: what is allowed.
-        problems: names, of those that count.
+        situation: the allowed estimators.
+        problems: names of the ones to use.
     """
     rows = [
         x
@@ -111,10 +112,10 @@ def recommended(
 
 
 def recommendations_table(qualities: Sequence[Quality]) -> str:
-    """A row per situation: what is cheapest on all problems, and on those of each group.
+    """A row per situation: the cheapest on all problems, and on those of each group.
 
-    In brackets the median, over problems and snapshots, of its steps over the least of any
-    estimator that the situation allows: 1 is the cheapest everywhere.
+    In brackets the median, over problems and snapshots, of the ratio of its steps to the fewest of
+    any estimator that the situation allows: 1 is the cheapest everywhere.
     """
     every: Mapping[str, Sequence[str]] = {
         "all problems": list(dict.fromkeys(x.problem for x in qualities)),
@@ -131,7 +132,7 @@ def recommendations_table(qualities: Sequence[Quality]) -> str:
 
 
 def relative_costs(qualities: Sequence[Quality], cost: Cost) -> dict[str, list[float]]:
-    """The costs of each estimator over the least of any, at every problem and snapshot that has a
+    """The costs of each estimator relative to the lowest, at every problem and snapshot with a
     finite one.
     """
     ratios: dict[str, list[float]] = {x.estimator: [] for x in qualities}
@@ -150,5 +151,5 @@ def resolved_cells(qualities: Sequence[Quality]) -> list[list[Quality]]:
 
 
 def is_resolved(x: Quality) -> bool:
-    """True where there is a reference to compare with."""
+    """True if there is a reference to compare with."""
     return not math.isnan(x.steps_for_0_9.value)

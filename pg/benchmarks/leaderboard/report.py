@@ -55,13 +55,13 @@ def report(
     named: Sequence[str] = (),
     timed: Sequence[Quality] = (),
 ) -> str:
-    """The leaderboard, what unbiased estimators reach of it, and the steps to 0.9 at each snapshot.
+    """The leaderboard, the best unbiased and biased choices, and the steps to 0.9 at each snapshot.
 
     Args:
         qualities: the measurements of one seed, those of combinations among them.
         best: problem -> the combination that a search chose.
-        named: combinations that stand beside the estimators, as they were asked for.
-        timed: measurements of estimators whose critics see the time, and of the same whose do not.
+        named: combinations that were asked for, listed beside the estimators.
+        timed: measurements of estimators whose critics see the time, and of the same without it.
     """
     listed = [x for x in qualities if not is_combination(x.estimator) or x.estimator in named]
     parts = [
@@ -73,7 +73,7 @@ def report(
             parts.append(f"Steps to 0.9, {snapshot} of training (share of `state_value`):\n\n{gap}")
     if table := time_table(timed):
         parts.append(
-            "Variance with a critic that sees the time, over that with one that does not; at the "
+            "Variance with a critic that sees the time, relative to that without; at the "
             f"{', the '.join(SNAPSHOTS)} of training:\n\n{table}"
         )
     for snapshot in SNAPSHOTS:
@@ -83,10 +83,10 @@ def report(
 
 
 def leaderboard_table(qualities: Sequence[Quality]) -> str:
-    """A row per estimator: its costs over those of the best estimator of each problem.
+    """A row per estimator: its costs relative to those of the best estimator of each problem.
 
     The median over problems and snapshots of steps (seconds) for an expected cosine of 0.9, divided
-    by the least of any estimator; the same of 0.5; and the share of problems and snapshots where
+    by the fewest of any estimator; the same for 0.5; and the share of problems and snapshots where
     0.9 is reached at all.
     """
     head = (
@@ -136,10 +136,10 @@ def steps_table(qualities: Sequence[Quality], snapshot: str) -> str:
 
 
 def time_table(qualities: Sequence[Quality]) -> str:
-    """A row per estimator, a column per problem: its variance with a critic that sees the time over
-    that with one that does not, at each snapshot; "" where none was measured.
+    """A row per estimator, a column per problem: its variance with a critic that sees the time
+    relative to that without, at each snapshot; "" if none was measured.
 
-    —: one of the two was not.
+    —: one of the two was not measured.
     """
     variances = {(x.estimator, x.problem, x.snapshot): x.variance.value for x in qualities}
     measured = {x.estimator for x in qualities}
@@ -168,15 +168,15 @@ def gap_table(
     """A row per problem: the steps to 0.9 of state_value, and of the cheapest unbiased
     estimator, the combination that a search chose, and the cheapest biased estimator.
 
-    Each but the first has its share of those of state_value, where that is finite. Estimators
-    whose interval reaches ∞ are left out.
+    Each but the first has its share of those of state_value, if that is finite. Estimators whose
+    interval reaches ∞ are left out.
 
     Args:
         qualities: the measurements of one seed, those of combinations among them.
         best: problem -> the combination that was chosen; without a search there is no column.
         snapshot: name of the snapshot.
-        named: estimators and combinations that were asked for: of the latter these alone may be
-            the cheapest.
+        named: estimators and combinations that were asked for: only these combinations may be the
+            cheapest.
     """
     rows = []
     of_combinations = {name: combination_of(name).facts for name in named if is_combination(name)}
@@ -187,7 +187,7 @@ def gap_table(
         if baseline is None or not is_resolved(baseline):
             continue
         listed = [x for (p, name), x in cells.items() if p == problem and name in facts]
-        # the least of costs that are not known to be finite is that of the luckiest
+        # the lowest of costs that may be infinite would be that of the luckiest
         known = [x for x in listed if math.isfinite(x.steps_for_0_9.high)]
         unbiased = [x for x in known if facts[x.estimator].unbiased_for == "J"]
         biased = [x for x in known if facts[x.estimator].unbiased_for != "J"]
@@ -208,7 +208,7 @@ def gap_table(
 
 
 def _against(x: Quality | None, baseline: Quality) -> str:
-    """Name, steps and share of the baseline's steps, as a cell; — where there is none."""
+    """Name, steps and share of the baseline's steps, as a cell; — if there is none."""
     if x is None or not math.isfinite(_steps_for_0_9(x)):
         return "—"
     steps = _steps_for_0_9(baseline)
@@ -219,8 +219,8 @@ def _against(x: Quality | None, baseline: Quality) -> str:
 def agreement(a: Sequence[Quality], b: Sequence[Quality]) -> tuple[int, int]:
     """The number of problems on which two seeds have the same three leading estimators, and of all.
 
-    Leading by the median over snapshots of the cost in environment steps for 0.9; ties are in the
-    order of names.
+    The order is by the median over snapshots of the cost in environment steps for 0.9; ties are in
+    the order of names.
     """
     problems_of_b = {x.problem for x in b}
     problems = [name for name in dict.fromkeys(x.problem for x in a) if name in problems_of_b]

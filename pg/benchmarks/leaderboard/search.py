@@ -1,5 +1,5 @@
-"""The search of combinations: the cheapest of each problem, chosen on other episodes than those of
-the report.
+"""The search over combinations: the cheapest for each problem, selected on other episodes than
+those of the report.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from pg.benchmarks.leaderboard.measurements import Measurements, measure
 from pg.benchmarks.leaderboard.quality import Quality
 from pg.settings.parts import row_name
 
-SEED_OF_SEARCH = 500_000  # added to that of the report, far from those of other reports
-SNAPSHOT = "middle"  # at which combinations are compared
-SHARE = 0.5  # of the report's number of estimates
+SEED_OF_SEARCH = 500_000  # seed offset from the report's, far from those of other reports
+SNAPSHOT = "middle"  # snapshot at which combinations are compared
+SHARE = 0.5  # share of the report's number of estimates
 
 
 def search(
@@ -25,13 +25,14 @@ def search(
     share: float = 1.0,
     **given: Any,
 ) -> Measurements:
-    """Measures what a folder does not hold yet of the search, and then of the combination that it
-    chose for each problem: the cheapest of all that the folder holds of a search.
+    """Measures what is missing of the search in a folder, and then the combination selected for
+    each
+    problem: the cheapest of all searched ones in the folder.
 
     Args:
         problems: names, of PROBLEMS, or custom environments, objects or `FILE.py:NAME`.
         out: the folder.
-        bases: names of the estimators of which combinations are searched.
+        bases: names of the estimators whose combinations are searched.
         seed: of the report; the search has another.
         share: of each problem's number of estimates, in the report.
         given: other arguments of `measure`.
@@ -53,8 +54,8 @@ def search(
 
 
 def chosen(measurements: Measurements, seed: int) -> dict[str, str]:
-    """The combination of each problem that was cheapest in the search, in environment steps to a
-    cosine of 0.9; none of problems where none gets there.
+    """The cheapest combination for each problem in the search, in environment steps to a cosine of
+    0.9; problems where none reaches it are left out.
 
     Args:
         measurements: those of a search among others.
