@@ -208,7 +208,7 @@ def test_another_device_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ValueError, match="holds results of another kind"):
         driver.run(tmp_path, minutes=1, smoke=False)
     (tmp_path / driver.FILE).write_text("{}")
-    with pytest.raises(ValueError, match="is no file of results"):
+    with pytest.raises(ValueError, match="is not a file of results"):
         driver.run(tmp_path, minutes=1, smoke=True)
 
 
@@ -282,7 +282,7 @@ def test_kernels_are_counted_in_their_loops() -> None:
         (["--minutes", "0"], "minutes must be above 0, got 0.0"),
         (["--minutes", "nan"], "minutes must be above 0, got nan"),
         (["--from", "x.json"], "--from needs --report FILE.md"),
-        (["--from", "x.json", "--report", "x.md"], "x.json is no file of results"),
+        (["--from", "x.json", "--report", "x.md"], "x.json is not a file of results"),
     ],
 )
 def test_a_mistake_is_one_sentence(flags: list[str], said: str) -> None:

@@ -311,7 +311,7 @@ def test_ctrl_c_keeps_what_is_finished(
         patch.setattr(learning.cli, "Progress", Interrupted)
         assert script.main(command) == 130
     assert (
-        "interrupted after 1 of 2 programs; the same command goes on from here"
+        "interrupted after 1 of 2 programs; the same command continues from here"
         in capsys.readouterr().out
     )
     assert [path.name for path in tmp_path.glob("*/*")] == ["actor_critic"]
@@ -334,7 +334,7 @@ def test_a_damaged_file_is_named(finished: Path, tmp_path: Path) -> None:
     path = copied(finished, tmp_path) / "DeepSea-bsuite" / "ppo" / "seeds-0-1" / "summary.json"
     path.write_text(path.read_text()[:40])
     with pytest.raises(
-        ValueError, match=r"summary\.json is damaged: .*; remove .* to run it again"
+        ValueError, match=r"summary\.json is corrupt: .*; remove .* to run it again"
     ):
         learning.collect(tmp_path)
 
@@ -581,13 +581,13 @@ def test_the_untuned_benchmark_runs_and_writes_its_table(
     capsys.readouterr()
     with pytest.raises(SystemExit):
         script.main([*asked, "--optimizer", "sgd"])
-    assert "untuned is of the labels alone" in capsys.readouterr().err
+    assert "untuned applies only to the labels" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         script.main([*asked, "--readme", str(page)])
-    assert "untuned is of the labels alone, and has no readme" in capsys.readouterr().err
+    assert "untuned applies only to the labels, and has no readme" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         script.main([*SMALL, "--untuned"])
-    assert "give a folder of their own" in capsys.readouterr().err
+    assert "give them their own folder" in capsys.readouterr().err
 
 
 OWN = (
@@ -675,7 +675,10 @@ def test_results_of_changed_code_are_not_taken_for_today_s(
     cells, _ = learning.plan(rows, **asked, allow_changed_code=True)
     assert [cell.seeds for cell in cells] == [(2,)]
     said = " ".join(capsys.readouterr().out.split())
-    assert f"the code of estimator 'clipped' is {before} there and {after} here" in said
+    assert (
+        f"the code of estimator 'clipped' is {before} in the stored run and {after} in this one"
+        in said
+    )
     assert learning.remarks(tmp_path) == []
     later = cells[0].folder(tmp_path)
     later.mkdir()
@@ -765,18 +768,18 @@ def test_a_wrong_part_is_one_sentence_before_any_file_is_executed(
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"labels": (first, f"{own}:clip")}, "unknown name in .* 'clip': did you mean 'clipped'"),
         ({"labels": (first, "no.py:clipped")}, "there is no file no.py"),
-        ({"labels": (first, "clipt")}, "unknown label .*; one of your own is FILE.py:NAME"),
+        ({"labels": (first, "clipt")}, "unknown label .*; your own is given as FILE.py:NAME"),
         ({"labels": (first,), "policy": "no.py:x"}, "there is no file no.py"),
         ({"labels": (first,), "settings_of": "ppoo"}, "unknown settings_of 'ppoo'"),
-        ({"envs": ("Clock",)}, "unknown environment .*; one of your own is FILE.py:NAME"),
-        ({"labels": ("ppo",), "settings_of": "ppo"}, "is for estimators of your own: give one"),
+        ({"envs": ("Clock",)}, "unknown environment .*; your own is given as FILE.py:NAME"),
+        ({"labels": ("ppo",), "settings_of": "ppo"}, "is for your own estimators: give one"),
         ({"labels": (f"{own}:linear",)}, "estimator must be a function of policy, critic, hyper"),
-        ({"labels": (f"{own}:ppo",)}, "one of your own is called 'ppo', as one that is"),
+        ({"labels": (f"{own}:ppo",)}, "your own 'ppo' has the name of a"),
         ({"labels": (f"{own}:clipped",) * 2}, "label .*: two are called 'clipped'"),
         ({"policy": "linear"}, "policy must be FILE.py:NAME, got 'linear'"),
         ({"policy": f"{own}:clipped"}, "policy must be a function of config, env"),
         ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd': did you mean 'sgd'"),
-        ({"envs": (Clock(),)}, "has no rows of its own: name labels to run on it"),
+        ({"envs": (Clock(),)}, "so has no rows: name labels to run on it"),
         ({"envs": (object(),), "labels": ("ppo",)}, "env must be a name or a gymnax environment"),
         ({"envs": (gymnax.make("Acrobot-v1")[0],), "labels": ("ppo",)}, "called 'Acrobot-v1', as"),
     ]
@@ -821,7 +824,7 @@ def test_help_teaches_and_does_not_wait_for_jax() -> None:
         "--redo",
         "--from",
         "--report",
-        "the same command goes on",
+        "the same command continues",
     ):
         assert word in " ".join(done.stdout.split())
 
@@ -995,7 +998,7 @@ def test_profiles_of_one_label_have_the_best_rows_beside_it(
     tables.write_rows(table, Result, lines[:2])
     with pytest.raises(SystemExit):
         script.main(["--from", str(table), "--figure", str(picture)])
-    assert "no two environments" in capsys.readouterr().err
+    assert "no label can be compared" in capsys.readouterr().err
 
 
 def test_an_environment_of_another_library_is_known_by_both_of_its_names() -> None:

@@ -302,7 +302,7 @@ def test_rows_of_another_share_stay_and_are_named(
     leaderboard.measure(["garnet"], ["reinforce"], tmp_path, share=16.0)
     said = capsys.readouterr().out
     assert "note: garnet start: reinforce: " in said
-    assert "than share 16 and num_episodes 8 make, and they stay" in said
+    assert "than share 16 and num_episodes 8 give, and they stay" in said
     leaderboard.measure(["garnet"], ["reinforce"], tmp_path, num_episodes=4)
     assert "than share 1 and num_episodes 4 make" in capsys.readouterr().out
 

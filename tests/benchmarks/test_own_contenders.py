@@ -127,7 +127,7 @@ def test_an_own_estimator_has_a_row_in_the_exact_table(
     [
         pytest.param(
             ["--estimators", "{own}:moves"],
-            "estimator 'moves': what weigh returns moves with the parameters",
+            "estimator 'moves': weigh's results depend on the parameters",
             marks=pytest.mark.slow,
         ),
         (["--problems", "{own}:long"], "long must have at most 2,000 trajectories, which are all"),
@@ -336,7 +336,7 @@ def test_a_part_that_does_not_fit_is_found_before_a_policy_is_trained(
     ("words", "said"),
     [
         (["--estimators", "{own}:cliped"], "did you mean 'clipped'"),
-        (["--estimators", "{own}:leave_one_out"], "one of your own is called 'leave_one_out'"),
+        (["--estimators", "{own}:leave_one_out"], "your own 'leave_one_out' has the name"),
         (["--problems", "{own}:two_stepss"], "did you mean 'two_steps'?"),
         (["--optimizer", "sgd"], "optimizer must be FILE.py:NAME, got 'sgd'"),
     ],

@@ -84,7 +84,7 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"estimator": "reinforce", "num_branches": 4}, "num_branches=4 is the number of further"),
     (
         {"estimator": "lookahead_control_variate", "branch_every": 5},
-        "branch_every=5 is of episodes out of visited states",
+        "branch_every=5 is about episodes from visited states",
     ),
     (
         {"estimator": "dynamics_control_variate", "rnn": "gru"},

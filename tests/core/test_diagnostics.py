@@ -364,7 +364,7 @@ def test_the_mean_over_episodes_is_the_estimate_of_the_batch(name: str) -> None:
 @pytest.mark.parametrize("name", ["optimal_baseline", "optimal_time_baseline"])
 def test_an_estimator_that_is_no_mean_over_episodes_is_refused(name: str) -> None:
     estimator, params, state, traj = cartpole(name)
-    with pytest.raises(ValueError, match="no mean over the episodes of a batch: use per_batch"):
+    with pytest.raises(ValueError, match="not a mean over the episodes of a batch: use per_batch"):
         diagnostics.per_episode(estimator, params, state, traj)
     with pytest.raises(
         ValueError, match="num_episodes must divide the 12 of the trajectory, got 5"

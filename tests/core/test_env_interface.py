@@ -113,7 +113,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_state_of_another_kind_after_the_step_is_refused_and_not_truncated(kind: str) -> None:
-    refused = r"\.place\['x'\] was \w+, and then \w+, which gymnax's own step refuses too"
+    refused = r"\.place\['x'\] was \w+, and then \w+, which gymnax's step refuses too"
     with pytest.raises(ValueError, match=refused):
         make_env(Drifting(*KINDS[kind]), 2)
 

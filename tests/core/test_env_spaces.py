@@ -178,7 +178,7 @@ def test_a_number_of_actions_or_observations_cannot_be_traced(name: str, kind: A
 
     setattr(Counted, name, lambda self, params: kind(params.max_steps_in_episode))
     with pytest.raises(
-        ValueError, match=f"the {name} of the environment needs the number of a parameter"
+        ValueError, match=f"the {name} of the environment needs the value of a parameter"
     ):
         jax.eval_shape(
             lambda n: make_env(Counted(), 2, {"max_steps_in_episode": n}).reset(jax.random.key(0)),

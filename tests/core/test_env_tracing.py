@@ -152,8 +152,8 @@ def test_what_outlives_its_trace_is_one_sentence(keep: Any) -> None:
     ):
         with pytest.raises(
             ValueError,
-            match=r"keeps what it has computed of traced arrays, .*: "
-            r"compute it anew",
+            match=r"keeps values computed from traced arrays, .*: "
+            r"compute them again",
         ):
             attempt()
 
@@ -167,7 +167,7 @@ def test_a_space_that_is_kept_on_a_class_by_a_trace_is_one_sentence() -> None:
         lambda start: make_env(Bounded(), 2, {"start": start}).reset(jax.random.key(0)), 1.0
     )
     with pytest.raises(
-        ValueError, match="observation_space fails: it keeps what it has computed of traced arrays"
+        ValueError, match="observation_space fails: it keeps values computed from traced arrays"
     ):
         make_env(Bounded(), 2)
 

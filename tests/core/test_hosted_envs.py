@@ -403,7 +403,7 @@ def test_unfinished_episodes_that_cannot_be_taken_up_are_begun_anew() -> None:
     config = Config(**TINY, env=adapt(Clock, "Clock", 9), num_updates=6)
     found = taken_up(config, half)
     (reason,) = found.changed
-    assert reason.startswith("unfinished episodes were begun anew: Clock does not repeat itself")
+    assert reason.startswith("unfinished episodes were restarted: Clock does not repeat itself")
     fresh = found.partial
     assert half.states.rollout.time.any()
     assert not fresh.states.rollout.time.any()
@@ -492,15 +492,15 @@ def test_a_sweep_begins_unfinished_episodes_anew_where_it_must(
         interrupted_sweep(adapt(Clock, "Clock", 9), tmp_path, patched)
     assert len(sweeps.read_runs(tmp_path)["run"]) == 2
     driver.run(sweep_of(adapt(Clock, "Clock", 9)), tmp_path, devices.layout(most=1), HOW)
-    assert "unfinished episodes were begun anew" in capsys.readouterr().out
+    assert "unfinished episodes were restarted" in capsys.readouterr().out
     assert np.isfinite(sweeps.read_runs(tmp_path)["mean"]).all()
     versions = specs.stored_versions(tmp_path)
     assert "a resumed run" in versions["environments"]
     (entry,) = versions["resumed"]
     assert (entry["runs"], entry["after"]) == ([2, 2], 1)
     version, episodes = entry["changed"]
-    assert version.startswith("jax is '0' there and ")
-    assert episodes.startswith("unfinished episodes were begun anew: Clock does not")
+    assert version.startswith("jax is '0' in the stored run and ")
+    assert episodes.startswith("unfinished episodes were restarted: Clock does not")
 
 
 @pytest.mark.slow

@@ -161,7 +161,9 @@ def test_a_lag_needs_an_importance_ratio() -> None:
 def test_a_lag_excludes_a_bound_on_the_divergence_from_the_behaviour() -> None:
     """The divergence is above the bound before the first step, so that nothing would be learned."""
     made = config(2, "ppo", collect="windows")
-    with pytest.raises(ValueError, match="large before the first step, so that none may be taken"):
+    with pytest.raises(
+        ValueError, match="large before the first step, so that no step may be taken"
+    ):
         make_learner(made, made.hyperparams(stop_kl=0.01))
     make_learner(made, made.hyperparams())
     with pytest.raises(ValueError, match=r"stop_kl=0\.1 bounds the divergence"):

@@ -175,7 +175,7 @@ def test_one_step_alone_is_not_standardised_where_the_environment_has_no_more() 
         {"env": Target(continuous=False)},
         {"env_params": {"max_steps_in_episode": 1}, "horizon": 9},
     ):
-        with pytest.raises(ValueError, match="needs at least 2 steps in what is standardised"):
+        with pytest.raises(ValueError, match="standardises over a single step"):
             train.make_learner(Config(estimator="ppo", **sizes, **changes, preset=None))
     assert settings(num_envs=1, num_steps=2, advantages="batch")
     assert settings(num_envs=1, num_steps=1)  # not standardised

@@ -224,12 +224,12 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "statistics in a module of linen": (
         learner(lambda env: pg.from_linen(Normalised(), env)),
-        "a module of flax.linen must have parameters alone ('params'), as a network is a function "
+        "a module of flax.linen must have only parameters ('params'), as a network is a function "
         "of these; got batch_stats",
     ),
     "statistics in a module of nnx": (
         learner(lambda env: pg.from_nnx(WithStatistics, env)),
-        "a module of flax.nnx must have parameters alone (nnx.Param), as a network is a function "
+        "a module of flax.nnx must have only parameters (nnx.Param), as a network is a function "
         "of these; got BatchStat",
     ),
 }

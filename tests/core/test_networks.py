@@ -486,7 +486,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "one text of convolutions": (
         learner_of(conv="16x3"),
-        "conv must be several, as in ('16x3', '32x3'); got '16x3'",
+        "conv must be a tuple, as in ('16x3', '32x3'); got '16x3'",
     ),
     "residual layers of several widths": (
         learner_of(residual=True, hidden_sizes=(8, 4)),
@@ -498,7 +498,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "widths of a critic on the policy's layers": (
         learner_of(estimator="ppo", critic_hidden_sizes=(8,), shared_torso=True),
-        "critic_hidden_sizes is for a critic on layers of its own",
+        "critic_hidden_sizes is for a critic with its own layers",
     ),
     "a law of a Box for two actions": (
         learner_of(action_distribution="squashed"),

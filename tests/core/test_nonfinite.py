@@ -159,7 +159,7 @@ def test_a_poisoned_seed_is_frozen_and_the_others_go_on_untouched(
     once = results.describe_failures(summary, poisoned.metrics | {"skipped": skipped}, "skip")[0]
     assert once.endswith(f"; 1 of {total} updates was skipped")
     assert "frozen" not in " ".join(said)
-    assert "skip goes on" not in " ".join(said)
+    assert "skip continues" not in " ".join(said)
 
 
 def test_the_frozen_state_is_that_before_the_update(sweep: Any) -> None:
@@ -304,7 +304,7 @@ def test_a_run_that_stops_says_so(tmp_path: Path) -> None:
     assert "not finite in update" in done.stdout
     assert "where it is frozen" in " ".join(done.stdout.split())
     assert (
-        "update 0: no operation gives a NaN: what is not finite comes from outside, or is an "
+        "update 0: no operation gives a NaN: it comes from outside, or is an "
         "overflow" in done.stdout
     )
     assert "1 of 1 seed left out of the evaluation; a smaller learning rate may help" in done.stdout

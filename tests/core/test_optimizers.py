@@ -657,7 +657,7 @@ def test_transported_gradients_of_a_quadratic_are_those_where_the_path_is() -> N
         np.testing.assert_allclose(path, plain, atol=1e-12)
         np.testing.assert_allclose(ahead, path + m / (1 - m) * (path - before), atol=1e-12)
     assert float(jnp.abs(ahead - path).max()) > 0.01
-    with pytest.raises(ValueError, match="not the state of one igt"):
+    with pytest.raises(ValueError, match="not the state of an igt optimizer"):
         parameters_of_path(optax.sgd(0.1).init(start))
 
 

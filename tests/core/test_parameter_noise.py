@@ -341,8 +341,11 @@ REFUSED = [
     ({"estimator": lambda policy, critic, h: None}, "nothing is stated of estimator="),
     ({"parameter_std": 0.0}, "parameter_std must be a finite number above 0, got 0"),
     ({"parameter_std": "wide"}, "parameter_std must be a finite number above 0, got 'wide'"),
-    ({"exploration": "actions", "parameter_std": 0.5}, "parameter_std=0.5 is of parameters"),
-    ({"init_from": OF_ACTIONS}, "of .* has exploration='actions', and the one that is to be trai"),
+    (
+        {"exploration": "actions", "parameter_std": 0.5},
+        "parameter_std=0.5 is for sampled parameters",
+    ),
+    ({"init_from": OF_ACTIONS}, "of .* has exploration='actions', and the one to be trai"),
 ]
 
 

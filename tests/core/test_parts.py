@@ -328,7 +328,7 @@ FILES: dict[str, tuple[str, str, str]] = {  # the text, the name, the sentence
         "wrong_beside, as a run records what statements import",
     ),
     "a script": ("def f(): pass\nraise SystemExit(3)", "f", "below if __name__ == '__main__'"),
-    "a name that is gone": ("f = 1\ndel f", "f", "has no 'f' once it is executed"),
+    "a name that is gone": ("f = 1\ndel f", "f", "has no 'f' after execution"),
     "a module": ("import jax.numpy as jnp", "jnp", "got a module: write"),
     "nothing": ("import jax", "clipped", "unknown name in {path} 'clipped': there is none"),
     "a policy": ("def f(config, env, width=3): pass", "f", "as of policy: give it as policy"),
@@ -421,7 +421,7 @@ WRONG: dict[str, tuple[Mistake, str]] = {
     ),
     "a policy that keeps an array of a trace": (
         with_policy(network(keeping)),
-        "keeps what it has computed of traced arrays",
+        "keeps values computed from traced arrays",
     ),
     "a policy that fails": (
         with_policy(network(lambda p, c, obs, first: (c, p["missing"]))),
@@ -527,7 +527,7 @@ def test_an_estimator_that_keeps_an_array_of_a_trace_is_one_sentence() -> None:
 
     env = configured(Config(**SMALL), 1)
     policy = make_policy(Config(**SMALL), env)
-    with pytest.raises(ValueError, match="init of estimator 'remembering' keeps what it has"):
+    with pytest.raises(ValueError, match="init of estimator 'remembering' keeps values"):
         checked(remembering)(policy, policy, Hyperparams()).init(KEY)
 
 
@@ -542,7 +542,9 @@ def test_a_choice_is_checked_as_its_caller_says() -> None:
     """Not by the word that it is given as."""
     parts.check_choice("beside", "dapo:kl=k2", check_estimator)
     parts.check_choices("label", ["dapo:kl=k2"], NAMES, check=check_estimator)
-    with pytest.raises(ValueError, match=r"unknown estimators 'dapo:kl=k2'.*; one of your own is"):
+    with pytest.raises(
+        ValueError, match=r"unknown estimators 'dapo:kl=k2'.*; your own is given as"
+    ):
         parts.check_choice("estimators", "dapo:kl=k2", ["dapo"])
     with pytest.raises(ValueError, match=r"^estimators: blanks separate names, as in gae ppo$"):
         parts.check_choices("estimators", ["gae,ppo"], NAMES)
@@ -554,5 +556,7 @@ def test_of_one_of_your_own_is_said_where_a_name_is_unknown_alone(text: str) -> 
     with pytest.raises(ValueError, match=r"\S") as raised:
         parts.check_choice("estimators", text, combinations.check)
     assert "of your own" not in str(raised.value)
-    with pytest.raises(ValueError, match=r"unknown estimators 'gea': .*; one of your own is FILE"):
+    with pytest.raises(
+        ValueError, match=r"unknown estimators 'gea': .*; your own is given as FILE"
+    ):
         parts.check_choice("estimators", "gea", combinations.check)

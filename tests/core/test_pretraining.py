@@ -105,7 +105,7 @@ def test_training_starts_from_parameters_and_the_reference_is_there_too(tmp_path
 
 
 def test_refusals() -> None:
-    with pytest.raises(ValueError, match="has nobody who demonstrates it: give Sequences a"):
+    with pytest.raises(ValueError, match="has no demonstrator: give Sequences one"):
         Sequences(num_tokens=2, max_length=2, end_token=1, reward=np.zeros(3)).demonstrations(
             KEY, 2
         )

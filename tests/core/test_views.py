@@ -571,11 +571,11 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "both kinds": (
         settings_of(critic_observe=("time", 0)),
-        "critic_observe must be entries of a vector, as (0, 2), or names alone; got ('time', 0)",
+        "critic_observe must be either entries of a vector, as (0, 2), or names; got ('time', 0)",
     ),
     "the time and an entry": (
         settings_of(env=Clock(), critic_observe=("policy_and_time", 0)),
-        "or names alone; got ('policy_and_time', 0)",
+        "or names; got ('policy_and_time', 0)",
     ),
 }
 

@@ -161,7 +161,7 @@ def test_exact_moments_are_those_of_every_outcome(
 
 def test_two_episodes_at_once_are_one_sentence() -> None:
     estimator, params = built("vine_value", False)
-    with pytest.raises(ValueError, match="those of one episode, got num_episodes=2"):
+    with pytest.raises(ValueError, match="need a single episode, got num_episodes=2"):
         diagnostics.exact_moments(estimator, params, MDP, np.log(PI), 2)
 
 

@@ -192,7 +192,7 @@ def test_a_table_of_a_table_is_the_same() -> None:
         (lambda: tabular.tabulate("FrozenLake-misc"), "outcome depends on its random key"),
         (
             lambda: tabular.tabulate("DiscountingChain-bsuite"),
-            "needs time_in_state=True where the time matters",
+            "needs time_in_state=True if the time matters",
         ),
         (lambda: tabular.tabulate("Pendulum-v1"), "a table needs discrete actions"),
         (lambda: tabular.tabulate("CartPole-v1"), "found more than 5000 states"),

@@ -170,8 +170,8 @@ PLANTED: dict[str, tuple[Factory, Facts | None, str, str]] = {
     "a number too few": (of_two_steps, UNBIASED, "results", "psi must be [T, B]"),
     "not finite": (not_finite, None, "results", "the gradient is not finite"),
     "impure": (counting(), UNBIASED, "purity", "two traces give different numbers"),
-    "a gradient through weigh": (leaking, None, "leak", "wrap it in jax.lax.stop_gradient"),
-    "a mean over time": (averaged_over_time, UNBIASED, "padding", "as a mean over T does"),
+    "a gradient through weigh": (leaking, None, "leak", "wrap them in jax.lax.stop_gradient"),
+    "a mean over time": (averaged_over_time, UNBIASED, "padding", "as in a mean over T"),
     "no mask": (beside_the_mask, None, "padding", "sum where traj.valid is True"),
     "no mean of episodes": (
         with_a_wrong_separability,
@@ -183,7 +183,7 @@ PLANTED: dict[str, tuple[Factory, Facts | None, str, str]] = {
         summed_through_ends,
         IN_WINDOWS,
         "windows",
-        "an episode of a window sees the one after",
+        "an episode of a window depends on the one after",
     ),
 }
 PLANTED_SLOW: dict[str, tuple[Factory, Facts | None, str, str]] = {
@@ -191,7 +191,7 @@ PLANTED_SLOW: dict[str, tuple[Factory, Facts | None, str, str]] = {
         clipped,
         UNBIASED,
         "scale",
-        "it depends on the size of the returns, as where they are clipped",
+        "it depends on the size of the returns, as if they are clipped",
     ),
     "state of the past": (scaled_by_the_past, UNBIASED, "later_state", "after two batches"),
     "own episode": (less_the_mean, COMPARING, "mean", "on cancelling: it is 0.5 times that"),
@@ -233,7 +233,7 @@ def test_what_was_measured_is_said_of_an_estimator_that_claims_nothing() -> None
     assert found.ok
     said = found.finding("mean").text
     assert "is ∇J on random, chain, cancelling, with returns from -" in said
-    assert "no bias there" in said
+    assert "no bias on these" in said
     assert found.finding("scale").value > 0.1
     assert math.isnan(found.finding("scale").bound)
 

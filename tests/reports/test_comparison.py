@@ -177,8 +177,8 @@ def test_the_table_says_how_seeds_are_compared_and_which_are_left_out(tmp_path: 
     of = [line[-1] for line in comparison.cells(found, rows)]
     assert of == ["of", "", "2 pairs, 1 left out", "2 × 3, unpaired"]
     said = " ".join(comparison.remarks(found, rows, 2.0))
-    assert "left out: seeds of one of the two groups alone" in said
-    assert "of 100 stretches of a run: shorter ones reach it earlier" in said
+    assert "left out: seeds of only one of the two groups" in said
+    assert "with 100 bins per run: narrower ones reach it earlier" in said
 
 
 def test_seeds_that_only_overlap_are_no_pairs(tmp_path: Path) -> None:

@@ -440,7 +440,7 @@ def test_only_several_seeds_have_a_mean_with_its_band(
     returns = np.random.default_rng(0).normal(size=(seeds, 250))
     figure = drawn(lambda path: run(path, returns), tmp_path / "figure.png", monkeypatch)
     _, middle = figure.legends[0].get_texts()
-    said = {1: "mean of each of 100 stretches", 3: "mean of 3 seeds, 95\u00a0% interval"}
+    said = {1: "mean of each of 100 bins", 3: "mean of 3 seeds, 95\u00a0% interval"}
     assert middle.get_text() == said[seeds]
     areas = [
         path

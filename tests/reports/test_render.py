@@ -97,14 +97,14 @@ MISTAKES = [
     (("{run}", "--env", "CartPole-v1"), "and not both"),
     (("--env", "{run}/no.py:Env"), "there is no file {run}/no.py"),
     (("{run}/elsewhere",), "there is no run"),
-    (("{run}/empty",), "{run}/empty is no folder of a run"),
+    (("{run}/empty",), "{run}/empty is not a folder of a run"),
     (("{run}", "--seed-index", "2"), "seed_index must be from 0 to 1, got 2"),
     (("{run}", "--seed-index", "-1"), "seed_index must be from 0 to 1, got -1"),
     (
         ("{run}", "--out", "{run}/policy.mp4"),
-        "out must be a path that ends in .gif, in a folder that is there",
+        "out must be a path that ends in .gif, in an existing folder",
     ),
-    (("{run}", "--out", "{run}/nowhere/policy.gif"), "in a folder that is there"),
+    (("{run}", "--out", "{run}/nowhere/policy.gif"), "in an existing folder"),
     (("{run}", "--fps", "0"), "fps must be between 1 and 50, got 0"),
     (("--env", "CartPol-v1"), "unknown env 'CartPol-v1': did you mean 'CartPole-v1'"),
     (

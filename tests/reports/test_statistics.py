@@ -250,7 +250,7 @@ def test_the_probability_of_improvement_of_pairs_is_wilsons() -> None:
     tied = probability_of_improvement([1.0, 2.0, 3.0], [1.0, 0.0, 4.0], paired=True)
     assert tied.value == pytest.approx(0.5)
     assert probability_of_improvement([1.0], [0.0], paired=True)[:1] == (1.0,)
-    with pytest.raises(ValueError, match="pairs must have as many runs each, got 3 and 2"):
+    with pytest.raises(ValueError, match="pairs need equally many runs, got 3 and 2"):
         probability_of_improvement([1.0, 2.0, 3.0], [1.0, 2.0], paired=True)
 
 

@@ -158,7 +158,7 @@ def test_a_carry_is_of_as_many_episodes_as_there_are_observations(tmp_path: Path
     ):
         with pytest.raises(
             ValueError,
-            match=r"carry must be that of as many episodes .*: start "
+            match=r"carry must have the leading axes of obs .*: start "
             r"with policy.start\(",
         ):
             policy.step(carry, obs)
@@ -227,12 +227,10 @@ def test_an_environment_object_is_given_again(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_policy_says_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no folder of a run: give the one that"):
+    with pytest.raises(ValueError, match="is not a folder of a run: give the one that"):
         pg.load_policy(str(tmp_path))
     (tmp_path / "seeds-0-1.json").touch()
-    with pytest.raises(
-        ValueError, match="holds scores of a benchmark of before, without metrics and"
-    ):
+    with pytest.raises(ValueError, match="holds scores of an old benchmark, without metrics and"):
         pg.load_policy(tmp_path)
     (tmp_path / "sweep.json").touch()
     with pytest.raises(ValueError, match="has not trained its best configuration again"):

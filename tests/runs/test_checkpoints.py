@@ -1,4 +1,4 @@
-"""Checkpoints: the way back is bit for bit, and what is damaged, foreign or hostile is refused
+"""Checkpoints: the way back is bit for bit, and what is corrupt, foreign or hostile is refused
 before it is used.
 """
 
@@ -137,7 +137,7 @@ def test_going_on_from_every_update_gives_the_same_bits(kept: Kept, tmp_path: Pa
 def test_numbers_of_another_precision_name_the_setting_of_jax(one: Path) -> None:
     """And not another network, which it is not."""
     expected = (
-        f"{at(one, 10)} holds numbers of 32 bits, .* JAX_ENABLE_X64=0, .* they have 64: set "
+        f"{at(one, 10)} holds numbers of 32 bits, .* JAX_ENABLE_X64=0, .* has 64: set "
         f"JAX_ENABLE_X64=0"
     )
     wide = jax.eval_shape(make_learner(CONFIG).init, jax.random.key(0))
@@ -228,7 +228,7 @@ def test_it_falls_back_to_the_checkpoint_before(kept: Kept, tmp_path: Path) -> N
         restored = restore(folder)
         assert restored is not None
         assert restored.partial.updates == 9
-        assert "going back to the checkpoint before it" in restored.remarks[0]
+        assert "falling back to the one before" in restored.remarks[0]
         path.write_bytes(whole)
     again = execution.train(kept.programs, kept.keys, kept.hyperparams, partial=restored.partial)
     assert same(again.states, kept.trained.states)
@@ -269,7 +269,7 @@ def test_another_type_is_refused(one: Path) -> None:
         lambda x: jax.ShapeDtypeStruct(x.shape, np.float16 if x.dtype == np.float32 else x.dtype),
         like(),
     )
-    with pytest.raises(ValueError, match=r"F32\[2,.*there and F16\[2,.*here"):
+    with pytest.raises(ValueError, match=r"F32\[2,.*in it and F16\[2,.*in this run"):
         checkpoints.restore(one, halves, about(), len(SEEDS))
 
 
@@ -291,7 +291,9 @@ def test_other_software_or_another_device_is_said(one: Path, changed: dict[str, 
     restored = restore(one, **changed)
     assert restored is not None
     ((name, value),) = changed.items()
-    assert restored.changed == [f"{name} is {shown(VERSIONS[name])} there and {value!r} here"]
+    assert restored.changed == [
+        f"{name} is {shown(VERSIONS[name])} in the stored run and {value!r} in this one"
+    ]
     assert restored.messages()[0].startswith("note: bits may differ from an uninterrupted run")
 
 
@@ -318,8 +320,10 @@ def test_settings_of_jax_that_change_numbers_are_said(one: Path, name: str) -> N
         jax.config.update(name, before)
     (said,) = checkpoints.changes(folders.jsonable(VERSIONS), now)
     setting = name.removeprefix("jax_")
-    assert said == f"jax_settings.{setting} is {VERSIONS['jax_settings'][setting]!r} there and " + (
-        f"{now['jax_settings'][setting]!r} here"
+    assert (
+        said
+        == f"jax_settings.{setting} is {VERSIONS['jax_settings'][setting]!r} in the stored run and "
+        + (f"{now['jax_settings'][setting]!r} in this one")
     )
     restored = restore(one, jax_settings=now["jax_settings"])
     assert restored is not None
@@ -334,11 +338,11 @@ def test_what_an_older_release_has_not_recorded_is_said() -> None:
     newer = ("jax_settings", "num_cores", "shard", "variables")
     older = {name: value for name, value in VERSIONS.items() if name not in newer}
     (said,) = checkpoints.changes(older, VERSIONS)
-    assert said.startswith("there is no record of ")
+    assert said.startswith("the stored run has no record of ")
     assert all(name in said for name in newer)
     for odd in (None, [], 3, "x"):
         (said,) = checkpoints.changes({**VERSIONS, "jax_settings": odd}, VERSIONS)
-        assert said.startswith(f"jax_settings is {odd!r} there and ")
+        assert said.startswith(f"jax_settings is {odd!r} in the stored run and ")
 
 
 def forge(path: Path, changes: Any = None, *, leaves: Any = None, text: str | None = None) -> Path:
@@ -390,7 +394,7 @@ def test_a_checkpoint_of_every_release_loads_or_says_what_to_do(one: Path) -> No
     forge(at(one, 10), {"format": 99})
     with pytest.raises(
         ValueError,
-        match=r"has format 99, and this pg reads formats up to 2: go on with pg 0\.1\.0, or "
+        match=r"has format 99, and this pg reads formats up to 2: continue with pg 0\.1\.0, or "
         r"start",
     ):
         restore(one)

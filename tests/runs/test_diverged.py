@@ -237,5 +237,5 @@ def test_a_search_of_which_every_trial_diverges_says_so() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == cli.NOT_FINITE, done.stderr
     assert done.stdout.splitlines()[-1].startswith(
-        "every configuration has a seed that diverged: none is the best"
+        "every configuration has a seed that diverged, so none is best"
     )

@@ -77,7 +77,7 @@ def test_more_episodes_another_seed_and_greedy_actions_are_another_result(folder
     [
         (["--episodes", "0"], "episodes must be a whole number of at least 1, got 0"),
         (["--seed", "-1"], "seed must be in [0, 2^32), got -1"),
-        (["--out", "no/such/folder/file.json"], "out must be a file in a folder that is there"),
+        (["--out", "no/such/folder/file.json"], "out must be a file in an existing folder"),
     ],
 )
 def test_a_mistake_is_a_sentence(
@@ -94,7 +94,7 @@ def test_a_folder_of_no_run_is_a_sentence(
 ) -> None:
     with pytest.raises(SystemExit):
         evaluate.main([str(tmp_path)])
-    assert "is no folder of a run" in capsys.readouterr().err
+    assert "is not a folder of a run" in capsys.readouterr().err
 
 
 def test_a_run_is_resumed_by_its_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Files of a folder that is damaged, hostile or somebody else's: read within bounds, written
+"""Files of a folder that is corrupt, hostile or somebody else's: read within bounds, written
 nowhere else.
 
 Any JSON, any bytes, and what is no plain file, in every file that is read; links in every place
@@ -234,7 +234,7 @@ def test_seeds_that_are_none_are_a_damaged_file(
     data = json.loads((here / "config.json").read_text())
     data["options"] = {**data.get("options", {}), name: value}
     (here / "config.json").write_text(json.dumps(data))
-    with pytest.raises(ValueError, match=r"config\.json is damaged: its seeds are "):
+    with pytest.raises(ValueError, match=r"config\.json is corrupt: its seeds are "):
         folders.read_options(here)
 
 
@@ -361,8 +361,8 @@ TABLES: dict[str, tuple[dict[str, Any], str]] = {
         "1,000,000 rows, where at most 8 can have been written",
     ),
     "texts": ({"seed": ["x"] * 8}, "is of type 'string'"),
-    "lists": ({"seed": [[1.0]] * 8}, "is of type|not named once each"),
-    "a structure": ({"seed": [{"a": 1, "b": 2}] * 8}, "is of type|not named once each"),
+    "lists": ({"seed": [[1.0]] * 8}, "is of type|duplicate names"),
+    "a structure": ({"seed": [{"a": 1, "b": 2}] * 8}, "is of type|duplicate names"),
     "bytes": ({"seed": [b"x"] * 8}, "is of type 'binary'"),
     "times": ({"seed": np.zeros(8, "datetime64[s]")}, "is of type 'timestamp"),
     "a long text": ({"seed": ["x" * 10**7] * 8}, "is of type 'string'"),
@@ -513,7 +513,7 @@ def test_a_lock_is_a_file_of_our_own(tmp_path: Path, outside: Path) -> None:
     lock = tmp_path / ".lock"
     said = {
         lock.symlink_to: "is a link: remove it",
-        lock.hardlink_to: "is a file of something else: remove it",
+        lock.hardlink_to: "is not a lock file of pg: remove it",
     }
     for make, message in said.items():
         make(outside / "victim")

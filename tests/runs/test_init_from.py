@@ -140,7 +140,7 @@ def test_a_folder_holds_the_start_so_that_the_source_may_go(tmp_path: Path) -> N
     copy = run / "init_from.safetensors"
     assert pg.load_params(copy) == made.init_from
     copy.write_bytes((run / "reference.safetensors").read_bytes())
-    with pytest.raises(ValueError, match=r"init_from.safetensors is damaged, or of another run"):
+    with pytest.raises(ValueError, match=r"init_from.safetensors is corrupt, or of another run"):
         folders.read_setup(run)
     copy.unlink()
     with pytest.raises(ValueError, match=r"cannot read .*init_from.safetensors"):
@@ -179,12 +179,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         ("several", "has the seeds 5 to 7, each with .*: choose one, as .*/several:5 "),
         ("several:8", "seed must be from 5 to 7, those of .*several, got 8"),
-        ("wide", r"has hidden_sizes=\[4\], and the one that is to be trained hidden_sizes=\[3\]"),
+        ("wide", r"has hidden_sizes=\[4\], and the one to be trained hidden_sizes=\[3\]"),
         ("standardised", "sees standardised observations, and its parameters alone would act"),
         ("unfinished", "is a run that has not ended, and has no params.safetensors yet"),
         ("diverged", "has parameters that are not finite: params/policy/"),
-        ("empty", "is no folder of a run: give the one that"),
-        ("text.safetensors", "is missing or damaged"),
+        ("empty", "is not a folder of a run: give the one that"),
+        ("text.safetensors", "is missing or corrupt"),
     ],
 )
 def test_what_cannot_be_a_start_is_refused_before_jax_is_asked(

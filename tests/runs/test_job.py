@@ -128,7 +128,7 @@ def test_a_signal_ends_it_and_resume_goes_on(
     summary = json.loads((folder / "summary.json").read_text())
     reached = summary["num_updates"]
     assert summary["status"] == "interrupted"
-    said = f"interrupted after {reached:,} of 1,000,000 updates; go on with --resume {folder}"
+    said = f"interrupted after {reached:,} of 1,000,000 updates; continue with --resume {folder}"
     assert said in printed
     assert printed.splitlines()[-1] == str(folder)
     assert checkpoints.steps(folder / "checkpoints")[0] == reached
@@ -141,7 +141,7 @@ def test_a_signal_ends_it_and_resume_goes_on(
     assert early.returncode == 0, early.stderr
     place = early.stdout.splitlines()[-1]
     again = train("--resume", place, "--num-updates", FEW)
-    assert "going on after update 150" in again.stdout
+    assert "continuing after update 150" in again.stdout
     assert_same(Path(place), whole)
     said = train("--resume", place).stdout
     assert f"it has all of its {FEW} updates: give --num-updates to go on" in said
@@ -182,7 +182,7 @@ def test_after_a_kill_the_same_name_goes_on(run: list[str], whole: Path, tmp_pat
     assert len(results.read_metrics(folder)["update"]) > 0
     done = train(*flags)
     assert done.returncode == 0, done.stderr
-    assert "going on after update" in done.stdout
+    assert "continuing after update" in done.stdout
     assert_same(folder, whole)
     versions = json.loads((folder / "versions.json").read_text())
     assert len(versions["resumed"]) == 1
@@ -197,7 +197,10 @@ def test_a_folder_that_is_in_use_or_holds_another_run(whole: Path, tmp_path: Pat
         assert (done.returncode, "is in use by process" in done.stderr) == (cli.MISTAKE, True)
     done = train("--resume", str(whole), "--gamma", "0.5")
     assert done.returncode == cli.MISTAKE
-    assert "holds another run: hyperparams.gamma is 0.99 there and 0.5 here" in done.stderr
+    assert (
+        "holds another run: hyperparams.gamma is 0.99 in the stored run and 0.5 in this one"
+        in done.stderr
+    )
     done = train("--resume", str(whole), "--num-updates", "7")
     assert f"num_updates must be at least the {FEW} that are done, got 7" in done.stderr
     done = train("--resume", str(tmp_path))
@@ -222,22 +225,28 @@ def test_strict_refuses_other_software(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "flags", "said"),
     [
-        ("JAX_RANDOM_SEED_OFFSET=5", [], "jax_settings.random_seed_offset is 0 there and 5 here"),
+        (
+            "JAX_RANDOM_SEED_OFFSET=5",
+            [],
+            "jax_settings.random_seed_offset is 0 in the stored run and 5 in this one",
+        ),
         (
             "JAX_DEFAULT_PRNG_IMPL=rbg",
             [],
-            "jax_settings.default_prng_impl is 'threefry2x32' there and 'rbg' here",
+            "jax_settings.default_prng_impl is 'threefry2x32' in the stored run and "
+            "'rbg' in this one",
         ),
-        ("X=1", ["--cpu-devices", "2"], "num_devices is 1 there and 2 here"),
+        ("X=1", ["--cpu-devices", "2"], "num_devices is 1 in the stored run and 2 in this one"),
         (
             "X=1",
             ["--cpu-devices", "1", "--matmul-precision", "float32"],
-            "jax_settings.default_matmul_precision is None there and 'float32' here",
+            "jax_settings.default_matmul_precision is None in the stored run and "
+            "'float32' in this one",
         ),
         (
             "X=1",
             ["--cpu-devices", "2", "--shard", "envs"],
-            "shard is 'seeds' there and 'envs' here",
+            "shard is 'seeds' in the stored run and 'envs' in this one",
         ),
     ],
 )
@@ -283,7 +292,9 @@ def test_another_offset_of_seeds_changes_the_bits_and_is_recorded(tmp_path: Path
     mine, whole = (next(tmp_path.glob(f"*/*/{name}")) for name in ("x", "whole"))
     assert (mine / "params.safetensors").read_bytes() != (whole / "params.safetensors").read_bytes()
     (resumed,) = folders.read_json(mine / "versions.json")["resumed"]
-    assert resumed["changed"] == ["jax_settings.random_seed_offset is 0 there and 5 here"]
+    assert resumed["changed"] == [
+        "jax_settings.random_seed_offset is 0 in the stored run and 5 in this one"
+    ]
 
 
 @pytest.mark.slow
@@ -307,7 +318,7 @@ def test_a_full_disk_is_one_sentence(whole: Path, tmp_path: Path) -> None:
     assert done.stderr.endswith("File too large; what was written before is there still\n")
     assert len(done.stderr.splitlines()) == 1
     again = train(*more)
-    assert f"going on after update {FEW}" in again.stdout
+    assert f"continuing after update {FEW}" in again.stdout
     assert again.returncode == 0
 
 

@@ -120,9 +120,9 @@ def test_a_run_without_metrics_is_passed_over_where_there_are_others(out: Path) 
         ),
         ("nothing/*", "nothing matches nothing/\\*"),
         ("doc*", "no folder of a run or a sweep matches doc\\*"),
-        ("README.md", "README.md is no folder of a run"),
-        ("docs", "docs is no folder of a run"),
-        ([], "there are no runs without a path"),
+        ("README.md", "README.md is not a folder of a run"),
+        ("docs", "docs is not a folder of a run"),
+        ([], "no path was given"),
     ],
 )
 def test_what_leads_to_no_run_is_one_sentence(
@@ -142,7 +142,7 @@ def test_a_damaged_summary_is_one_sentence(out: Path) -> None:
     run = out / "CartPole-v1" / "reinforce" / "a"
     text = (run / "summary.json").read_text()
     (run / "summary.json").write_text(text.replace('"seed": 1', '"seed": 7'))
-    with pytest.raises(ValueError, match=r"summary.json is damaged: it is of other seeds"):
+    with pytest.raises(ValueError, match=r"summary.json is corrupt: it is of other seeds"):
         pg.load(run)
 
 

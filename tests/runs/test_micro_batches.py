@@ -80,7 +80,7 @@ def test_a_batch_that_does_not_fit_names_micro_batches(monkeypatch: pytest.Monke
     env = envs.configured(SMALL, 1)
     monkeypatch.setattr(memory, "_total", lambda: int(needs[1]))
     memory.check(parts[1], env, (), 1)
-    with pytest.raises(ValueError, match="or more micro_batches, by which a batch is taken"):
+    with pytest.raises(ValueError, match="or more micro_batches, which split a batch"):
         memory.check(whole, env, (), 1)
     monkeypatch.setattr(memory, "_total", lambda: 1)
     for changes in (
@@ -226,7 +226,7 @@ def test_the_train_command_chooses_and_says_so(
     assert "bits may differ" not in "".join(capsys.readouterr())
     whole = dataclasses.replace(config, num_updates=4, micro_batches=1)
     assert job.run(whole, Hyperparams(), options(tmp_path)) == 0
-    changed = f"micro_batches is {chosen} there and 1 here"
+    changed = f"micro_batches is {chosen} in the stored run and 1 in this one"
     said = "".join(capsys.readouterr())
     assert f"bits may differ from an uninterrupted run, as {changed}" in said
     versions = json.loads((folder / "versions.json").read_text())
@@ -253,7 +253,7 @@ def test_strict_refuses_another_number_where_a_run_goes_on(
     capsys.readouterr()
     assert job.run(parts, Hyperparams(), options(tmp_path, strict=True)) == cli.MISTAKE
     refused = capsys.readouterr()
-    assert "micro_batches is 1 there and 2 here" in refused.err
+    assert "micro_batches is 1 in the stored run and 2 in this one" in refused.err
     assert "compiling" not in refused.out
 
 

@@ -136,7 +136,10 @@ def test_parts_are_given_again_and_are_the_recorded_ones(
     done = run(*resume, *changed, "--num-updates", "7", "--allow-changed-code")
     assert done.returncode == 0, done.stderr
     versions = json.loads((whole / "versions.json").read_text())
-    said = f"the code of policy 'linear' is {digests[0]} there and {digests[1]} here"
+    said = (
+        f"the code of policy 'linear' is {digests[0]} in the stored run and "
+        f"{digests[1]} in this one"
+    )
     assert said in versions["resumed"][-1]["changed"]
     assert len(list((whole / "code").iterdir())) == 2
 
@@ -177,13 +180,16 @@ def test_what_an_own_file_imports_from_its_folder_is_recorded_and_compared(
     before, now = entry["imports"]["scale.py"], own_files.read(reference).imports[-1].sha256
     said = (
         f"{scale} is not the file that {run} was run with: the digest of scale.py, which policy "
-        f"'linear' imports, was {before[:SHORT]}, and is {now[:SHORT]}; the text of then is "
+        f"'linear' imports, was {before[:SHORT]}, and is {now[:SHORT]}; the old text is "
         f"{run / 'code' / 'scale'}-{before[:SHORT]}.py"
     )
     with pytest.raises(ValueError, match=re.escape(said)):
         folders.read_setup(run, parts=parts)
     config, _ = folders.read_setup(run, parts=parts, allow_changed_code=True)
-    said = f"policy 'linear', scale.py, is {before[:SHORT]} there and {now[:SHORT]} here"
+    said = (
+        f"policy 'linear', scale.py, is {before[:SHORT]} in the stored run and "
+        f"{now[:SHORT]} in this one"
+    )
     assert code.changes(stored, config) == [f"the code of {said}"]
     assert code.digest(code.record(config)["policy"]) != code.digest(entry)
     scale.unlink()
@@ -437,7 +443,7 @@ def test_a_definition_of_before_is_compared_with_nothing() -> None:
 def test_a_run_without_own_parts_takes_none(tmp_path: Path) -> None:
     folders.write_setup(tmp_path, Config(preset=None), Hyperparams(), {}, {"pg": "0"})
     assert "parts" not in json.loads((tmp_path / "config.json").read_text())
-    with pytest.raises(ValueError, match="none of one's own: leave policy out"):
+    with pytest.raises(ValueError, match="not a custom one: leave policy out"):
         folders.read_setup(tmp_path, parts={"policy": constant})
 
 

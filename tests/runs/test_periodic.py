@@ -277,9 +277,9 @@ def test_a_replay_is_evaluated_where_the_run_was(
 
 def test_a_replay_tells_a_number_from_nan() -> None:
     lines = replay.compared("column", {"x": np.array([1.0, 2.0])}, {"x": np.array([np.nan, 2.0])})
-    assert lines == ["column x: NaN in one of both in 1 of 2 places"]
+    assert lines == ["column x: NaN in only one of the two in 1 of 2 places"]
     lines = replay.compared("leaf", {"x": np.array([1.0, 2.0])}, {"x": np.array([np.nan, 2.5])})
-    assert lines == ["leaf x: NaN in one of both in 1 of 2 places, largest difference 0.5"]
+    assert lines == ["leaf x: NaN in only one of the two in 1 of 2 places, largest difference 0.5"]
 
 
 def test_the_best_policy_acts(folder: Path) -> None:
@@ -301,7 +301,7 @@ def test_the_best_policy_acts(folder: Path) -> None:
     [
         ({"eval_every": 0}, "eval_every must be a whole number of at least 1, got 0"),
         ({"eval_minutes": -1.0}, "eval_minutes must be at least 0, got -1.0"),
-        ({"stop_at_return": 1.0}, "needs evaluations while it trains: give --eval-every K"),
+        ({"stop_at_return": 1.0}, "needs evaluations during training: give --eval-every K"),
         ({"stop_at_return": float("nan"), "eval_every": 1}, "must be a number, got nan"),
     ],
 )

@@ -68,7 +68,7 @@ def test_a_run_of_an_environment_object_starts_and_goes_on(
     assert (stored["config"]["env"], stored["env_class"]) == ("Clock", "environments.Clock")
     assert stored["config"]["env_params"] == {"reward_scale": 2.0}
     assert job.resume(folder, env=env, num_updates=4) == 0
-    assert "going on after update 2" in capsys.readouterr().out
+    assert "continuing after update 2" in capsys.readouterr().out
     longer = Config(env=env, num_updates=4, **SMALL, preset=None)
     assert job.run(longer, traced, options(tmp_path, name="whole")) == 0
     whole = folder.with_name("whole")

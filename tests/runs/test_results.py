@@ -154,7 +154,7 @@ def test_steps_are_counted_beyond_32_bits() -> None:
 
 
 def test_a_folder_that_is_no_run_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no folder of a run: give the one that pg train"):
+    with pytest.raises(ValueError, match="is not a folder of a run: give the one that pg train"):
         pg.load_results(tmp_path)
 
 

@@ -160,7 +160,7 @@ def test_a_mistake_with_a_file_is_a_sentence(
 ) -> None:
     missing = str(tmp_path / "none.toml")
     assert f"cannot read {missing}: No such file" in said(capsys, "--config", missing)
-    assert "is no folder of a run" in said(capsys, "--config", str(tmp_path))
+    assert "is not a folder of a run" in said(capsys, "--config", str(tmp_path))
     done = refused_without_jax("train.py", "--config", missing)
     assert f"cannot read {missing}" in " ".join(done.stderr.split())
     both = ("--config", missing, "--resume", str(tmp_path))

@@ -463,7 +463,9 @@ def test_a_sweep_that_goes_on_elsewhere_says_so(
         in capsys.readouterr().out
     )
     kept = specs.stored_versions(tmp_path)
-    assert kept["resumed"] == [{"changed": ["num_devices is 64 there and 1 here"]}]
+    assert kept["resumed"] == [
+        {"changed": ["num_devices is 64 in the stored run and 1 in this one"]}
+    ]
     driver._take_versions(one, tmp_path, 2, before, 2)
     assert capsys.readouterr().out == ""
 
@@ -496,8 +498,16 @@ def test_what_fresh_seeds_go_on_with_is_recorded_at_each_interruption(
     recorded.clear()
     interrupted("3", 3)
     assert recorded == [
-        {"runs": [0, 0], "after": 1, "changed": ["jax is '1' there and '2' here"]},
-        {"runs": [0, 0], "after": 2, "changed": ["jax is '2' there and '3' here"]},
+        {
+            "runs": [0, 0],
+            "after": 1,
+            "changed": ["jax is '1' in the stored run and '2' in this one"],
+        },
+        {
+            "runs": [0, 0],
+            "after": 2,
+            "changed": ["jax is '2' in the stored run and '3' in this one"],
+        },
     ]
 
 
@@ -510,7 +520,7 @@ def test_damaged_files_are_made_again(tmp_path: Path, capsys: pytest.CaptureFixt
     middle.write_bytes(middle.read_bytes()[:100])
     driver.run(spec(), folder, ONE, HOW)
     out = capsys.readouterr().out
-    assert f"{middle} is damaged: its runs, and those after them, are run again" in out
+    assert f"{middle} is corrupt: its runs, and those after them, are run again" in out
     assert "6 of 12 runs are finished" in out
     assert_equal(sweeps.read_runs(folder), before)
 
@@ -543,7 +553,7 @@ def test_a_signal_within_a_chunk_loses_nothing(
         len(list((broken / "checkpoints").glob("chunk-000003-000005/00000002.*.safetensors"))) == 1
     )
     driver.run(one, broken, ONE, HOW)
-    assert "going on after update 2" in capsys.readouterr().out
+    assert "continuing after update 2" in capsys.readouterr().out
     assert_equal(sweeps.read_runs(whole), sweeps.read_runs(broken))
     for path in (whole / "metrics").iterdir():
         assert path.read_bytes() == (broken / "metrics" / path.name).read_bytes()

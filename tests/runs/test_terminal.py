@@ -206,7 +206,7 @@ def test_elsewhere_a_line_comes_for_every_tenth(capsys: pytest.CaptureFixture[st
 def test_elsewhere_first_updates_that_take_long_are_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for silence, said in ((60.0, ""), (0.01, "the first updates are in progress; a line comes ")):
+    for silence, said in ((60.0, ""), (0.01, "the first updates are in progress; a line follows ")):
         monkeypatch.setattr(terminal, "SILENCE", silence)
         progress = Progress(20)
         progress.begin()
@@ -234,10 +234,12 @@ def test_settings_are_cut_between_words(width: int, monkeypatch: pytest.MonkeyPa
 def test_a_word_that_is_longer_than_the_line_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     path = "/a/very/long/path/of-a-folder"
-    assert wrapped(f"go on with --resume {path}", Screen()) == f"go on with --resume\n  {path}"
+    assert (
+        wrapped(f"continue with --resume {path}", Screen()) == f"continue with --resume\n  {path}"
+    )
     monkeypatch.delenv("COLUMNS")
     assert (
-        wrapped(f"go on with --resume {path}", Screen()) == f"go on with --resume {path}"
+        wrapped(f"continue with --resume {path}", Screen()) == f"continue with --resume {path}"
     )  # no terminal of the system's
 
 
@@ -268,11 +270,11 @@ def test_no_line_of_a_log_is_cut(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "20")  # as a shell exports it
-    cli.say("go on with --resume /a/very/long/path/of-a-folder")
+    cli.say("continue with --resume /a/very/long/path/of-a-folder")
     with pytest.raises(SystemExit):
         cli.fail("a sentence that is longer than the line")
     out, err = capsys.readouterr()
-    assert out == "go on with --resume /a/very/long/path/of-a-folder\n"
+    assert out == "continue with --resume /a/very/long/path/of-a-folder\n"
     assert err == "error: a sentence that is longer than the line\n"
 
 

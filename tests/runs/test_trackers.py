@@ -129,7 +129,9 @@ def test_a_tracker_that_ends_the_program_ends_itself_alone() -> None:
 
 
 def test_two_trackers_of_one_name_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"two trackers have the name 'same': give each a name"):
+    with pytest.raises(
+        ValueError, match=r"two trackers have the name 'same': give each its own name"
+    ):
         base.check_own([Recorder("same"), Recorder("same")])
 
 
@@ -173,7 +175,7 @@ def test_a_disk_that_is_full_ends_the_trackers_and_nothing_else(
     for done in (1, 2):
         followers.log(done, rows(done - 1, 1))
     assert len(said) == 1
-    assert "the run goes on without trackers" in said[0]
+    assert "the run continues without trackers" in said[0]
     assert not tracker.given("log")
 
 

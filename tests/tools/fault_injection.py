@@ -127,7 +127,7 @@ class Ended:
         return [
             int(n)
             for n in re.findall(
-                r"^going on after update "
+                r"^continuing after update "
                 r"(\d+)$",
                 self.text,
                 re.MULTILINE,
@@ -286,7 +286,7 @@ def newest(folder: Path | None, problems: list[str]) -> list[int]:
         whole = [step for step in steps if restored(place, step)]
         found += whole[:1]
         if in_order:
-            problems += [f"checkpoint {step} is damaged" for step in steps[:2] if step not in whole]
+            problems += [f"checkpoint {step} is corrupt" for step in steps[:2] if step not in whole]
             try:
                 checkpoints.read_metrics(place)
             except ValueError as error:

@@ -242,7 +242,7 @@ def train_snapshots(problem: str | Problem, seed: int) -> list[Snapshot]:
         if int(state.skipped):
             raise ValueError(
                 f"the training of the policy of {problem.name} diverged within {done} updates, and "
-                "so there is nothing to measure: give it a smaller learning_rate"
+                "there is nothing to measure: give it a smaller learning_rate"
             )
         critics, explained = {}, {}
         for kind, fit in fits.items():
