@@ -1,5 +1,6 @@
 """The ratio of a token is not an importance weight of a sequence, and neither is its
-length-normalised mean; the noise that the first is said to add is small beside that of the sequence's ratio.
+length-normalised mean; the noise attributed to the first is small compared with that of the
+sequence's ratio.
 
 Zheng et al. 2025, 2507.18071 (GSPO). Measured on sequences of 1 to 8 bits with data of the policy
 of 1, 4 and 16 updates ago: exact bias and variance with each ratio. Under a minute on a core.

@@ -177,7 +177,7 @@ def test_bad_command_lines(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--name", ""), "name must be of letters, digits, '_', '-' and '.', at most 100"),
+        (("--name", ""), "name must consist of letters, digits, '_', '-' and '.', at most 100"),
         (("--estimator", ""), "unknown estimator '': 71 names are known, as reinforce; "),
         (("",), "'' belongs to no flag"),
     ],
