@@ -1,12 +1,13 @@
-"""Gradient accumulation: the gradient of a batch whose environments are taken in groups, one after
-the other, so that the steps of one group alone are in memory.
+"""Gradient accumulation: the gradient of a batch in micro-batches of environments, one after the
+other, so that the steps of one micro-batch alone are in memory.
 
     for k in 1..K:   τ ~ p(·; θ)ᴹ   collect      Ψ = weigh(τ)      g ← g + ∇ loss(θ; τ, Ψ) / K
 
 Every environment has the initial state and the random numbers that it has in the whole batch
 (`fast.row_keys`): the gradient is that of the whole up to the rounding of its sums. Where Ψ
-compares episodes with each other it takes two passes over the groups: the first keeps rewards and
-ends, of which Ψ is made; the second collects the same episodes again, and differentiates.
+compares episodes with each other it takes two passes over the micro-batches: the first keeps
+rewards and ends, from which Ψ is computed; the second collects the same episodes again, and
+differentiates.
 """
 
 import contextlib
@@ -37,11 +38,11 @@ class Gradient(NamedTuple):
     normaliser: Normaliser  # with the batch included
     finished: Finished
     env_steps: Int[Array, ""]  # of all environments
-    are_finite: Bool[Array, " C"]  # as of `nonfinite.of_batch`
+    are_finite: Bool[Array, " C"]  # see `nonfinite.of_batch`
 
 
 class _Task(NamedTuple):
-    """The task of an accumulation: the arguments of `make_gradient`, and the sizes."""
+    """The arguments of `make_gradient`, and the sizes."""
 
     config: Config
     collector: Collector
@@ -49,8 +50,8 @@ class _Task(NamedTuple):
     est: Estimator
     gamma: Float[ArrayLike, ""]
     compares: bool  # Ψ compares episodes
-    number: int  # groups, K
-    size: int  # environments of a group, M
+    num_micro_batches: int  # K
+    size: int  # environments of a micro-batch, M
 
 
 class _Start(NamedTuple):
@@ -60,33 +61,34 @@ class _Start(NamedTuple):
     key_data: Array
 
 
-class _Group(NamedTuple):
-    """A group of environments: leaves [K, M, ...] of all, [M, ...] of one."""
+class _MicroBatch(NamedTuple):
+    """The environments of a micro-batch: leaves [K, M, ...] of all, [M, ...] of one."""
 
-    number: Int[Array, ""]
+    number: Int[Array, ""]  # which of the K
     rollout: RolloutState | tuple[()]
-    running: PyTree  # as of `Normaliser`
-    weighed: PyTree  # Ψ and further constants from the whole batch, [T, M, ...]; () if of its own
+    running: PyTree  # see `Normaliser`
+    # Ψ and further constants from the whole batch, [T, M, ...]; () where it is weighed by itself
+    weighed: PyTree
 
 
 class _Sums(NamedTuple):
-    """Sums over groups."""
+    """Sums over micro-batches."""
 
     grads: Params
-    metrics: dict[str, Array]  # the means over the steps of a group, times these
+    metrics: dict[str, Array]  # the means over the steps of a micro-batch, times these
     steps: Float[Array, ""]  # valid ones
     finished: Finished
     env_steps: Int[Array, ""]
-    not_finite: Int[Array, " C"]  # groups with such a number
+    not_finite: Int[Array, " C"]  # micro-batches with such a number
 
 
 class _Pass(NamedTuple):
-    """The results of a pass over all groups."""
+    """The results of a pass over all micro-batches."""
 
     sums: _Sums
     normaliser: Normaliser
     rollout: RolloutState | tuple[()]
-    weighed: PyTree  # as of `_Group`, leaves [K, T, M, ...]
+    weighed: PyTree  # see `_MicroBatch`; leaves [K, T, M, ...]
     estimator_state: PyTree
 
 
@@ -101,27 +103,34 @@ def make_gradient(
 
     Args:
         config: The settings, with at least two micro-batches.
-        collector: How a group is collected.
+        collector: How a micro-batch is collected.
         actor: The policy that acts.
         est: The estimator.
         gamma: γ of the returns that rewards are scaled by.
     """
-    number = number_of_groups(config)
-    compares = facts_of(config.estimator).compares_episodes
-    size = config.num_envs // number
-    task = _Task(config, collector, actor, est, gamma, compares, number, size)
+    task = _Task(
+        config,
+        collector,
+        actor,
+        est,
+        gamma,
+        compares=facts_of(config.estimator).compares_episodes,
+        num_micro_batches=num_micro_batches(config),
+        size=config.num_envs // num_micro_batches(config),
+    )
 
     def gradient(state: Any, key: PRNGKeyArray) -> Gradient:
         row_keys.check_generator(jax.random.key_impl(key))
         start = _Start(state, jax.random.key_data(key))
-        done = _two_passes(task, start) if compares else _one_pass(task, start)
-        sums, steps = done.sums, jnp.maximum(done.sums.steps, 1.0)
+        result = _two_passes(task, start) if task.compares else _one_pass(task, start)
+        sums = result.sums
+        steps = jnp.maximum(sums.steps, 1.0)
         return Gradient(
-            grads=jax.tree.map(lambda g: g / number, sums.grads),
+            grads=jax.tree.map(lambda g: g / task.num_micro_batches, sums.grads),
             metrics={name: x / steps for name, x in sums.metrics.items()},
-            estimator_state=done.estimator_state,
-            rollout=done.rollout,
-            normaliser=done.normaliser,
+            estimator_state=result.estimator_state,
+            rollout=result.rollout,
+            normaliser=result.normaliser,
             finished=sums.finished,
             env_steps=sums.env_steps,
             are_finite=sums.not_finite == 0,
@@ -130,21 +139,21 @@ def make_gradient(
     return gradient
 
 
-def number_of_groups(config: Config) -> int:
+def num_micro_batches(config: Config) -> int:
     """K, the number of micro-batches. Raises ValueError where it has not been chosen yet."""
     if config.micro_batches == "auto":
         raise ValueError(
-            "micro_batches='auto' is chosen by the train command, which asks for the memory: give "
-            "a number"
+            "micro_batches='auto' is chosen by the train command, which measures the memory: "
+            "write a number"
         )
     return config.micro_batches
 
 
 @contextlib.contextmanager
 def without_batch() -> Iterator[None]:
-    """The step of an optimizer that is given no batch, nor a way to have further ones.
+    """The step of an optimizer that is given neither the batch nor a way to collect another.
 
-    Raises ValueError for an optimizer of one's own that asks for them.
+    Raises ValueError for a custom optimizer that asks for them.
     """
     try:
         yield
@@ -153,13 +162,13 @@ def without_batch() -> Iterator[None]:
         if not asked:
             raise
         raise ValueError(
-            f"micro_batches keeps no batch, and this optimizer asks for {asked[0]!r} beside its "
-            "gradient: give one of gradients alone, or micro_batches=1"
+            f"micro_batches keeps no batch, and this optimizer asks for {asked[0]!r} besides its "
+            "gradient: use one that needs gradients alone, or micro_batches=1"
         ) from error
 
 
 def check_estimator(config: Config, est: Estimator, estimator_state: PyTree) -> None:
-    """Raises ValueError for an estimator whose gradient is not the mean of those of groups.
+    """Raises ValueError for an estimator whose gradient is not the mean of those of micro-batches.
 
     Args:
         config: The settings.
@@ -170,24 +179,24 @@ def check_estimator(config: Config, est: Estimator, estimator_state: PyTree) -> 
     if not est.separable:
         raise ValueError(
             "micro_batches needs an estimator whose gradient is a mean over the episodes of a "
-            f"batch: give another, {instead}"
+            f"batch: use another, {instead}"
         )
     if est.further != NOTHING_FURTHER:
         raise ValueError(
             "micro_batches excludes an estimator that asks the environment again, or draws further "
-            f"actions, by random numbers of the whole batch: give another, {instead}"
+            f"actions, by random numbers of the whole batch: use another, {instead}"
         )
     if jax.tree.leaves(estimator_state) and not facts_of(config.estimator).compares_episodes:
         raise ValueError(
-            "micro_batches needs a whole batch for the state of an estimator, and this one has a "
-            'state: say that it compares with past batches, @pg.with_facts(baseline="past", ...), '
-            + instead
+            "micro_batches has no whole batch to update the state of an estimator with, and this "
+            "one has a state: say that it compares with past batches, "
+            '@pg.with_facts(baseline="past", ...), ' + instead
         )
 
 
 def _one_pass(task: _Task, start: _Start) -> _Pass:
     """The pass of an estimator whose Ψ of an environment depends on that environment alone."""
-    sums, normaliser, rollout, _ = _over_groups(task, start, ())
+    sums, normaliser, rollout, _ = _over_micro_batches(task, start, ())
     return _Pass(sums, normaliser, rollout, (), start.state.estimator_state)
 
 
@@ -195,79 +204,80 @@ def _two_passes(task: _Task, start: _Start) -> _Pass:
     """Two passes of one loop, so that both collect the same episodes bit by bit."""
     state = start.state
 
-    def one(index: Int[Array, ""], weighed: PyTree) -> _Pass:
-        sums, normaliser, rollout, numbers = _over_groups(task, start, weighed, index > 0)
+    def take_pass(index: Int[Array, ""], weighed: PyTree) -> _Pass:
+        sums, normaliser, rollout, scalars = _over_micro_batches(task, start, weighed, index > 0)
         batch, estimator_state = task.est.weigh(
-            state.params, state.estimator_state, jax.tree.map(_side_by_side, numbers)
+            state.params, state.estimator_state, jax.tree.map(_side_by_side, scalars)
         )
-        groups = _in_groups(task, _constants(batch), axis=1)
-        return _Pass(sums, normaliser, rollout, groups, estimator_state)
+        weighed = _in_micro_batches(task, _constants(batch), axis=1)
+        return _Pass(sums, normaliser, rollout, weighed, estimator_state)
 
-    one = jax.jit(one, inline=True)  # it is traced once for its shapes and for the loop
+    take_pass = jax.jit(take_pass, inline=True)  # traced once for its shapes and for the loop
     no_weights = _zeros(_shape_of_constants(task, start))
-    before = _zeros(jax.eval_shape(one, jnp.int32(0), no_weights))
-    # a loop of unknown length, as another one might be written out, and round otherwise
+    before = _zeros(jax.eval_shape(take_pass, jnp.int32(0), no_weights))
+    # a loop of unknown length: another one might be unrolled, and then rounds differently
     count = jax.lax.optimization_barrier(jnp.int32(2))
-    return jax.lax.fori_loop(0, count, lambda index, last: one(index, last.weighed), before)
+    return jax.lax.fori_loop(0, count, lambda index, last: take_pass(index, last.weighed), before)
 
 
-def _over_groups(
+def _over_micro_batches(
     task: _Task, start: _Start, weighed: PyTree, differentiate: Bool[Array, ""] | None = None
 ) -> tuple[_Sums, Normaliser, RolloutState | tuple[()], PyTree]:
-    """The sums over all groups, the normaliser and the environments after them, and the numbers of
-    each group that the whole batch is weighed by, leaves [K, T, M].
+    """The sums over all micro-batches, the normaliser and the environments after them, and the
+    `_step_scalars` of each, leaves [K, T, M], by which the whole batch is weighed.
 
     Args:
-        task: What is to be accumulated.
+        task: The arguments and the sizes.
         start: What the update starts from.
-        weighed: As of `_Group`, leaves [K, T, M, ...].
+        weighed: See `_MicroBatch`; leaves [K, T, M, ...].
         differentiate: False: no gradient is wanted, and it is 0; default: it is.
     """
     state = start.state
-    groups = _Group(
-        jnp.arange(task.number, dtype=jnp.int32),
-        _in_groups(task, state.rollout),
-        _in_groups(task, state.normaliser.running),
+    micro_batches = _MicroBatch(
+        jnp.arange(task.num_micro_batches, dtype=jnp.int32),
+        _in_micro_batches(task, state.rollout),
+        _in_micro_batches(task, state.normaliser.running),
         weighed,
     )
 
-    def of_group(normaliser: Normaliser, group: _Group) -> Any:
-        return _of_group(task, start, group, normaliser, differentiate)
+    def of_micro_batch(normaliser: Normaliser, micro_batch: _MicroBatch) -> Any:
+        return _of_micro_batch(task, start, micro_batch, normaliser, differentiate)
 
-    of_group = jax.jit(of_group, inline=True)
+    of_micro_batch = jax.jit(of_micro_batch, inline=True)
     normaliser = state.normaliser._replace(running=())
-    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), groups)
-    sums = _zeros(jax.eval_shape(of_group, normaliser, first)[0])
+    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), micro_batches)
+    sums = _zeros(jax.eval_shape(of_micro_batch, normaliser, first)[0])
 
-    def add(carry: tuple[_Sums, Normaliser], group: _Group) -> Any:
-        own, normaliser, further = of_group(carry[1], group)
-        return (jax.tree.map(jnp.add, carry[0], own), normaliser), further
+    def add(carry: tuple[_Sums, Normaliser], micro_batch: _MicroBatch) -> Any:
+        sums, normaliser = carry
+        new, normaliser, outputs = of_micro_batch(normaliser, micro_batch)
+        return (jax.tree.map(jnp.add, sums, new), normaliser), outputs
 
-    (sums, normaliser), further = jax.lax.scan(add, (sums, normaliser), groups)
-    rollout, running, numbers = further
+    (sums, normaliser), outputs = jax.lax.scan(add, (sums, normaliser), micro_batches)
+    rollout, running, scalars = outputs
     rollout, running = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (rollout, running))
-    return sums, normaliser._replace(running=running), rollout, numbers
+    return sums, normaliser._replace(running=running), rollout, scalars
 
 
-def _of_group(
+def _of_micro_batch(
     task: _Task,
     start: _Start,
-    group: _Group,
+    micro_batch: _MicroBatch,
     normaliser: Normaliser,
     differentiate: Bool[Array, ""] | None,
 ) -> tuple[_Sums, Normaliser, Any]:
-    """The sums of one group; the normaliser with it included; and its environments afterwards,
-    their returns so far and `_numbers`.
+    """The sums of one micro-batch; the normaliser with it included; and its environments
+    afterwards, their returns so far and `_step_scalars`.
     """
     state, est = start.state, task.est
     key = jax.random.wrap_key_data(start.key_data, impl=row_keys.GENERATOR)
     total = task.config.num_envs
-    own_key = row_keys.of_rows(key, group.number * task.size, task.size, total)
-    collected = task.collector.collect(task.actor, state.params, own_key, group.rollout)
+    rows_key = row_keys.of_rows(key, micro_batch.number * task.size, task.size, total)
+    collected = task.collector.collect(task.actor, state.params, rows_key, micro_batch.rollout)
     traj = normalisation.scaled(collected.traj, state.normaliser)
     batch, _ = est.weigh(state.params, state.estimator_state, traj)
     if task.compares:
-        batch = batch._replace(**group.weighed)
+        batch = batch._replace(**micro_batch.weighed)
 
     def grad() -> tuple[Params, dict[str, Array]]:
         return est.grad(state.params, batch)
@@ -285,15 +295,15 @@ def _of_group(
         env_steps=jnp.sum(collected.traj.all_env_steps),
         not_finite=jnp.where(nonfinite.of_batch(collected.traj), 0, 1),
     )
-    with_own = normaliser._replace(running=group.running)
-    after = normalisation.observe(with_own, collected.traj, task.gamma)
-    numbers = _numbers(task, traj, group.number) if task.compares else ()
-    return sums, after._replace(running=()), (collected.state, after.running, numbers)
+    before = normaliser._replace(running=micro_batch.running)
+    after = normalisation.observe(before, collected.traj, task.gamma)
+    scalars = _step_scalars(task, traj, micro_batch.number) if task.compares else ()
+    return sums, after._replace(running=()), (collected.state, after.running, scalars)
 
 
-def _numbers(task: _Task, traj: Trajectory, number: Int[Array, ""]) -> Trajectory:
-    """The trajectory of a group without observations and actions, its episodes' groups numbered as
-    in the whole batch.
+def _step_scalars(task: _Task, traj: Trajectory, number: Int[Array, ""]) -> Trajectory:
+    """The trajectory of a micro-batch without observations and actions, its episodes' groups
+    numbered as in the whole batch.
     """
     group = traj.group
     if not isinstance(group, tuple):
@@ -307,45 +317,47 @@ def _constants(batch: Weighted) -> dict[str, PyTree]:
 
 
 def _shape_of_constants(task: _Task, start: _Start) -> PyTree:
-    """The shapes of `_constants` of all groups, leaves [K, T, M, ...].
+    """The shapes of `_constants` of all micro-batches, leaves [K, T, M, ...].
 
-    Raises ValueError for an estimator that weighs a batch by more than `_numbers`.
+    Raises ValueError for an estimator that weighs a batch by more than `_step_scalars`.
     """
     state, size = start.state, task.size
 
-    def numbers() -> Trajectory:
-        own_key = row_keys.of_rows(jax.random.key(0, impl=row_keys.GENERATOR), 0, size, size)
+    def scalars() -> Trajectory:
+        key = row_keys.of_rows(jax.random.key(0, impl=row_keys.GENERATOR), 0, size, size)
         rollout = jax.tree.map(lambda x: x[:size], state.rollout)
-        collected = task.collector.collect(task.actor, state.params, own_key, rollout)
-        return _numbers(task, collected.traj, jnp.int32(0))
+        collected = task.collector.collect(task.actor, state.params, key, rollout)
+        return _step_scalars(task, collected.traj, jnp.int32(0))
 
     def of_whole(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((x.shape[0], task.config.num_envs, *x.shape[2:]), x.dtype)
 
-    whole = jax.tree.map(of_whole, jax.eval_shape(numbers))
+    whole = jax.tree.map(of_whole, jax.eval_shape(scalars))
     try:
         batch, _ = jax.eval_shape(task.est.weigh, state.params, state.estimator_state, whole)
     except Exception as error:
         raise ValueError(
-            "micro_batches keeps of a batch what Ψ compares, rewards, ends and log-probabilities, "
-            "and `weigh` of this estimator asks for more, as observations or actions: write "
+            "micro_batches keeps only what Ψ compares, rewards, ends and log-probabilities, and "
+            "`weigh` of this estimator asks for more, such as observations or actions: write "
             "micro_batches=1"
         ) from error
-    return jax.eval_shape(lambda x: _in_groups(task, x, axis=1), _constants(batch))
+    return jax.eval_shape(lambda x: _in_micro_batches(task, x, axis=1), _constants(batch))
 
 
-def _in_groups(task: _Task, tree: PyTree, axis: int = 0) -> PyTree:
-    """Leaves with the environments on `axis`, as leaves [K, ...] with those of a group there."""
+def _in_micro_batches(task: _Task, tree: PyTree, axis: int = 0) -> PyTree:
+    """Leaves with the environments on `axis`, as leaves [K, ...] with those of a micro-batch
+    there.
+    """
 
-    def one(x: Shaped[Array, "..."]) -> Shaped[Array, "K ..."]:
-        shape = *x.shape[:axis], task.number, task.size, *x.shape[axis + 1 :]
+    def split(x: Shaped[Array, "..."]) -> Shaped[Array, "K ..."]:
+        shape = *x.shape[:axis], task.num_micro_batches, task.size, *x.shape[axis + 1 :]
         return jnp.moveaxis(x.reshape(shape), axis, 0)
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(split, tree)
 
 
 def _side_by_side(x: Shaped[Array, "K T M ..."]) -> Shaped[Array, "T KM ..."]:
-    """The environments of one group after those of the other."""
+    """The environments of one micro-batch after those of the other."""
     return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
 
 

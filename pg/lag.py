@@ -31,23 +31,23 @@ from pg.rollout import Collected, Collector, Trajectory
 EXPONENT = {"balance": 1.0, "power": 2.0}
 
 
-def start(config: Config, params: Params) -> PyTree:
-    """The first parameters in the place of those before them, oldest first, leaves [lag, ...]; ()
-    without a lag.
+def initial_history(config: Config, params: Params) -> PyTree:
+    """The history before the first update: its parameters repeated, leaves [lag, ...]; () without a
+    lag.
     """
     if not config.policy_lag:
         return ()
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (config.policy_lag, *x.shape)), params)
 
 
-def acting(config: Config, params: Params, history: PyTree) -> tuple[Params, PyTree]:
-    """The parameters that collect the next batch, leaves [lag + 1, ...] of a mixture, and the
-    history after it.
+def behaviour_params(config: Config, params: Params, history: PyTree) -> tuple[Params, PyTree]:
+    """The parameters of the behaviour policy, which collects the next batch, leaves [lag + 1, ...]
+    for a mixture; and the history after it.
 
     Args:
         config: The settings.
         params: The newest parameters.
-        history: Those before them, as `start` and this function give it.
+        history: Those before them, oldest first, leaves [lag, ...]; () without a lag.
     """
     if not config.policy_lag:
         return params, ()
@@ -69,32 +69,32 @@ def num_policies(config: Config) -> int:
 
 
 def mixed(config: Config, collector: Collector, policy: Network) -> Collector:
-    """The collector of a batch of which each policy of a mixture has an equal share, the oldest the
-    first; `collector` where there is no mixture.
+    """The collector of a batch to which each policy of a mixture contributes an equal share, oldest
+    first; `collector` itself without a mixture.
 
     Args:
         config: The settings.
-        collector: That of the share of one policy.
+        collector: The collector of the share of one policy.
         policy: The policy.
     """
     if config.lag_mixture == "none":
         return collector
     number = num_policies(config)
 
-    def collect(actor: Network, params: Params, key: PRNGKeyArray, state: tuple[()]) -> Collected:
-        def share(own: Params, key: PRNGKeyArray) -> Collected:
-            return collector.collect(actor, own, key, state)
+    def collect(actor: Network, mixture: Params, key: PRNGKeyArray, state: tuple[()]) -> Collected:
+        def collect_share(params: Params, key: PRNGKeyArray) -> Collected:
+            return collector.collect(actor, params, key, state)
 
         with blocks.mapped_over(number):
-            each = jax.vmap(share)(params, jax.random.split(key, number))
-        traj = each.traj
+            shares = jax.vmap(collect_share)(mixture, jax.random.split(key, number))
+        traj = shares.traj
         if not isinstance(traj.group, tuple):
-            groups = num_envs(config) // config.group_size
-            first = groups * jnp.arange(number, dtype=jnp.int32)
-            traj = traj._replace(group=traj.group + first[:, None, None])
+            num_groups = num_envs(config) // config.group_size
+            first_group = num_groups * jnp.arange(number, dtype=jnp.int32)
+            traj = traj._replace(group=traj.group + first_group[:, None, None])
         traj = jax.tree.map(_side_by_side, traj)
-        traj = weighed_against(config.lag_mixture, policy, params, traj)
-        finished = jax.tree.map(lambda x: jnp.sum(x, axis=0), each.finished)
+        traj = weighed_against(config.lag_mixture, policy, mixture, traj)
+        finished = jax.tree.map(lambda x: jnp.sum(x, axis=0), shares.finished)
         return Collected((), traj, finished)
 
     return collector._replace(collect=collect)
@@ -108,11 +108,11 @@ def _side_by_side(x: Shaped[Array, "K T B ..."]) -> Shaped[Array, "T KB ..."]:
 def weighed_against(
     heuristic: str, policy: Network, params: Params, traj: Trajectory
 ) -> Trajectory:
-    """Complete episodes of a mixture whose log-probabilities are those that a heuristic weighs
-    them against.
+    """Complete episodes of a mixture, with the log-probabilities that a heuristic weighs them
+    against.
 
-    That of a step is the difference of two prefixes', so that each prefix is weighed
-    against the mixture of prefixes.
+    The log-probability of a step is the difference between those of two prefixes, so that each
+    prefix is weighed against the mixture of prefixes.
 
     Args:
         heuristic: own, balance or power.
@@ -124,8 +124,8 @@ def weighed_against(
         return traj
     exponent = EXPONENT[heuristic]
 
-    def of_prefixes(one: Params) -> Array:
-        return jnp.cumsum(log_ratio(policy, one, traj), axis=0)
+    def of_prefixes(params: Params) -> Array:
+        return jnp.cumsum(log_ratio(policy, params, traj), axis=0)
 
     # log μ_i - log μ_j of each prefix, [K, T, B]
     log_ratios = jax.lax.map(of_prefixes, params)

@@ -41,7 +41,7 @@ def guarded(
 
     def guarded_step(state: Any, key: PRNGKeyArray) -> Any:
         done = step(state, key)
-        bits = causes(done.are_finite, done.largest, done.state.params)
+        bits = causes(done.are_finite, done.largest_grad_norm, done.state.params)
         if how == "ignore":  # never, but the compiler cannot know, so that all three round alike
             reject = bits < 0
         else:

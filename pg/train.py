@@ -1,14 +1,18 @@
 """Training: a key to trained parameters, the whole of it one `jax.lax.scan` over updates.
 
-    for g in 1..G:   τ ~ p(·; θ)ᴺ    collect      Ψ = weigh(τ)      θ ← optax(θ, ∇ loss(θ; τ, Ψ))
+    for g in 1..G:
+        τ ~ p(·; θ)ᴺ                     collect
+        Ψ = weigh(τ)                     weigh
+        θ ← optax(θ, ∇ loss(θ; τ, Ψ))    fit: one gradient step, or epochs of minibatches
 
-The loop is in `make_train`, one update of it in `one_update`, one gradient step in `gradient_step`;
+The loop is in `make_train`, one update of it in `make_update`, its gradient steps in `make_fit`;
 the score-function gradient, that of Ψ log π, is `Estimator.grad`, made in `pg.estimators.base`.
 Environment, networks, estimator and optimizer are built inside the traced function, from a static
 Config and from Hyperparams whose leaves may be traced; so `jit(vmap(train))` maps over seeds and
 hyperparameters alike.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -36,6 +40,7 @@ from pg.config import (
     check_together,
 )
 from pg.diagnostics.training import diagnosed, with_weights
+from pg.envs import Env
 from pg.estimators import Estimator, Params, Weighted
 from pg.estimators.base import standardise_psi
 from pg.estimators.checks import factory_of
@@ -45,11 +50,11 @@ from pg.inputs import check_key, check_kind
 from pg.networks import Network
 from pg.normalisation import Normaliser
 from pg.optimizers import OptimizerFactory, scheduled
-from pg.optimizers.variance_reduction import Resample
 from pg.parts import with_parts
-from pg.rollout import Collected, Collector, Finished, RolloutState, Trajectory
+from pg.rollout import Collector, Finished, RolloutState, Trajectory
 
 EstimatorFactory = Callable[[Network, Network, Hyperparams], Estimator]
+NetworkFactory = Callable[[Config, Env], Network]
 Metrics = dict[str, Array]
 
 
@@ -77,47 +82,39 @@ class Learner(NamedTuple):
 
 
 class Update(NamedTuple):
-    """The results of one update: the next state, its metrics, and for the wrappers of a step what
-    they were computed from.
+    """The results of one update: the next state, its metrics, and for wrappers of the update step
+    what they were computed from.
     """
 
     state: TrainState
     metrics: Metrics
-    are_finite: Bool[Array, " C"]  # as of `nonfinite.of_batch`
-    largest: Float[Array, ""]  # norm of all gradients together, the largest on this batch
+    are_finite: Bool[Array, " C"]  # see `nonfinite.of_batch`
+    largest_grad_norm: Float[Array, ""]  # see `FitState`
     # the collected trajectory, and the weighed batch (standardised with `advantages="batch"`); ()
     # with micro-batches, where the whole batch never exists at once
     traj: Trajectory | tuple[()] = ()
     batch: Weighted | tuple[()] = ()
 
 
-Step = Callable[[TrainState, PRNGKeyArray], Update]  # state, key
-
-
-class Learned(NamedTuple):
-    """The state of the minibatch steps on one batch."""
+class FitState(NamedTuple):
+    """The state of the gradient steps on one batch."""
 
     params: Params
     opt_state: PyTree
-    stay: Bool[Array, ""]  # KL exceeded `stop_kl`: later steps are skipped
-    largest: Float[Array, ""]  # norm of all gradients together, the largest so far on this batch
+    stopped: Bool[Array, ""]  # the KL exceeded `stop_kl`: the remaining steps are skipped
+    # norm of the gradients of policy and critic together, the largest so far
+    largest_grad_norm: Float[Array, ""]
 
 
-class Source(NamedTuple):
-    """The source of gradients: a batch, and what an optimizer may ask for beside it."""
-
-    batch: Weighted
-    resample: Resample | None  # a batch at other parameters; None with windows
-    key: PRNGKeyArray
-
-
-# learned, gradients, metrics, index of the step in the run, **extra arguments of the optimizer
-# -> learned, metrics
-OptimizerStep = Callable[..., tuple[Learned, Metrics]]
-# Source, part of its batch, number of the step among all that are planned -> learned, metrics
-GradientStep = Callable[[Learned, Source, Weighted, Array], tuple[Learned, Metrics]]
-# Source, key that shuffles its batch, number of the update -> learned, mean metrics
-Passes = Callable[[Learned, Source, PRNGKeyArray, Array], tuple[Learned, Metrics]]
+UpdateStep = Callable[[TrainState, PRNGKeyArray], Update]  # state, key -> its results
+# state, gradients, metrics, number of the step among all that are planned, **extra arguments of the
+# optimizer -> state, metrics
+ApplyGradients = Callable[..., tuple[FitState, Metrics]]
+# state, batch, key that shuffles it, number of the update, extra arguments of the optimizer
+# -> state, mean metrics
+FitBatch = Callable[
+    [FitState, Weighted, PRNGKeyArray, Array, dict[str, Any]], tuple[FitState, Metrics]
+]
 
 
 def make_learner(
@@ -126,8 +123,8 @@ def make_learner(
     *,
     optimizer: OptimizerFactory | None = None,
     estimator: EstimatorFactory | None = None,
-    policy: Any = None,
-    critic: Any = None,
+    policy: Network | NetworkFactory | None = None,
+    critic: Network | NetworkFactory | None = None,
 ) -> Learner:
     """`init` and `step`, one gradient step (with ppo: its epochs × minibatches) on one batch.
 
@@ -142,9 +139,9 @@ def make_learner(
     With `config.diagnostics`: grad_variance (tr Σ of one episode's gradient, or of one
     environment's over a window), grad_squared_norm (‖∇J‖², unbiased, and so negative at times),
     explained_variance (with a critic V; NaN if there is nothing to explain), all before the update.
-    With `config.policy_lag`: ess, ratio_low, ratio_median and ratio_high, of `with_weights`.
-    Under JAX_DEBUG_NANS, which stops at any NaN, `nonfinite.STAND_IN` is in the place of those that
-    are meant.
+    With `config.policy_lag`: ess, ratio_low, ratio_median and ratio_high, see `with_weights`.
+    Under JAX_DEBUG_NANS, which stops at any NaN, `nonfinite.STAND_IN` replaces those that are
+    meant.
 
     Args:
         config: The settings.
@@ -163,68 +160,72 @@ def make_learner(
         config, optimizer=optimizer, estimator=estimator, policy=policy, critic=critic
     )
     check_together(config, h)
-    number = accumulation.number_of_groups(config)
     env = envs.configured(config, lag.num_envs(config), h.env_params, restarting=True)
     policy = networks.make_policy(config, env)
     critic = networks.make_critic(config, env)
     make_estimator = factory_of(config.estimator)
-    first = make_estimator(policy, critic, h)
-    _check_estimator(config, first, jax.eval_shape(first.init, jax.random.key(0))[1])
-    collector = rollout.make_collector(config, env, further=first.further)
-    collector_of_group = _collector_of_group(config, h, number) if number > 1 else None
+    est = make_estimator(policy, critic, h)
+    _check_estimator(config, est)
+    collector = rollout.make_collector(config, env, further=est.further)
+    micro_batch_collector = _micro_batch_collector(config, h)
     optimizer_at = optimizers.planned(config, h)
-    start_optimizer = optimizer_at(jnp.int32(0)).init
+    init_optimizer = optimizer_at(jnp.int32(0)).init
 
     def init(key: PRNGKeyArray) -> TrainState:
         check_key(key)
         params_key, rollout_key = jax.random.split(key)
-        params, estimator_state = first.init(params_key)
+        params, estimator_state = est.init(params_key)
         return TrainState(
             params=params,
-            opt_state=start_optimizer(params),
+            opt_state=init_optimizer(params),
             estimator_state=estimator_state,
             rollout=collector.init(networks.actor(policy, critic), rollout_key),
             normaliser=normalisation.start(config, env.obs_shape),
             update=jnp.int32(0),
             skipped=jnp.int32(0),
-            history=lag.start(config, params),
+            history=lag.initial_history(config, params),
         )
 
-    def make_step(policy: Network, critic: Network, h: Hyperparams) -> Step:
+    def make_step(policy: Network, critic: Network, h: Hyperparams) -> UpdateStep:
         est = make_estimator(policy, critic, h)
         actor = networks.actor(policy, critic)
-        move = optimizer_step(config, h, policy, est, optimizer_at, collector.scale)
-        if collector_of_group is not None:
-            gradient = accumulation.make_gradient(config, collector_of_group, actor, est, h.gamma)
-            return accumulated_update(gradient, move)
-        collect = lag.mixed(config, collector, policy)
-        learn = passes(config, gradient_step(config, est, move))
-        step = one_update(config, h, collect, actor, est, learn)
+        apply_gradients = make_apply_gradients(
+            config, h, policy, est, optimizer_at, collector.scale
+        )
+        if micro_batch_collector is not None:
+            batch_gradient = accumulation.make_gradient(
+                config, micro_batch_collector, actor, est, h.gamma
+            )
+            return make_accumulated_update(batch_gradient, apply_gradients)
+        fit_batch = make_fit(config, est, apply_gradients)
+        step = make_update(config, h, lag.mixed(config, collector, policy), actor, est, fit_batch)
         if config.policy_lag:
             step = with_weights(step, config, policy)
-        return diagnosed(step, config, critic, est, collector.scale) if config.diagnostics else step
+        if config.diagnostics:
+            step = diagnosed(step, config, critic, est, collector.scale)
+        return step
 
-    step = following(make_step, config, h, policy, critic)
-    step = nonfinite.guarded(step, config.on_nonfinite)
+    update_step = rebuilt_each_update(make_step, config, h, policy, critic)
+    update_step = nonfinite.guarded(update_step, config.on_nonfinite)
 
-    def public_step(state: TrainState, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
         check_key(key)
         check_kind("state", state, TrainState, "write learner.init(key)")
-        done = step(state, key)
-        return done.state, done.metrics
+        update = update_step(state, key)
+        return update.state, update.metrics
 
-    return Learner(init, public_step)
+    return Learner(init, step)
 
 
-def one_update(
+def make_update(
     config: Config,
     h: Hyperparams,
     collector: Collector,
     actor: Network,
     est: Estimator,
-    learn: Passes,
-) -> Step:
-    """One update of the parameters: collect → weigh → learn → summarise.
+    fit_batch: FitBatch,
+) -> UpdateStep:
+    """One update of the parameters: collect → weigh → fit → summarise.
 
     Args:
         config: The settings.
@@ -232,102 +233,148 @@ def one_update(
         collector: How a batch is collected.
         actor: The policy that acts.
         est: Ψ (`weigh`) and the gradient (`grad`).
-        learn: The gradient steps on a batch.
+        fit_batch: The gradient steps on a batch.
     """
 
-    def weighed(state: TrainState, params: Params, collected: Collected) -> tuple[Weighted, PyTree]:
-        traj = normalisation.scaled(collected.traj, state.normaliser)
+    def weigh(state: TrainState, params: Params, traj: Trajectory) -> tuple[Weighted, PyTree]:
+        traj = normalisation.scaled(traj, state.normaliser)
         batch, estimator_state = est.weigh(params, state.estimator_state, traj)
-        return standardise_psi(batch) if config.advantages == "batch" else batch, estimator_state
+        if config.advantages == "batch":
+            batch = standardise_psi(batch)
+        return batch, estimator_state
+
+    # see `optimizers.variance_reduction.Resample`
+    def resample(
+        state: TrainState, params: Params, key: PRNGKeyArray
+    ) -> tuple[Weighted, Int[Array, ""]]:
+        again = collector.collect(actor, params, key, ())
+        batch, _ = weigh(state, params, again.traj)
+        return batch, jnp.sum(again.traj.all_env_steps)
 
     def step(state: TrainState, key: PRNGKeyArray) -> Update:
-        collect_key, shuffle_key, steps_key = jax.random.split(key, 3)
-        acting, history = lag.acting(config, state.params, state.history)
-        collected = collector.collect(actor, acting, collect_key, state.rollout)
-        batch, estimator_state = weighed(state, state.params, collected)
-
-        def resample(params: Params, key: PRNGKeyArray) -> tuple[Weighted, Array]:
-            again = collector.collect(actor, params, key, ())
-            return weighed(state, params, again)[0], jnp.sum(again.traj.all_env_steps)
-
-        source = Source(batch, resample if config.collect == "episodes" else None, steps_key)
-        start = Learned(state.params, state.opt_state, jnp.bool_(False), jnp.zeros(()))
-        learned, metrics = learn(start, source, shuffle_key, state.update)
-        after = state._replace(
-            params=learned.params,
-            opt_state=learned.opt_state,
+        collect_key, shuffle_key, optimizer_key = jax.random.split(key, 3)
+        behaviour, history = lag.behaviour_params(config, state.params, state.history)
+        collected = collector.collect(actor, behaviour, collect_key, state.rollout)
+        traj = collected.traj
+        batch, estimator_state = weigh(state, state.params, traj)
+        extra_args: dict[str, Any] = {"key": optimizer_key, "resample": None}
+        if config.collect == "episodes":
+            extra_args["resample"] = functools.partial(resample, state)
+        fitted, metrics = fit_batch(_fit_state(state), batch, shuffle_key, state.update, extra_args)
+        after = _next_state(
+            state,
+            fitted,
             estimator_state=estimator_state,
             rollout=collected.state,
-            normaliser=normalisation.observe(state.normaliser, collected.traj, h.gamma),
-            update=state.update + 1,
+            normaliser=normalisation.observe(state.normaliser, traj, h.gamma),
             history=history,
         )
-        env_steps = jnp.sum(collected.traj.all_env_steps)
+        env_steps = jnp.sum(traj.all_env_steps) + optimizers.env_steps(fitted.opt_state)
         metrics = metrics | _summary(collected.finished, env_steps)
-        metrics["env_steps"] += optimizers.env_steps(learned.opt_state)
-        are_finite = nonfinite.of_batch(collected.traj)
-        return Update(after, metrics, are_finite, learned.largest, collected.traj, batch)
+        are_finite = nonfinite.of_batch(traj)
+        return Update(after, metrics, are_finite, fitted.largest_grad_norm, traj, batch)
 
     return step
 
 
-def accumulated_update(
-    gradient: Callable[[TrainState, PRNGKeyArray], accumulation.Gradient], move: OptimizerStep
-) -> Step:
+def make_accumulated_update(
+    batch_gradient: Callable[[TrainState, PRNGKeyArray], accumulation.Gradient],
+    apply_gradients: ApplyGradients,
+) -> UpdateStep:
     """One update of the parameters, on a batch in micro-batches.
 
     Args:
-        gradient: State, key of the batch -> its gradient.
-        move: The step of the optimizer.
+        batch_gradient: State, key of the batch -> its gradient.
+        apply_gradients: The step of the optimizer.
     """
 
     def step(state: TrainState, key: PRNGKeyArray) -> Update:
-        collect_key, _, steps_key = jax.random.split(key, 3)
-        found = gradient(state, collect_key)
-        start = Learned(state.params, state.opt_state, jnp.bool_(False), jnp.zeros(()))
+        collect_key, _, optimizer_key = jax.random.split(key, 3)
+        gradient = batch_gradient(state, collect_key)
+        grads, metrics = gradient.grads, gradient.metrics
         with accumulation.without_batch():
-            learned, metrics = move(start, found.grads, found.metrics, state.update, key=steps_key)
-        after = state._replace(
-            params=learned.params,
-            opt_state=learned.opt_state,
-            estimator_state=found.estimator_state,
-            rollout=found.rollout,
-            normaliser=found.normaliser,
-            update=state.update + 1,
+            fitted, metrics = apply_gradients(
+                _fit_state(state), grads, metrics, state.update, key=optimizer_key
+            )
+        after = _next_state(
+            state,
+            fitted,
+            estimator_state=gradient.estimator_state,
+            rollout=gradient.rollout,
+            normaliser=gradient.normaliser,
         )
-        metrics = metrics | _summary(found.finished, found.env_steps)
-        return Update(after, metrics, found.are_finite, learned.largest)
+        metrics = metrics | _summary(gradient.finished, gradient.env_steps)
+        return Update(after, metrics, gradient.are_finite, fitted.largest_grad_norm)
 
     return step
 
 
-def gradient_step(config: Config, est: Estimator, move: OptimizerStep) -> GradientStep:
-    """θ ← optax(θ, ∇ loss) on a batch or on a part of one.
+def make_fit(config: Config, est: Estimator, apply_gradients: ApplyGradients) -> FitBatch:
+    """θ ← optax(θ, ∇ loss): one step on the batch, or one on each of its minibatches until the
+    policy has moved too far.
+
+    Steps are numbered as if all that are planned had been taken; metrics are means over them.
 
     Args:
         config: The settings.
         est: The estimator, whose `grad` is the score-function gradient.
-        move: The step of the optimizer.
+        apply_gradients: The step of the optimizer.
     """
+    num_steps = config.steps_per_update
+    single_steps = config.minibatch_size is not None
 
-    def one(
-        learned: Learned, source: Source, batch: Weighted, step: Int[Array, ""]
-    ) -> tuple[Learned, Metrics]:
-        grads, metrics = est.grad(learned.params, batch)
-        further = {"batch": batch, "key": source.key, "resample": source.resample}
-        return move(learned, grads, metrics, step, **further)
+    def standardised(batch: Weighted) -> Weighted:
+        return standardise_psi(batch) if config.advantages == "minibatch" else batch
 
-    return one
+    def gradient_step(
+        state: FitState, batch: Weighted, step: Int[Array, ""], extra_args: dict[str, Any]
+    ) -> tuple[FitState, Metrics]:
+        grads, metrics = est.grad(state.params, batch)
+        return apply_gradients(state, grads, metrics, step, batch=batch, **extra_args)
+
+    def fit_batch(
+        state: FitState,
+        batch: Weighted,
+        shuffle_key: PRNGKeyArray,
+        update: Int[Array, ""],
+        extra_args: dict[str, Any],
+    ) -> tuple[FitState, Metrics]:
+        if num_steps == 1 and not single_steps:
+            return gradient_step(state, standardised(batch), update, extra_args)
+
+        batch = devices.gather_envs(batch)
+        if single_steps:  # each is an environment with one step: leaves [1, T B, ...]
+            batch = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), batch)
+
+        def minibatch_step(state: FitState, x: tuple[Array, Array]) -> tuple[FitState, Metrics]:
+            rows, step = x
+            minibatch = standardised(jax.tree.map(lambda x: x[:, rows], batch))
+            # Every device holds the whole minibatch, and takes its share only where the gradient is
+            # summed: sharded here, each mean over the steps would need a collective.
+            minibatch = devices.gather_envs(minibatch)
+            taken, metrics = gradient_step(state, minibatch, step, extra_args)
+            skipped = state._replace(
+                stopped=taken.stopped, largest_grad_norm=taken.largest_grad_norm
+            )
+            choose = functools.partial(jnp.where, taken.stopped)
+            return jax.tree.map(choose, skipped, taken), metrics
+
+        steps = update * num_steps + jnp.arange(num_steps, dtype=jnp.int32)
+        minibatches = _minibatches(config, shuffle_key)
+        state, metrics = jax.lax.scan(minibatch_step, state, (minibatches, steps))
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    return fit_batch
 
 
-def optimizer_step(
+def make_apply_gradients(
     config: Config,
     h: Hyperparams,
     policy: Network,
     est: Estimator,
     optimizer_at: Callable[[Array], optax.GradientTransformationExtraArgs],
     scale: float,
-) -> OptimizerStep:
+) -> ApplyGradients:
     """θ ← optax(θ, g) for gradients g of a loss.
 
     Args:
@@ -340,88 +387,45 @@ def optimizer_step(
     """
     scale = scale if config.minibatch_size is None else 1.0
 
-    def one(
-        learned: Learned,
+    def apply_gradients(
+        state: FitState,
         grads: Params,
         metrics: Metrics,
         step: Int[Array, ""],
         *,
         key: PRNGKeyArray,
-        **of_batch: Any,  # `batch` and `resample`, where there is a batch
-    ) -> tuple[Learned, Metrics]:
+        **extra_args: Any,  # `batch` and `resample`, where there is a batch
+    ) -> tuple[FitState, Metrics]:
         grads = jax.tree.map(lambda g: scale * g, grads)
         updates, opt_state = optimizer_at(step).update(
             grads,
-            learned.opt_state,
-            learned.params,
+            state.opt_state,
+            state.params,
             policy=policy,
             estimator=est,
             gradient_scale=scale,
             key=jax.random.fold_in(key, step),
-            **of_batch,
+            **extra_args,
         )
-        after = Learned(
-            params=optax.apply_updates(learned.params, updates),
+        after = FitState(
+            params=optax.apply_updates(state.params, updates),
             opt_state=opt_state,
-            stay=learned.stay | (metrics.get("kl", 0.0) > h.stop_kl),
-            largest=jnp.maximum(learned.largest, optax.tree.norm(grads)),
+            stopped=state.stopped | (metrics.get("kl", 0.0) > h.stop_kl),
+            largest_grad_norm=jnp.maximum(state.largest_grad_norm, optax.tree.norm(grads)),
         )
         return after, {"grad_norm": optax.tree.norm(grads.policy), **metrics}
 
-    return one
+    return apply_gradients
 
 
-def passes(config: Config, take: GradientStep) -> Passes:
-    """One step on the batch, or on each of its minibatches until the policy has moved too far.
-
-    Steps are numbered as if all that are planned had been taken; metrics are means over them.
-    """
-    steps = config.steps_per_update
-    single_steps = config.minibatch_size is not None
-
-    def standardised(batch: Weighted) -> Weighted:
-        return standardise_psi(batch) if config.advantages == "minibatch" else batch
-
-    def one_step(
-        learned: Learned, source: Source, key: PRNGKeyArray, update: Int[Array, ""]
-    ) -> tuple[Learned, Metrics]:
-        return take(learned, source, standardised(source.batch), update)
-
-    if steps == 1 and not single_steps:
-        return one_step
-
-    def minibatches(
-        learned: Learned, source: Source, key: PRNGKeyArray, update: Int[Array, ""]
-    ) -> tuple[Learned, Metrics]:
-        full = devices.gather_envs(source.batch)
-        if single_steps:  # each is an environment with one step: leaves [1, T B, ...]
-            full = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), full)
-
-        def one(learned: Learned, x: tuple[Array, Array]) -> tuple[Learned, Metrics]:
-            rows, step = x
-            part = standardised(jax.tree.map(lambda x: x[:, rows], full))
-            # Every device holds the whole minibatch, and takes its share only where the gradient is
-            # summed: sharded here, each mean over the steps would need a collective.
-            moved, metrics = take(learned, source, devices.gather_envs(part), step)
-            unmoved = learned._replace(stay=moved.stay, largest=moved.largest)
-            after = jax.tree.map(lambda old, new: jnp.where(moved.stay, old, new), unmoved, moved)
-            return after, metrics
-
-        numbers = update * steps + jnp.arange(steps, dtype=jnp.int32)
-        learned, metrics = jax.lax.scan(one, learned, (_minibatches(config, key), numbers))
-        return learned, jax.tree.map(jnp.mean, metrics)
-
-    return minibatches
-
-
-def following(
-    make_step: Callable[[Network, Network, Hyperparams], Step],
+def rebuilt_each_update(
+    make_step: Callable[[Network, Network, Hyperparams], UpdateStep],
     config: Config,
     h: Hyperparams,
     policy: Network,
     critic: Network,
-) -> Step:
-    """The step, rebuilt at every update from the state of the run.
+) -> UpdateStep:
+    """The update step, rebuilt at every update from the state of the run.
 
     Networks standardise observations by the running statistics, and annealed hyperparameters take
     their value at this update. If the settings ask for neither, the step is built once.
@@ -438,9 +442,10 @@ def following(
         return make_step(policy, critic, h)
 
     def step(state: TrainState, key: PRNGKeyArray) -> Update:
-        own_policy = normalisation.with_standardised_observations(policy, state.normaliser)
-        own_critic = normalisation.with_standardised_observations(critic, state.normaliser)
-        return make_step(own_policy, own_critic, scheduled(config, h, state.update))(state, key)
+        current_policy = normalisation.with_standardised_observations(policy, state.normaliser)
+        current_critic = normalisation.with_standardised_observations(critic, state.normaliser)
+        current_h = scheduled(config, h, state.update)
+        return make_step(current_policy, current_critic, current_h)(state, key)
 
     return step
 
@@ -451,34 +456,34 @@ def make_train(
     *,
     optimizer: OptimizerFactory | None = None,
     estimator: EstimatorFactory | None = None,
-    policy: Any = None,
-    critic: Any = None,
+    policy: Network | NetworkFactory | None = None,
+    critic: Network | NetworkFactory | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """`train(key, hyperparams) -> state, metrics [num_updates]`: pure, to be jitted and vmapped.
 
     Args:
         config: The settings.
         hyperparams: Those of a call that gives none; default: `config.hyperparams()`.
-        optimizer: As of `make_learner`.
-        estimator: As of `make_learner`.
-        policy: As of `make_learner`.
-        critic: As of `make_learner`.
+        optimizer: See `make_learner`.
+        estimator: See `make_learner`.
+        policy: See `make_learner`.
+        critic: See `make_learner`.
 
     Raises:
         ValueError: Values out of range, or parts that do not fit together.
     """
     check_config(config)
-    usual = check_hyperparams(config.hyperparams() if hyperparams is None else hyperparams)
+    default = check_hyperparams(config.hyperparams() if hyperparams is None else hyperparams)
     config = with_parts(
         config, optimizer=optimizer, estimator=estimator, policy=policy, critic=critic
     )
-    check_together(config, usual)
+    check_together(config, default)
 
     def train(
         key: PRNGKeyArray, hyperparams: Hyperparams | None = None
     ) -> tuple[TrainState, Metrics]:
         check_key(key)
-        h = as_arrays(usual) if hyperparams is None else hyperparams
+        h = as_arrays(default) if hyperparams is None else hyperparams
         learner = make_learner(config, h)
         init_key, keys = training_keys(key, 0, config.num_updates)
         return scan_keys(learner.step, learner.init(init_key), keys)
@@ -503,8 +508,8 @@ def make_chunk(
     *,
     optimizer: OptimizerFactory | None = None,
     estimator: EstimatorFactory | None = None,
-    policy: Any = None,
-    critic: Any = None,
+    policy: Network | NetworkFactory | None = None,
+    critic: Network | NetworkFactory | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """`chunk(state, keys [n], hyperparams, count=n) -> state, metrics [n]`: `count` more updates;
     it may be traced.
@@ -515,10 +520,10 @@ def make_chunk(
 
     Args:
         config: The settings.
-        optimizer: As of `make_learner`.
-        estimator: As of `make_learner`.
-        policy: As of `make_learner`.
-        critic: As of `make_learner`.
+        optimizer: See `make_learner`.
+        estimator: See `make_learner`.
+        policy: See `make_learner`.
+        critic: See `make_learner`.
     """
     check_config(config)
     config = with_parts(
@@ -537,13 +542,16 @@ def make_chunk(
         # a key that is taken from an array in a loop looks as if it were used twice
         data = jax.random.key_data(keys)
 
-        def one(i: Int[Array, ""], loop: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
-            state, new = step(loop[0], jax.random.wrap_key_data(data[i], impl=impl))
-            return state, jax.tree.map(lambda row, x: row.at[i].set(x), loop[1], new)
+        def write_row(
+            i: Int[Array, ""], loop: tuple[TrainState, Metrics]
+        ) -> tuple[TrainState, Metrics]:
+            state, rows = loop
+            state, metrics = step(state, jax.random.wrap_key_data(data[i], impl=impl))
+            return state, jax.tree.map(lambda row, x: row.at[i].set(x), rows, metrics)
 
         shapes = jax.eval_shape(step, state, keys[0])[1]
         rows = jax.tree.map(lambda s: jnp.zeros((len(keys), *s.shape), s.dtype), shapes)
-        return jax.lax.fori_loop(0, count, one, (state, rows))
+        return jax.lax.fori_loop(0, count, write_row, (state, rows))
 
     return chunk
 
@@ -557,7 +565,7 @@ def training_keys(
     beyond its planned end, draws what a single scan would have drawn.
 
     Args:
-        key: The run's key, as of `pg.seed_key`.
+        key: The run's key, see `pg.seed_key`.
         start: The number of the first update; it may be traced.
         count: The number of updates.
     """
@@ -583,16 +591,20 @@ def _minibatches(config: Config, key: PRNGKeyArray) -> Int[Array, "steps rows"]:
     return order.reshape(config.steps_per_update, -1)
 
 
-def _collector_of_group(config: Config, h: Hyperparams, number: int) -> Collector:
-    """The collector of the environments of one of so many micro-batches."""
-    num_envs = config.num_envs // number
+def _micro_batch_collector(config: Config, h: Hyperparams) -> Collector | None:
+    """The collector of the environments of one micro-batch; None for a batch that is whole."""
+    num_micro_batches = accumulation.num_micro_batches(config)
+    if num_micro_batches == 1:
+        return None
+    num_envs = config.num_envs // num_micro_batches
     env = envs.configured(config, num_envs, h.env_params, restarting=True)
     return rollout.make_collector(config, env)
 
 
-def _check_estimator(config: Config, est: Estimator, estimator_state: PyTree) -> None:
+def _check_estimator(config: Config, est: Estimator) -> None:
     """Raises ValueError for an estimator that does not fit the settings."""
-    if accumulation.number_of_groups(config) > 1:
+    _, estimator_state = jax.eval_shape(est.init, jax.random.key(0))
+    if accumulation.num_micro_batches(config) > 1:
         accumulation.check_estimator(config, est, estimator_state)
     if config.diagnostics and not est.separable:
         raise ValueError(
@@ -602,6 +614,24 @@ def _check_estimator(config: Config, est: Estimator, estimator_state: PyTree) ->
         raise ValueError(
             f"this estimator accepts collect={' or '.join(est.accepts)}, not {config.collect!r}"
         )
+
+
+def _fit_state(state: TrainState) -> FitState:
+    """The state before the first gradient step on a batch."""
+    return FitState(state.params, state.opt_state, jnp.bool_(False), jnp.zeros(()))
+
+
+def _next_state(state: TrainState, fitted: FitState, **changes: Any) -> TrainState:
+    """The state of training after an update.
+
+    Args:
+        state: The state before it.
+        fitted: The state after the last gradient step.
+        changes: Its other fields, where they change.
+    """
+    return state._replace(
+        params=fitted.params, opt_state=fitted.opt_state, update=state.update + 1, **changes
+    )
 
 
 def _summary(finished: Finished, env_steps: Int[Array, ""]) -> Metrics:

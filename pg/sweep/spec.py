@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from pg import envs
-from pg.accumulation import number_of_groups
+from pg.accumulation import num_micro_batches
 from pg.commands import cli
 from pg.config import (
     PARTS,
@@ -80,7 +80,7 @@ class SweepSpec:
         object.__setattr__(self, "table", table)
         self._set_presets()  # in the same order
         for config, group in self.programs():  # which checks every Config
-            number_of_groups(config)
+            num_micro_batches(config)
             traced = self.traced(group)
             hyperparams_of(self.hyperparams, traced)
             for name in READ_TOGETHER:

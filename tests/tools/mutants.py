@@ -59,32 +59,32 @@ MUTANTS = [
         "name not in {*base, *table}",
         "tests/runs/test_sweep.py -k settings_of_the_train_command",
     ),
-    # Gradients that are accumulated over groups of environments.
+    # Gradients that are accumulated over micro-batches.
     Mutant(
-        "every group of environments has the random numbers of the first",
+        "every micro-batch has the random numbers of the first",
         "accumulation.py",
-        "row_keys.of_rows(key, group.number * task.size, task.size, total)",
+        "row_keys.of_rows(key, micro_batch.number * task.size, task.size, total)",
         "row_keys.of_rows(key, 0, task.size, total)",
         "tests/core/test_accumulation.py -k time_baseline",
     ),
     Mutant(
-        "metrics are means over groups, whatever their steps",
+        "metrics are means over micro-batches, whatever their steps",
         "accumulation.py",
         "steps = jnp.sum(traj.valid, dtype=traj.reward.dtype)",
         "steps = jnp.ones((), traj.reward.dtype)",
         "tests/core/test_accumulation.py -k time_baseline",
     ),
     Mutant(
-        "episodes are compared with those of their own group alone",
+        "episodes are compared with those of their own micro-batch alone",
         "accumulation.py",
-        "        batch = batch._replace(**group.weighed)\n",
+        "        batch = batch._replace(**micro_batch.weighed)\n",
         "        pass\n",
         "tests/core/test_accumulation.py -k time_baseline",
     ),
     Mutant(
-        "the gradient is the sum of those of the groups",
+        "the gradient is the sum of those of the micro-batches",
         "accumulation.py",
-        "jax.tree.map(lambda g: g / number, sums.grads)",
+        "jax.tree.map(lambda g: g / task.num_micro_batches, sums.grads)",
         "sums.grads",
         "tests/core/test_accumulation.py -k time_baseline",
     ),
@@ -305,9 +305,8 @@ MUTANTS = [
     Mutant(
         "a mixture all of which is collected by the oldest policy",
         "lag.py",
-        "            return collector.collect(actor, own, key, state)\n",
-        "            del own\n"
-        "            oldest = jax.tree.map(lambda x: x[0], params)\n"
+        "            return collector.collect(actor, params, key, state)\n",
+        "            oldest = jax.tree.map(lambda x: x[0], mixture)\n"
         "            return collector.collect(actor, oldest, key, state)\n",
         "tests/core/test_lag.py -k share",
     ),
@@ -2293,8 +2292,8 @@ MUTANTS = [
     Mutant(
         "the second batch of harpg is not counted",
         "train.py",
-        'metrics["env_steps"] += optimizers.env_steps(learned.opt_state)',
-        'metrics["env_steps"] += 0 * optimizers.env_steps(learned.opt_state)',
+        "jnp.sum(traj.all_env_steps) + optimizers.env_steps(fitted.opt_state)",
+        "jnp.sum(traj.all_env_steps) + 0 * optimizers.env_steps(fitted.opt_state)",
         "tests/core/test_optimizers.py -k second_batch",
     ),
     Mutant(
@@ -2420,8 +2419,8 @@ MUTANTS = [
     Mutant(
         "a batch is never left",
         "train.py",
-        'stay=learned.stay | (metrics.get("kl", 0.0) > h.stop_kl)',
-        "stay=learned.stay",
+        'stopped=state.stopped | (metrics.get("kl", 0.0) > h.stop_kl)',
+        "stopped=state.stopped",
         "tests/core/test_train.py -k 'too_far or stop_kl'",
     ),
     Mutant(
