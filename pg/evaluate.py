@@ -14,8 +14,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from pg import envs, networks, normalisation, rollout
 from pg.config import Config, check_config, check_env_params
 from pg.inputs import check_key, check_kind, count, shown
+from pg.networks import Network
 from pg.normalisation import Normaliser
 from pg.parts import with_parts
+from pg.train import NetworkFactory
 
 
 class Evaluation(NamedTuple):
@@ -47,7 +49,7 @@ def evaluate(
     greedy: bool = False,
     normaliser: Normaliser | None = None,
     env_params: Mapping[str, Any] | None = None,
-    policy: Any = None,
+    policy: Network | NetworkFactory | None = None,
 ) -> Evaluation:
     """Returns of `num_episodes` complete episodes, all vmapped.
 
@@ -64,7 +66,7 @@ def evaluate(
             statistics stay as they are.
         env_params: `hyperparams.env_params`, if the policy was trained with any: without them the
             environment is that of `config`.
-        policy: the policy, if it was trained with one of one's own and `config` does not have it.
+        policy: the policy, if it was trained with a custom one that `config` does not have.
 
     Raises:
         ValueError: an argument of another kind, or no normaliser for a policy that needs one.
