@@ -9,7 +9,7 @@ from pg.settings.choices import EXTRAPOLATING, CriticOptimizer, PolicyOptimizer
 from pg.settings.parts import part_name
 
 AUTO = "auto"
-# of those that ask for the policy, those that take its gradient alone
+# the optimizers of the policy that need its gradient alone
 _OF_GRADIENTS = (*get_args(CriticOptimizer), *EXTRAPOLATING)
 _INSTEAD = "or micro_batches=1"
 
@@ -26,24 +26,24 @@ def checked_number(value: Any) -> Any:
 
 
 def check_micro_batches(config: Any) -> None:
-    """Raises ValueError unless the gradient of a batch is the mean of those of its parts, each of
-    which can be had without the others.
+    """Raises ValueError unless the gradient of a batch is the mean of those of its micro-batches,
+    each of which can be computed without the others.
     """
     if config.micro_batches == 1:
         return
-    what = f"micro_batches={config.micro_batches!r}"
+    setting = f"micro_batches={config.micro_batches!r}"
     facts = facts_of(config.estimator)
-    _check_estimator(config, facts, what)
-    _check_settings(config, what)
+    _check_estimator(config, facts, setting)
+    _check_settings(config, setting)
     if config.micro_batches != AUTO:
         _check_sizes(config, facts, config.micro_batches)
 
 
-def _check_estimator(config: Any, facts: Facts, what: str) -> None:
+def _check_estimator(config: Any, facts: Facts, setting: str) -> None:
     estimator = part_name(config.estimator)
     if facts is UNSTATED:
         raise ValueError(
-            f"{what} weighs a batch part by part, and nothing is stated of estimator="
+            f"{setting} weighs each micro-batch by itself, and nothing is stated of estimator="
             f"{estimator!r}: say what it compares a return with, @pg.with_facts(unbiased_for="
             f'"J", baseline="none"), {_INSTEAD}'
         )
@@ -59,7 +59,7 @@ def _check_estimator(config: Any, facts: Facts, what: str) -> None:
             "several_steps=False"
         )
     if facts.critic == "hindsight":
-        reason = "reports a mean over pairs of steps, which parts of a batch do not add up to"
+        reason = "reports a mean over pairs of steps, which is not the mean over micro-batches"
     if facts.with_reference:
         reason = "compares the policy with a reference along all episodes"
     if candidates:
@@ -68,22 +68,22 @@ def _check_estimator(config: Any, facts: Facts, what: str) -> None:
         name for name, row in FACTS.items() if row.accumulates and config.collect in row.collect
     ]
     raise ValueError(
-        f"{what} weighs a batch part by part, and estimator={estimator!r} {reason}: use one of: "
-        f"{', '.join(others)}; {_INSTEAD}"
+        f"{setting} weighs each micro-batch by itself, and estimator={estimator!r} {reason}: use "
+        f"one of: {', '.join(others)}; {_INSTEAD}"
     )
 
 
-def _check_settings(config: Any, what: str) -> None:
+def _check_settings(config: Any, setting: str) -> None:
     if config.steps_per_update > 1 or config.minibatch_size is not None:
         raise ValueError(
-            f"{what} adds up the gradient of one step, and num_epochs={config.num_epochs}, "
+            f"{setting} accumulates the gradient of one step, and num_epochs={config.num_epochs}, "
             f"num_minibatches={config.num_minibatches} and minibatch_size={config.minibatch_size} "
-            f"are several, on a batch that is kept: give 1, 1 and None, {_INSTEAD}"
+            f"take several, on a batch that is kept: write 1, 1 and None, {_INSTEAD}"
         )
     if isinstance(config.optimizer, str) and config.optimizer not in _OF_GRADIENTS:
         assert config.optimizer in get_args(PolicyOptimizer)
         raise ValueError(
-            f"{what} keeps no batch, and optimizer={config.optimizer!r} asks for it beside its "
+            f"{setting} keeps no batch, and optimizer={config.optimizer!r} asks for it besides its "
             f"gradient: use one of: {', '.join(_OF_GRADIENTS)}; {_INSTEAD}"
         )
     whole = {
@@ -97,16 +97,17 @@ def _check_settings(config: Any, what: str) -> None:
     for reason, applies in whole.items():
         if applies:
             raise ValueError(
-                f"{what} has no batch that is whole, and {reason}: leave that out, {_INSTEAD}"
+                f"{setting} never has the whole batch at once, and {reason}: leave that out, "
+                f"{_INSTEAD}"
             )
 
 
 def _check_sizes(config: Any, facts: Facts, number: int) -> None:
-    groups = config.num_envs // config.group_size
-    if groups % number:
-        of_groups = f" and group_size={config.group_size}" if config.group_size > 1 else ""
+    num_groups = config.num_envs // config.group_size
+    if num_groups % number:
+        group_size = f" and group_size={config.group_size}" if config.group_size > 1 else ""
         raise ValueError(
-            f"micro_batches must divide num_envs={config.num_envs}{of_groups} into equal parts, "
+            f"micro_batches must divide num_envs={config.num_envs}{group_size} into equal parts, "
             f"got {number}"
         )
     if facts.compares_episodes and config.num_envs // number < 2:

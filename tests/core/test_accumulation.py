@@ -101,7 +101,7 @@ def test_numbers_without_an_axis_of_environments_are_refused() -> None:
 def test_an_update_in_micro_batches_is_that_of_the_whole_batch(estimator: str) -> None:
     """Parameters, the state of the estimator, the environments and all metrics, after two updates:
     the second starts from what the first left. Episodes end at different steps, so that a mean over
-    the groups would not be one over the steps.
+    micro-batches would not be one over the steps.
     """
     config = settings(estimator)
     whole = two_updates(config)
@@ -158,7 +158,7 @@ def test_gradients_that_cannot_be_accumulated_are_refused() -> None:
     for changes, match in (
         ({"micro_batches": 5}, "must divide num_envs=12 into equal parts, got 5"),
         ({"micro_batches": "few"}, "a whole number of at least 1, or auto, got 'few'"),
-        ({"micro_batches": 2, "estimator": "ppo", "num_epochs": 2}, "adds up the gradient of one"),
+        ({"micro_batches": 2, "estimator": "ppo", "num_epochs": 2}, "accumulates the gradient of"),
         ({"micro_batches": 2, "optimizer": "natural"}, "optimizer='natural' asks for it"),
         ({"micro_batches": 2, "advantages": "batch"}, "advantages='batch' standardises over it"),
         ({"micro_batches": 2, "diagnostics": True}, "diagnostics take the gradient of each"),
