@@ -936,8 +936,8 @@ MUTANTS = [
     Mutant(
         "γᵗ dropped from bootstrapped advantages",
         "estimators/base.py",
-        "** (time * (1.0 - h.undiscounted_state_weighting))",
-        "** (0.0 * time)",
+        "discount(time * (1.0 - h.undiscounted_state_weighting), h.gamma)",
+        "discount(0.0 * time, h.gamma)",
         "tests/exact/test_unbiased.py -k gae",
     ),
     Mutant(
@@ -950,8 +950,8 @@ MUTANTS = [
     Mutant(
         "γᵗ by the row of the array, not by the step of the episode",
         "estimators/base.py",
-        "** (time * (1.0",
-        "** (jnp.arange(len(traj.time))[:, None] * (1.0",
+        "discount(time * (1.0",
+        "discount(jnp.arange(len(traj.time))[:, None] * (1.0",
         "tests/core/test_estimators.py",
     ),
     # Truncation and termination.
@@ -1085,7 +1085,7 @@ MUTANTS = [
     Mutant(
         "the critic sees the observation of a terminal state",
         "estimators/base.py",
-        "return jnp.where(ended, obs, next_obs)",
+        "return jnp.where(expand_to(rows.terminated, obs), obs, next_obs)",
         "return next_obs",
         "tests/core/test_nan_ends.py -k network",
     ),
@@ -1494,8 +1494,10 @@ MUTANTS = [
     Mutant(
         "an optimal baseline in sample",
         "baselines.py",
-        "    return before + after",
-        "    return before + after + x",
+        "    top = rounding.sum_of_others(numerator, axis=0)\n"
+        "    bottom = rounding.sum_of_others(denominator, axis=0)\n",
+        "    top = rounding.sum_of_others(numerator, axis=0) + numerator\n"
+        "    bottom = rounding.sum_of_others(denominator, axis=0) + denominator\n",
         "tests/exact/test_unbiased.py -k optimal",
     ),
     Mutant(
@@ -1659,8 +1661,8 @@ MUTANTS = [
     Mutant(
         "the mean of continuous actions is not differentiated",
         "estimators/action_values.py",
-        "return score(dist, batch) + batch.extra.q.expectation(dist)",
-        "return score(dist, batch) + batch.extra.q.at(batch.extra.action)",
+        "return score_surrogate(dist, batch) + batch.extra.q.expectation(dist)",
+        "return score_surrogate(dist, batch) + batch.extra.q.at(batch.extra.action)",
         "tests/exact/test_continuous_actions.py -k 'whatever_the_critic and planar'",
     ),
     Mutant(
@@ -2334,8 +2336,8 @@ MUTANTS = [
     Mutant(
         "the Fisher matrix by another state weighting than the gradient's",
         "optimizers/curvature.py",
-        "return jnp.asarray(gamma, traj.reward.dtype) ** traj.time",
-        "return jnp.asarray(gamma, traj.reward.dtype) ** (0 * traj.time)",
+        "return returns.discount(traj.time.astype(",
+        "return returns.discount((0 * traj.time).astype(",
         "tests/core/test_optimizers.py",
     ),
     Mutant(
