@@ -440,7 +440,7 @@ def _check_leaves(
     num_runs = slices["update"].get_shape()[0]
     if not num_kept <= num_runs < num_kept + _FILLED:
         raise DamageError(f"{path} is corrupt")
-    for name, x in like.items():
+    for name, x in template.items():
         parameters.check_precision(path, slices[name].get_dtype(), x)
         stored = parameters.described(slices[name].get_dtype(), slices[name].get_shape())
         wanted = parameters.described(parameters.stored_type(x.dtype), (num_runs, *x.shape))

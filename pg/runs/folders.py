@@ -312,7 +312,7 @@ def read_setup(
     """
     path = folder / "config.json"
     try:
-        data = read_config(folder)
+        data: Mapping[str, Any] = read_config(folder)
         given = dict(parts or {})
         if own_files.is_reference(env) or "env" in data.get("parts", {}):
             given["env"] = env
