@@ -295,7 +295,7 @@ def _run(
     )
     quiet = folder is None
     how = {"layout": layout, "partial": partial, "on_checkpoint": writer}
-    with _discarding_setup(folder if is_new else None):
+    with _discarding_setup(folder if is_new else None), _with_resumption(folder):
         done = _trained(config, hyperparams, seeds, options, followers, quiet=quiet, **how)
     clock.end("start", compile=done.compile_seconds, train=done.train_seconds)
     evaluations = _evaluations(config, done, seeds, options, layout, quiet=quiet)
@@ -308,6 +308,23 @@ def _run(
         with interrupts.deferred("writing the results"):  # it takes about a second
             _finish(config, done, evaluations, seeds, options, folder, followers, clock)
     return cli.outcome(done)
+
+
+@contextlib.contextmanager
+def _with_resumption(folder: Path | None) -> Iterator[None]:
+    """Adds to the fault of an environment after which update the run can be resumed."""
+    from pg.envs.adapters.hosts import HostError
+    from pg.runs import checkpoints
+
+    try:
+        yield
+    except HostError as error:
+        done = checkpoints.steps(folder / "checkpoints") if folder else []
+        if not done:
+            raise
+        raise HostError(
+            f"{error}; pg resume {folder} continues after update {done[0]}, the last checkpoint"
+        ) from None
 
 
 def _say_devices(seeds: range, layout: Any, remark: str) -> None:

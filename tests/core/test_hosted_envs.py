@@ -872,6 +872,7 @@ def test_a_fault_is_one_sentence_to_the_end_of_the_process(tmp_path: Any) -> Non
     said = " ".join(done.stderr.split())
     assert said.startswith("error: the step of breaking_env:Breaking-v0 fails: KeyError: 'board' (")
     assert "Traceback" not in said
+    assert ("pg resume" in said) == any((tmp_path / "out").rglob("*.safetensors"))
 
 
 def is_alive(pid: int) -> bool:
