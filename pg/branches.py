@@ -1,7 +1,7 @@
 """Branches: further episodes out of the states that a batch visits, and the actions that they begin
 with.
 
-    sampled        K episodes, each with an action of the policy's own
+    sampled        K episodes, each with another action that the policy samples
     every_action   K episodes of each discrete action
     pairs          K times two episodes for each parameter of the action distribution, between whose
                    returns the derivative in that parameter lies: a measure-valued derivative
@@ -48,7 +48,7 @@ class Branches(NamedTuple):
     action: PyTree[Shaped[Array, "T B K M ..."]]  # the first, as the policy samples it
     reward_to_go: Float[Array, "T B K M"]  # Σₖ γᵏ rₜ₊ₖ from the state on
     log_prob_to_go: Float[Array, "T B K M"]  # Σₖ γᵏ log π(aₜ₊ₖ|sₜ₊ₖ), of the first action too
-    constant: Float[Array, "T B K M"]  # c for a⁺ and -c for a⁻; 1 of what are no pairs
+    constant: Float[Array, "T B K M"]  # c for a⁺ and -c for a⁻; 1 without pairs
     # visited states for which this one stands: 1, or n where every n-th is branched out of, and 0
     # at the others
     stands_for: Float[Array, "T B"]

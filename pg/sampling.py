@@ -87,8 +87,8 @@ def make_noise(
         env_numbers: The numbers of the environment that are drawn so.
 
     Raises:
-        ValueError: The distribution has no `noise_quantile`, or the environments are no whole
-            number of batches.
+        ValueError: The distribution has no `noise_quantile`, or the environments are not a
+            whole number of batches.
     """
     sampling, num_episodes = batch_noise.sampling, batch_noise.num_episodes
     if sampling == "independent":
@@ -129,7 +129,7 @@ def start_bits(
         numbers: d, those of each start.
 
     Raises:
-        ValueError: The environments are no whole number of batches.
+        ValueError: The environments are not a whole number of batches.
     """
     _check_batches(batch_noise, num_envs)
     num_episodes = batch_noise.num_episodes

@@ -25,7 +25,7 @@ ENVS_PER_RESET = 32  # one environment in so many is reset at once
 
 
 def is_costly(reset: Callable[[Any], PyTree]) -> bool:
-    """True where a reset computes more than `NUMBERS`. reset: as of `replace_ended`."""
+    """True where a reset computes more than `NUMBERS`. reset: as in `replace_ended`."""
     bound = NUMBERS.get(jax.default_backend())
     return bound is not None and numbers_per_reset(reset) > bound
 
