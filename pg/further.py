@@ -12,7 +12,7 @@ An environment is a pure function of its state and can be asked again from any o
 same random numbers or with others. Every step of that is counted.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +65,22 @@ class Transitions(NamedTuple):
     env_steps: Int[Array, "T B"]  # of all of them together
 
 
+def greedy_of_groups(
+    reward: Float[Array, "T G"], env_steps: Int[Array, "T G"], group_size: int
+) -> GreedyEpisodes:
+    """The greedy episodes of each of B episodes, from those of each of their G groups.
+
+    Args:
+        reward: The rewards of the groups' greedy episodes.
+        env_steps: The steps of the environment in each of their steps.
+        group_size: B / G.
+    """
+    reward = jnp.repeat(reward, group_size, axis=1)
+    is_first = jnp.arange(reward.shape[1]) % group_size == 0
+    env_steps = jnp.repeat(env_steps, group_size, axis=1)
+    return GreedyEpisodes(reward, jnp.where(is_first, env_steps, 0))
+
+
 def initial_states(
     env: Env, number: int, key: PRNGKeyArray, first: Bool[Array, "T B"]
 ) -> InitialStates:
@@ -115,6 +131,13 @@ def transitions(
         keys = jnp.concatenate([own_keys[None], more_keys])
         lookahead = _of_every_action(env, keys, env_state, action, obs)
     return successors, lookahead
+
+
+def other_actions(dist: Any, noise: PyTree) -> PyTree:
+    """Samples of a distribution [B] for noise [B, M, ...], [B, M, ...]; () for none."""
+    if not jax.tree.leaves(noise):
+        return ()
+    return jax.vmap(dist.sample, in_axes=1, out_axes=1)(noise)
 
 
 def check_possible(env: Env, further: FurtherRollouts, branch_every: int = 1) -> None:

@@ -88,16 +88,16 @@ def measured(name: str, options: Options) -> list[str]:
 @contextlib.contextmanager
 def _drawn_ahead(is_ahead: bool) -> Iterator[None]:
     """A context for tracing in which all initial states are drawn ahead, or none."""
-    from pg import rollout
+    from pg import window_resets
     from pg.fast import resets
 
-    before = resets.NUMBERS, rollout.FRESH_BYTES
+    before = resets.NUMBERS, window_resets.FRESH_BYTES
     bound = 2**62 if is_ahead else -1
-    resets.NUMBERS, rollout.FRESH_BYTES = dict.fromkeys(before[0], bound), bound
+    resets.NUMBERS, window_resets.FRESH_BYTES = dict.fromkeys(before[0], bound), bound
     try:
         yield
     finally:
-        resets.NUMBERS, rollout.FRESH_BYTES = before
+        resets.NUMBERS, window_resets.FRESH_BYTES = before
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
 
-from pg import envs, lag, nonfinite, rollout
+from pg import envs, lag, nonfinite, window_resets
 from pg.config import (
     WHOLE_NUMBERS,
     Config,
@@ -251,8 +251,8 @@ def _evaluator(
 def way_of_resets(
     config: Config, hyperparams: Hyperparams, layout: Layout, num_runs: int
 ) -> dict[str, str]:
-    """The way in which windows reset their environments (see `rollout.way_of_resets`), as an entry
-    of `versions.json`; {} with complete episodes, where every batch begins with resets.
+    """The way in which windows reset their environments (see `window_resets.way_of_resets`), as an
+    entry of `versions.json`; {} with complete episodes, where every batch begins with resets.
 
     Args:
         config: The settings, with a number of micro-batches.
@@ -265,7 +265,7 @@ def way_of_resets(
     num_envs = min(lag.num_envs(config), config.envs_at_once)
     env = envs.configured(config, num_envs, hyperparams.env_params, restarting=True)
     each = num_runs // layout.mesh.size if layout.shard == "seeds" else num_runs
-    return {"resets": rollout.way_of_resets(env, config.num_steps, each)}
+    return {"resets": window_resets.way_of_resets(env, config.num_steps, each)}
 
 
 @faults_in_one_sentence()

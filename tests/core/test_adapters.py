@@ -28,10 +28,11 @@ from pg.envs.adapters import ADAPTERS, POPGYM_ARCADE, base, make
 from pg.envs.adapters.gymnasium import adapt
 from pg.evaluate import evaluate
 from pg.networks import make_policy
-from pg.rollout import _where, episodes
+from pg.rollout import episodes
 from pg.runs import execution
 from pg.runs.acting import load_policy
 from pg.train import make_train
+from pg.trajectory import where
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of the libraries
 
@@ -535,7 +536,7 @@ def test_gymnasium_steps_once_per_step_and_a_finished_one_stands_still() -> None
     before, alive = Walk.steps, jnp.ones(2, bool)
     for _ in range(8):
         after, steps = env.step(jax.random.key(1), state, jnp.array([1, 0]))
-        state = _where(alive, after, state)  # as in a rollout
+        state = where(alive, after, state)  # as in a rollout
         alive &= ~steps.terminated
     np.testing.assert_array_equal(steps.terminated, [True, False])
     np.testing.assert_array_equal(state.time, [3, 8])

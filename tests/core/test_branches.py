@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from pg import FurtherRollouts, diagnostics, normalisation, rollout
+from pg import FurtherRollouts, branch_rollouts, diagnostics, normalisation
 from pg.branches import Branching, first_actions
 from pg.config import Config, Hyperparams
 from pg.distributions import Categorical, Gaussian, TanhGaussian
@@ -104,7 +104,7 @@ def test_random_numbers_are_shared_by_the_actions_of_one_repetition_alone(
     at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By no other state, episode or repetition, however many are rolled out at once."""
-    monkeypatch.setattr(rollout, "BRANCHES_AT_ONCE", at_once)
+    monkeypatch.setattr(branch_rollouts, "BRANCHES_AT_ONCE", at_once)
     for common in (True, False):
         branching = Branching("every_action", common_numbers=common)
         traj = collected(branching, noisy(), num_envs=32)

@@ -10,7 +10,7 @@ from environments import Clock, ClockState, tabular_policy
 from proofs import arbitrary
 
 import pg
-from pg import envs, rollout
+from pg import envs, rollout_noise
 from pg.exact import tabular
 from pg.fast import point_keys
 from pg.sampling import BatchNoise
@@ -80,7 +80,7 @@ def test_the_first_key_split_off_has_the_points_and_the_others_draw_as_plain_one
 def test_the_numbers_that_an_environment_draws_are_counted(
     env: Any, numbers: tuple[int, int]
 ) -> None:
-    assert rollout._env_numbers(envs.make_env(env, 3), SPREAD) == numbers
+    assert rollout_noise.env_numbers(envs.make_env(env, 3), SPREAD) == numbers
 
 
 def test_a_key_of_another_generator_is_refused() -> None:

@@ -12,7 +12,7 @@ import pytest
 from environments import Clock, expand
 from mistakes import Mistake, assert_one_sentence, handed
 
-from pg import make_train, rollout
+from pg import make_train, window_resets
 from pg.config import Config
 from pg.envs import configured, make_env, spaces
 from pg.evaluate import evaluate
@@ -218,7 +218,7 @@ def window_of_clock() -> Any:
 
 @pytest.mark.parametrize(
     ("module", "bound", "value"),
-    [(rollout, "FRESH_BYTES", 0), (resets, "NUMBERS", {jax.default_backend(): 0})],
+    [(window_resets, "FRESH_BYTES", 0), (resets, "NUMBERS", {jax.default_backend(): 0})],
 )
 def test_initial_states_drawn_step_by_step_are_those_drawn_ahead(
     module: Any, bound: str, value: Any, monkeypatch: pytest.MonkeyPatch
@@ -266,7 +266,7 @@ def test_a_training_is_the_same_whichever_way_its_windows_reset(
     )
     ahead = jax.jit(make_train(config))(KEY)
     monkeypatch.setattr(resets, "NUMBERS", {jax.default_backend(): 0})
-    assert rollout.way_of_resets(configured(config, 4), 9) == "where ended"
+    assert window_resets.way_of_resets(configured(config, 4), 9) == "where ended"
     where_ended = jax.jit(make_train(config))(KEY)
     assert ahead[1]["episodes"].min() > 0
     jax.tree.map(np.testing.assert_array_equal, *map(key_numbers.as_numbers, (ahead, where_ended)))
@@ -324,13 +324,13 @@ def test_the_way_of_resets_is_that_of_the_environments(monkeypatch: pytest.Monke
     """By their cost on a CPU, and by their size in all runs; or by themselves."""
     cheap, costly, heavy = (make_env(env, 8) for env in (Clock(), Costly(), Heavy()))
     by_cost = "where ended" if jax.default_backend() in resets.NUMBERS else "drawn ahead"
-    assert rollout.way_of_resets(cheap, 16) == "drawn ahead"
-    assert rollout.way_of_resets(costly, 16) == by_cost
+    assert window_resets.way_of_resets(cheap, 16) == "drawn ahead"
+    assert window_resets.way_of_resets(costly, 16) == by_cost
     alone: Any = object()
-    assert rollout.way_of_resets(costly._replace(restart=alone), 16) == "by the environments"
+    assert window_resets.way_of_resets(costly._replace(restart=alone), 16) == "by the environments"
     monkeypatch.setattr(resets, "NUMBERS", {})
-    assert rollout.way_of_resets(heavy, 4) == "drawn ahead"
-    assert rollout.way_of_resets(heavy, 4, num_runs=4) == "where ended"
+    assert window_resets.way_of_resets(heavy, 4) == "drawn ahead"
+    assert window_resets.way_of_resets(heavy, 4, num_runs=4) == "where ended"
 
 
 def test_the_numbers_of_a_reset_are_those_of_its_operations() -> None:
@@ -376,7 +376,7 @@ def test_mapped_runs_share_the_memory_for_states_drawn_ahead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """16 MiB in each of four runs are more than 32 MiB, of which one run may have half."""
-    monkeypatch.setattr(rollout, "FRESH_BYTES", 2**25)
+    monkeypatch.setattr(window_resets, "FRESH_BYTES", 2**25)
     env, policy, params = setup(Heavy(), 1)
 
     def run(key: jax.Array) -> Any:
@@ -585,7 +585,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "a state of training for that of a rollout": (
         handed(lambda x: windows(x.env, x.policy, x.state.params.policy, KEY, x.state, 3)),
-        "state must be a pg.rollout.RolloutState, got a TrainState: write pg.rollout.start(env, "
+        "state must be a pg.trajectory.RolloutState, got a TrainState: write pg.rollout.start(env, "
         "policy, key), or",
     ),
     "the standing of other environments": (

@@ -176,9 +176,9 @@ MUTANTS = [
     ),
     Mutant(
         "one scrambling of the Sobol' points of all steps",
-        "rollout.py",
-        "return noise(action_key, time), jax",
-        "return noise(jax.random.split(key)[1], time), jax",
+        "rollout_noise.py",
+        "of_step = noise(action_key, time)",
+        "of_step = noise(jax.random.split(key)[1], time)",
         "tests/core/test_sampling.py -k each_step_anew",
     ),
     Mutant(
@@ -232,7 +232,7 @@ MUTANTS = [
     ),
     Mutant(
         "the environment's points in the order of the episodes, and the actions' in that of states",
-        "rollout.py",
+        "rollout_noise.py",
         "return noise_sampling.by_state(noise, obs, running.alive, batch_noise.num_episodes)",
         "own = noise_sampling.by_state(noise, obs, running.alive, batch_noise.num_episodes)\n"
         "        return own._replace(env=noise.env)",
@@ -240,7 +240,7 @@ MUTANTS = [
     ),
     Mutant(
         "starts of which each group takes one of several",
-        "rollout.py",
+        "rollout_noise.py",
         "    num_groups = env.num_envs // group_size\n",
         "    num_groups, group_size, batch_noise = env.num_envs, 1, batch_noise\n",
         "tests/core/test_point_keys.py -k groups_are_spread",
@@ -620,20 +620,21 @@ MUTANTS = [
     Mutant(
         "a greedy baseline that samples",
         "rollout.py",
-        "loop.greedy_key, _Batch(act=greedy), each_group",
-        "loop.greedy_key, _Batch(), each_group",
+        "greedy_batch = _Batch(batch.horizon, act=greedy)",
+        "greedy_batch = _Batch(batch.horizon)",
         "tests/core/test_rollout.py -k 'greedy_episodes_begin'",
     ),
     Mutant(
         "a greedy baseline with the random numbers of the episode that it is compared with",
         "rollout.py",
-        "loop.greedy_key, _Batch(act=greedy), each_group",
-        "key, _Batch(act=greedy), each_group",
+        "return _with_further(traj, states, acting, scan, batch)",
+        "own = scan._replace(keys=scan.keys._replace(greedy=key))\n"
+        "    return _with_further(traj, states, acting, own, batch)",
         "tests/core/test_rollout.py -k 'numbers_of_their_own'",
     ),
     Mutant(
         "a greedy baseline whose steps cost nothing",
-        "rollout.py",
+        "trajectory.py",
         "                total = total + further.env_steps\n",
         "                total = total + 0 * further.env_steps\n",
         "tests/core/test_switches.py -k 'counted_once_a_group'",
@@ -706,8 +707,8 @@ MUTANTS = [
     Mutant(
         "action mask of the next observation stored with this one's action",
         "rollout.py",
-        "        obs=_stored(env, state.obs),",
-        "        obs=_stored(env, transition.next_obs),",
+        "        obs=as_stored(env, state.obs),",
+        "        obs=as_stored(env, transition.next_obs),",
         "tests/core/test_masks.py -k 'never_taken and method'",
     ),
     Mutant(
@@ -855,7 +856,7 @@ MUTANTS = [
     ),
     Mutant(
         "windows draw a reset for every step",
-        "rollout.py",
+        "window_resets.py",
         "if restart is not None:",
         "if False:",
         "tests/core/test_hosted_envs.py -k what_the_environments_did",
@@ -943,8 +944,8 @@ MUTANTS = [
     Mutant(
         "t counted from the beginning of the rollout",
         "rollout.py",
-        "return _where(row.done, _fresh(env, policy, *reset), moved)",
-        "return _where(row.done, _fresh(env, policy, *reset)._replace(time=moved.time), moved)",
+        "_at_start(env, acting.policy, *fresh), moved)",
+        "_at_start(env, acting.policy, *fresh)._replace(time=moved.time), moved)",
         "tests/core/test_rollout.py tests/exact/test_sampled.py -k 'windows or time'",
     ),
     Mutant(
@@ -979,8 +980,8 @@ MUTANTS = [
     Mutant(
         "the successor at an end is the observation after the reset",
         "rollout.py",
-        "moved), (row, ended)",
-        "moved), (row._replace(next_obs=_where(row.done, reset[1], row.next_obs)), ended)",
+        "return after, (row, ended)",
+        "return after, (row._replace(next_obs=where(row.done, fresh[1], row.next_obs)), ended)",
         "tests/core/test_rollout.py",
     ),
     Mutant(
@@ -1078,8 +1079,8 @@ MUTANTS = [
     Mutant(
         "networks go on seeing what follows an end",
         "rollout.py",
-        "after = after._replace(obs=_where(goes_on, moved.obs, state.obs))",
-        "after = after._replace(obs=_where(alive, moved.obs, state.obs))",
+        "after = after._replace(obs=where(goes_on, moved.obs, state.obs))",
+        "after = after._replace(obs=where(alive, moved.obs, state.obs))",
         "tests/core/test_nan_ends.py -k episodes",
     ),
     Mutant(
@@ -1273,7 +1274,7 @@ MUTANTS = [
     ),
     Mutant(
         "one key for the action and for the dynamics",
-        "rollout.py",
+        "rollout_noise.py",
         "action_key, env_key = jax.random.split(jax.random.fold_in(key, time))",
         "action_key = env_key = jax.random.fold_in(key, time)",
         "tests/core/test_train.py -k key",
@@ -1415,13 +1416,13 @@ MUTANTS = [
     Mutant(
         "greedy episodes by drawn parameters",
         "rollout.py",
-        "    if begin is None and act is not greedy:\n        state = _with_drawn_carry(",
-        "    if begin is None:\n        state = _with_drawn_carry(",
+        "if begin is None and batch.act is not greedy:",
+        "if begin is None:",
         "tests/core/test_parameter_noise.py -k greedy",
     ),
     Mutant(
         "noise of parameters that is independent, whatever the sampling",
-        "rollout.py",
+        "rollout_noise.py",
         'batch_noise = batch_noise or BatchNoise("independent", num_envs)\n    if batch_noise.',
         'batch_noise = BatchNoise("independent", num_envs)\n    if batch_noise.',
         "tests/core/test_parameter_noise.py -k spread_over_a_batch",
@@ -1429,7 +1430,7 @@ MUTANTS = [
     Mutant(
         "greedy episodes beside a batch by its drawn parameters",
         "rollout.py",
-        "undrawn = networks.start(policy, len(each_group.time))",
+        "undrawn = networks.start(acting.policy, len(each_group.time))",
         "undrawn = each_group.carry",
         "tests/core/test_parameter_noise.py -k beside_a_batch",
     ),
@@ -1625,7 +1626,7 @@ MUTANTS = [
     ),
     Mutant(
         "further actions by the noise of the one that is taken",
-        "rollout.py",
+        "rollout_noise.py",
         "keys = jax.random.split(jax.random.fold_in(key, time), number)",
         "keys = jnp.repeat(jax.random.fold_in(key, time)[None], number)",
         "tests/exact/test_sampled_actions.py -k leave_the_episodes",
@@ -1824,44 +1825,44 @@ MUTANTS = [
     ),
     Mutant(
         "branches that take H steps from wherever they begin",
-        "rollout.py",
-        "    rest = _loop(many, key, _Batch(), running.state)\n",
+        "branch_rollouts.py",
+        "    rest = make_scan(many, key, running.state)\n",
         "    late = running.state._replace(time=running.state.time * 0)\n"
         "    running = running._replace(state=late)\n"
-        "    rest = _loop(many, key, _Batch(), running.state)\n",
+        "    rest = make_scan(many, key, running.state)\n",
         "tests/core/test_branches.py -k time_limit",
     ),
     Mutant(
         "branches that cost nothing",
-        "rollout.py",
+        "trajectory.py",
         "if isinstance(further, GreedyEpisodes | Transitions | Branches | InitialStates):",
         "if isinstance(further, GreedyEpisodes | Transitions | InitialStates):",
         "tests/core/test_branches.py -k time_limit",
     ),
     Mutant(
         "branches of one key, whatever state they leave",
-        "rollout.py",
-        "jax.random.fold_in(key, index), flat, branching",
-        "key, flat, branching",
+        "branch_rollouts.py",
+        "of_index = jax.random.fold_in(key, index)",
+        "of_index = key",
         "tests/core/test_branches.py -k random_numbers",
     ),
     Mutant(
         "branches that all draw the same random numbers",
-        "rollout.py",
+        "branch_rollouts.py",
         "    together = members if branching.common_numbers else 1",
         "    together = each",
         "tests/core/test_branches.py -k random_numbers",
     ),
     Mutant(
         "branches of a pair that draw other random numbers",
-        "rollout.py",
+        "branch_rollouts.py",
         "    together = members if branching.common_numbers else 1",
         "    together = 1",
         "tests/core/test_branches.py -k random_numbers",
     ),
     Mutant(
         "branches of every second state that count as one",
-        "rollout.py",
+        "branch_rollouts.py",
         "stands_for=branch_every * found.stands_for",
         "stands_for=found.stands_for",
         "tests/core/test_branches.py -k every_second -m slow",
@@ -2087,15 +2088,15 @@ MUTANTS = [
     ),
     Mutant(
         "every mapped run has the memory of all for states that are drawn ahead",
-        "rollout.py",
+        "window_resets.py",
         "is_large = num_runs * of_one_run > FRESH_BYTES",
         "is_large = of_one_run > FRESH_BYTES",
         "tests/core/test_rollout.py -k mapped_runs",
     ),
     Mutant(
         "a window draws a large initial state for every step ahead",
-        "rollout.py",
-        "        return jax.random.key_data(keys), drawn_here\n",
+        "window_resets.py",
+        "        return jax.random.key_data(keys), where_ended\n",
         "        pass\n",
         "tests/core/test_rollout.py -k large_state",
     ),
@@ -2129,7 +2130,7 @@ MUTANTS = [
     ),
     Mutant(
         "a window makes a costly initial state for every step",
-        "rollout.py",
+        "window_resets.py",
         "is_large or resets.is_costly(env.reset)",
         "is_large",
         "tests/core/test_rollout.py -k costly_initial_state",
@@ -3078,7 +3079,7 @@ MUTANTS = [
     ),
     Mutant(
         "a policy that is handed in sees what the critic sees",
-        "rollout.py",
+        "rollout_checks.py",
         "if env.views.policy and policy.view != env.views.policy:",
         "if False:",
         "tests/core/test_views.py -k is_refused",

@@ -1,0 +1,81 @@
+"""Checks of what a user hands to a rollout: each says in one sentence what to write instead."""
+
+from typing import Any
+
+from pg import networks
+from pg.envs import Env
+from pg.further import FurtherRollouts
+from pg.inputs import check_key, check_kind
+from pg.networks import Network
+from pg.settings.choices import Sampling
+from pg.trajectory import RolloutState
+
+__all__ = ["check_arguments", "check_rollout_state", "check_sample_env", "check_standardised"]
+
+
+def check_arguments(env: Any, policy: Any, key: Any) -> None:
+    """Raises ValueError, which says what to write instead, for other kinds of things than these
+    three.
+    """
+    networks.check_env(env)
+    check_kind("policy", policy, Network, "write pg.make_policy(config, env)")
+    check_key(key)
+    if env.masked and not policy.masked:
+        raise ValueError(
+            "the environment has action masks, which this policy does not see: write "
+            "pg.networks.masked(policy), or pg.make_env(..., action_mask='none')"
+        )
+    if env.views.policy and policy.view != env.views.policy:
+        raise ValueError(
+            "the observations of the environment have what the critic sees, too, and this policy "
+            "is not on its own part of them: write pg.networks.for_env(policy, env, "
+            "env.views.policy), or pg.make_env(..., critic_observe=('policy',))"
+        )
+
+
+def check_rollout_state(name: str, state: Any, env: Env) -> None:
+    """Raises ValueError unless `state` is the state of all environments."""
+    instead = (
+        "write pg.rollout.start(env, policy, key), or state.rollout of a TrainState that collects "
+        "windows"
+    )
+    check_kind(name, state, RolloutState, instead)
+    if state.time.shape != (env.num_envs,):
+        raise ValueError(
+            f"{name} must be that of {env.num_envs} environments, got one of shape "
+            f"{list(state.time.shape)}: make env with as many"
+        )
+
+
+def check_standardised(policy: Network) -> None:
+    """Raises ValueError for a policy that would act otherwise than it was trained to."""
+    if policy.unstandardised:
+        raise ValueError(
+            "this policy sees standardised observations: write "
+            "pg.normalisation.standardised(policy, state.normaliser), or "
+            "pg.load_policy(folder).network for a run that was saved"
+        )
+
+
+def check_sample_env(
+    policy: Network,
+    further: FurtherRollouts,
+    sampling: Sampling,
+    num_episodes: int,
+    group_size: int,
+) -> None:
+    """Raises ValueError where the environment's noise cannot be spread over a batch."""
+    if sampling == "independent":
+        raise ValueError(
+            "sample_env draws the environment's noise by sampling, got 'independent': give "
+            "sampling='sobol', or another of these"
+        )
+    if policy.draw_carry is not None or further.successors or further.lookahead:
+        raise ValueError(
+            "sample_env is for policies that draw an action at every step, and excludes further "
+            "transitions, which have random numbers of their own: leave sample_env out"
+        )
+    if num_episodes % group_size:
+        raise ValueError(
+            f"group_size must divide num_episodes={num_episodes} with sample_env, got {group_size}"
+        )
