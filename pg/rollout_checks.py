@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pg import networks
+from pg import networks, numerals
 from pg.envs import Env
 from pg.further import FurtherRollouts
 from pg.inputs import check_key, check_kind
@@ -27,9 +27,9 @@ def check_arguments(env: Any, policy: Any, key: Any) -> None:
         )
     if env.views.policy and policy.view != env.views.policy:
         raise ValueError(
-            "the observations of the environment have what the critic sees, too, and this policy "
-            "is not on its own part of them: write pg.networks.for_env(policy, env, "
-            "env.views.policy), or pg.make_env(..., critic_observe=('policy',))"
+            "this environment's observations also contain the critic's part, and this policy does "
+            "not select its own: write pg.networks.for_env(policy, env, env.views.policy), or "
+            "pg.make_env(..., critic_observe=('policy',))"
         )
 
 
@@ -40,10 +40,15 @@ def check_rollout_state(name: str, state: Any, env: Env) -> None:
         "windows"
     )
     check_kind(name, state, RolloutState, instead)
-    if state.time.shape != (env.num_envs,):
+    shape = state.time.shape
+    if shape != (env.num_envs,):
+        if len(shape) == 1:
+            size = numerals.counted(shape[0], "environment")
+        else:
+            size = f"environments of shape {list(shape)}"
         raise ValueError(
-            f"{name} must be that of {env.num_envs} environments, got one of shape "
-            f"{list(state.time.shape)}: make env with as many"
+            f"{name} is the state of {size}, but env has {env.num_envs}: make both with the same "
+            "num_envs"
         )
 
 

@@ -594,7 +594,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
                 configured(x.config, 3), x.policy, (), KEY, start(x.env, x.policy, KEY), 3
             )
         ),
-        "state must be that of 3 environments, got one of shape [2]: make env with as many",
+        "state is the state of 2 environments, but env has 3: make both with the same num_envs",
     ),
     "half a step of a window": (
         handed(

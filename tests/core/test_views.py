@@ -599,7 +599,7 @@ def test_a_policy_that_would_see_what_the_critic_sees_is_refused() -> None:
         return carry, Categorical(jnp.concatenate([logits, -logits], axis=-1))
 
     policy = Network(lambda key: (), apply)
-    with pytest.raises(ValueError, match="this policy is not on its own part of them: write"):
+    with pytest.raises(ValueError, match="this policy does not select its own: write"):
         episodes(env, policy, (), KEY, 4)
     own = for_env(policy, env, env.views.policy)
     plain = make_env(Guided(), 3, critic_observe=("policy",))
