@@ -54,10 +54,10 @@ def check_rollout_state(name: str, state: Any, env: Env) -> None:
 
 def check_standardised(policy: Network) -> None:
     """Raises ValueError for a policy that would act otherwise than it was trained to."""
-    if policy.unstandardised:
+    if policy.expects_standardised:
         raise ValueError(
             "this policy sees standardised observations: write "
-            "pg.normalisation.standardised(policy, state.normaliser), or "
+            "pg.normalisation.with_standardised_observations(policy, state.normaliser), or "
             "pg.load_policy(folder).network for a run that was saved"
         )
 
