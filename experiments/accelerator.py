@@ -1,10 +1,10 @@
 """Check and measure on an accelerator, in one command and within a budget of time.
 
-Every result is written to accelerator.json in --out as soon as it is there, the most wanted first;
-started again with the same --out, it measures what is missing. A page of the results, or of
-nothing, is written by --report.
+Every result is written to accelerator.json in --out as soon as it is known, the most important
+first; started again with the same --out, it measures the missing ones. --report writes a page of
+the results, even if there are none.
 
-The machine needs no network. The dependencies that it lacks are named; bring them as wheels:
+The machine needs no network. The missing dependencies are named; bring them as wheels:
 
   python -m pip download --no-deps -d wheels NAME ...                            with a network
   python -m pip install --no-index --find-links wheels --no-deps NAME ...        there
@@ -23,8 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "speed"))
 
 from device import driver, report
 
-# Distributions by the names under which they are imported: those that rollouts, training and their
-# checks import.
+# Distributions by import name: those that rollouts, training and their checks import.
 NEEDED = {
     **{name: name for name in ("jax", "flax", "optax", "chex", "gymnax", "numpy", "scipy")},
     **{name: name for name in ("jaxtyping", "matplotlib", "psutil", "safetensors", "tqdm", "tyro")},
@@ -40,12 +39,12 @@ NEEDED = {
 
 
 def missing() -> list[str]:
-    """The distributions that this interpreter has not."""
+    """The distributions that this interpreter lacks."""
     return [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]
 
 
 def parser() -> argparse.ArgumentParser:
-    """The flags; `argparse`, as the parser of the other commands may be among what is missing."""
+    """The flags; `argparse`, as the parser of the other commands may be missing."""
     made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -54,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--smoke",
         action="store_true",
-        help="tiny programs, on a CPU too, to see that all of it runs",
+        help="tiny programs, also on a CPU, to check that everything runs",
     )
     made.add_argument("--report", type=Path, metavar="FILE.md", help="write the page, and end")
     made.add_argument(
@@ -65,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Returns the exit code: 1 where a row failed or a check did not hold, 2 for a mistake."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the process that measures, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # also ends the measuring process
     made = parser()
     given = made.parse_args()
     if not 0 < given.minutes < math.inf:
@@ -92,7 +91,7 @@ def main() -> int:
 
 
 def _bad(row: dict[str, Any]) -> bool:
-    """True of a row that failed, or whose check did not hold."""
+    """True for a row that failed, or whose check did not hold."""
     return "error" in row or row["result"].get("verdict", "within") != "within"
 
 

@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def best_drawn(entries: Sequence[Entry]) -> list[Entry]:
-    """The policy with the highest return of each environment that can be drawn; of equal ones that
-    with the shortest name, which is of no variant.
+    """The policy with the highest return of each environment that can be drawn; ties go to the
+    shortest name, which is not a variant.
     """
     best: dict[str, Entry] = {}
     for entry in sorted(entries, key=lambda entry: (-entry.mean, len(entry.name), entry.name)):
@@ -69,7 +69,7 @@ def film_of(entry: Entry, out: Path) -> Path:
 
 
 def page(shown: Sequence[Entry], out: Path, report: Path) -> str:
-    """The table of the films in Markdown, `COLUMNS` in a row, each above what it shows."""
+    """The table of the films in Markdown, `COLUMNS` in a row, each above its caption."""
     cells = []
     for entry in shown:
         film = film_of(entry, out).resolve().relative_to(report.resolve().parent)

@@ -1,10 +1,10 @@
 """Train estimators on batches that lag behind the policy, and print the last returns and the
 effective sample size.
 
-The task is to write three symbols in reverse; all runs have one batch size, optimizer and learning
-rate. A cell is the interquartile mean over seeds of the mean return of the last fifth of a run, its
-95 % interval, and the mean effective sample size over the number of sequences. Without a ratio a
-batch is taken for one of the policy itself; a mixture is of the last lag + 1 policies.
+The task is to write three symbols in reverse; all runs have the same batch size, optimizer and
+learning rate. A cell is the interquartile mean over seeds of the mean return of the last fifth of a
+run, its 95 % interval, and the mean effective sample size over the number of sequences. Without a
+ratio a batch is treated as one of the policy itself; a mixture has the last lag + 1 policies.
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ from pg.commands import cli
 from pg.inputs import check_name
 
 MARKS = ("<!-- lag -->", "<!-- end of lag -->")
-BATCH, GROUP = 64, 4  # sequences of a batch, about so many of a mixture; of a group
-LAST = 0.2  # share of the updates whose return is the last one
+BATCH, GROUP = 64, 4  # sequences per batch, approximately with a mixture; per group
+LAST = 0.2  # share of the updates that counts as the last return
 
 
 @dataclasses.dataclass
@@ -25,7 +25,7 @@ class Options:
     """The runs of the table."""
 
     lags: tuple[int, ...] = (0, 1, 4, 16)
-    """Updates by which the policy that acts is older than the one that learns."""
+    """Numbers of updates by which the acting policy is older than the learning one."""
     seeds: int = 20
     """Runs of each cell."""
     num_updates: int = 150

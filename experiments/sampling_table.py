@@ -1,11 +1,11 @@
-"""Compare gradient estimates whose action noise spreads over the episodes of a batch with those of
-independent noise, at a frozen policy in the middle of its training, and print by what factor their
-variance is smaller.
+"""Compare gradient estimates whose action noise is spread over the episodes of a batch with those
+of independent noise, at a frozen policy in the middle of its training, and print the ratio of
+variances.
 
-A cell is the variance of an estimate with independent noise over that with the other, tr Σ of each,
-and its 95 % interval by the bootstrap over estimates. As with more episodes: 2 is as good as twice
-as many. Of a bandit's one step, of a linear-quadratic regulator and of the gridworld that is not
-slippery nothing is random but the actions.
+A cell is the variance of an estimate with independent noise divided by that with the other, tr Σ of
+each, and its 95 % interval by the bootstrap over estimates: 2 is as good as twice as many episodes.
+In a bandit's one step, a linear-quadratic regulator and the non-slippery gridworld only actions are
+random.
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ class Options:
     """The measurements of the table."""
 
     problems: tuple[str, ...] = PROBLEMS
-    """Problems: some with and without noise of their own, and three of the leaderboard."""
+    """Problems: some with and without environment noise, and three of the leaderboard."""
     estimators: tuple[str, ...] = ("reward_to_go", "state_value", "all_action")
-    """Names of the estimators; all_action is measured where actions are discrete."""
+    """Names of the estimators; all_action is measured only with discrete actions."""
     num_episodes: tuple[int, ...] = (64,)
     """Numbers of episodes of an estimate."""
     estimates: int = 512
@@ -68,7 +68,7 @@ def own_problem(name: str) -> Any:
 
 
 def problem_named(name: str, estimates: int) -> Any:
-    """The problem of this name, of as many estimates."""
+    """The problem of this name, with this many estimates."""
     from pg.benchmarks.leaderboard import problems
 
     if name not in OWN:

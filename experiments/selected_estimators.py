@@ -1,10 +1,10 @@
-"""Train with estimators that are chosen while training, and with each of their candidates alone,
-and print the returns.
+"""Train with estimators that are chosen during training, and with each single candidate, and print
+the returns.
 
 Candidates are baselines, on complete episodes, or the λ of gae, on windows. All runs of a problem
-have one batch size, optimizer and learning rate. The cells are the interquartile means over seeds,
-with their 95 % intervals, of the mean return over all updates and over the last fifth of them; and
-the shares of the updates in which each candidate was chosen, a mean over seeds.
+have the same batch size, optimizer and learning rate. The cells are the interquartile means over
+seeds, with their 95 % intervals, of the mean return over all updates and over the last fifth of
+them; and the shares of the updates in which each candidate was chosen, a mean over seeds.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ PROBLEMS = ("CartPole-v1", "gridworld")
 CHOICES = ("baseline", "lambda")
 BASELINES = ("leave_one_out", "time_baseline", "state_value")
 LAMBDAS = (0.8, 0.95, 1.0)
-LAST = 0.2  # share of the updates whose return is the last one
+LAST = 0.2  # share of the updates that counts as the last return
 
 
 @dataclasses.dataclass
@@ -27,7 +27,7 @@ class Options:
     problems: tuple[str, ...] = PROBLEMS
     """Problems: one with a network, and a table of 16 states."""
     choices: tuple[str, ...] = CHOICES
-    """What is chosen: the baseline, or the λ of gae."""
+    """The choice: the baseline, or the λ of gae."""
     seeds: int = 20
     """Runs of each row."""
     num_updates: int = 100
@@ -46,7 +46,7 @@ class Options:
 
 
 def rows(choice: str) -> dict[str, Any]:
-    """The estimators of a choice: the one that is chosen while training, then its candidates."""
+    """The estimators of a choice: the one that is chosen during training, then its candidates."""
     from pg.estimators import ESTIMATORS, selected, with_hyperparams
 
     if choice == "baseline":

@@ -1,10 +1,11 @@
 """Train a small transformer on a task of sequences: maximum likelihood on answers with errors, then
 policy gradients by one or several published estimators, whose curves it draws.
 
-Of each estimator there is a run folder, and the same command goes on where it was interrupted. All
-are trained on the same number of sequences in the same number of gradient steps: those with an
-importance ratio take `--steps` steps on a batch, the others collect anew for each. Clip ranges are
-those of their papers. Of several step sizes each estimator has the one that is best on other seeds.
+Each estimator has a run folder, and the same command continues after an interruption. All are
+trained on the same number of sequences in the same number of gradient steps: those with an
+importance ratio take `--steps` steps on a batch, the others collect a new batch for each. Clip
+ranges are those of their papers. Among several step sizes each estimator uses the one that is best
+on other seeds.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ SIZE = {"modular_sum": "modulus", "reverse": "num_places", "brackets": "max_pair
 
 @dataclasses.dataclass
 class Options:
-    """The task, the estimators, and how both halves of the training are done."""
+    """The task, the estimators, and the settings of both halves of the training."""
 
     task: str = "modular_sum"
     """Task: modular_sum, reverse or brackets."""
@@ -34,11 +35,11 @@ class Options:
     presets: tuple[str, ...] = ("rloo",)
     """Published estimators, by name, or all."""
     kl: str = "k3"
-    """Estimate of the KL divergence from the pretrained policy in the loss of each step, of presets
-    that have none of their own: k1, k2, k3, full or none.
+    """Estimate of the KL divergence from the pretrained policy in the loss of each step, for
+    presets without one: k1, k2, k3, full or none.
     """
     kl_coef: float = 0.01
-    """Weight of that divergence, also of the estimators that have their own."""
+    """Weight of the divergence, for all estimators."""
     noise: float = 0.3
     """Share of the tokens in the demonstrations that are drawn at random."""
     demonstrations: int = 2000
@@ -50,15 +51,16 @@ class Options:
     num_envs: int = 64
     """Sequences of a batch."""
     steps: int = 2
-    """Gradient steps on a batch, each on an equal share; estimators without a ratio collect so many
-    times as often, and so many times fewer sequences.
+    """Gradient steps on a batch, each on an equal share; estimators without a ratio collect that
+    many times as often, with that many times fewer sequences.
     """
     group_size: int = 8
     """Sequences of one prompt."""
     learning_rate: tuple[float, ...] = (1e-3,)
-    """Step size of Adam; of several, the one with the best final evaluation on the trial seeds."""
+    """Step size of Adam; among several, the one with the best final evaluation on the trial
+    seeds."""
     trial_seeds: int = 5
-    """Seeds on which several step sizes are tried, beside those that are reported."""
+    """Number of seeds on which several step sizes are tried, in addition to the reported ones."""
     size: int = 32
     """Width of the two blocks of the transformer."""
     seeds: int = 3
@@ -105,7 +107,7 @@ def main() -> None:
 
 
 def task_of(options: Options) -> Any:
-    """The task, of the size that was asked for."""
+    """The task, of the requested size."""
     from pg.envs import sequence_tasks
 
     size = {} if options.task_size is None else {SIZE[options.task]: options.task_size}
@@ -152,7 +154,7 @@ def trained(name: str, params: Any, options: Options) -> tuple[Any, float]:
 
     switches = dict(vars(PRESETS[name]))
     if switches["kl"] == "none" and options.kl != "none":
-        # in the reward, the group's deviation would be that of the penalties where answers agree
+        # in the reward, the group's deviation would be that of the penalties if answers agree
         switches |= {"kl": options.kl, "kl_place": "loss"}
     # a ratio is for several steps on a batch; without one, there are as many smaller batches
     several = switches["ratio"] != "none"
@@ -257,7 +259,7 @@ def row(metrics: Any, options: Options) -> list[str]:
     from pg.reports import statistics
 
     updates = metrics["return"].shape[1]
-    first = max(1, updates // options.updates)  # as many sequences as are in the first batch
+    first = max(1, updates // options.updates)  # the number of sequences in the first batch
     last = max(1, round(LAST * updates))
     columns = {
         "start": metrics["return"][:, :first],

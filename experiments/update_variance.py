@@ -34,7 +34,7 @@ class Options:
     num_updates: int = 100
     """Updates of a run."""
     momentum: float = 0.9
-    """Momentum of averaged, igt, storm and harpg; svrpg and page_pg start anew as often as its
+    """Momentum of averaged, igt, storm and harpg; svrpg and page_pg restart as often as its
     average forgets, every 1 / (1 - momentum) updates.
     """
     only: tuple[str, ...] = METHODS

@@ -12,12 +12,12 @@ HEADS = 4  # of transformers
 
 
 def run(kind: type, docstring: str, measured: Callable[[int, Any], dict[str, Any]]) -> None:
-    """Measures every length of the options, and writes the figures where a file is given.
+    """Measures every length of the options, and writes the figures if a file is given.
 
     Args:
         kind: The class of the options: counts, among them `lengths` and `size`, and `json`.
         docstring: That of the script.
-        measured: Length, options -> figures, which it prints.
+        measured: Length, options -> figures; it also prints them.
     """
     options: Any = cli.options(kind, docstring)
     for name, value in vars(options).items():

@@ -1,4 +1,4 @@
-"""Measure the learning pass of recurrent cells: output and gradient of whole sequences, as
+"""Measure the training pass of recurrent cells: output and gradient of whole sequences, as
 ratios of those of a GRU, which is scanned step by step.
 
 Compiled programs take turns in one process; each figure is the median over turns of the ratio
@@ -30,7 +30,7 @@ class Options:
     window: int = 32
     """Earlier steps that the transformer sees."""
     repeats: int = 20
-    """Number of turns that are timed."""
+    """Number of timed turns."""
     json: Path | None = None
     """File in which the figures are written."""
 

@@ -16,7 +16,7 @@ def plot(programs: Rows, scaling: Mapping[str, Rows], folder: Path) -> None:
 
     Args:
         programs: Measurements of each program, by its name.
-        scaling: Measurements of an update, by what is enlarged and by its size.
+        scaling: Measurements of an update, by the enlarged quantity and its size.
         folder: The folder of the figures.
     """
     from matplotlib.figure import Figure  # without pyplot: no backend is chosen

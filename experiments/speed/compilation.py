@@ -1,9 +1,9 @@
-"""Measure what the optimisation levels of XLA's code generator cost, and give, on a CPU: processor
-time to compile a training, and then to run it.
+"""Measure the cost and gain of the optimisation levels of XLA's code generator on a CPU: processor
+time to compile a training run, and then to run it.
 
-Each figure says how many times the time of the default level the chosen one takes: of one
-compilation each, the chosen one first, as a process pays for its first; and, of trainings that take
-turns, the median over turns of the ratio within a turn.
+Each figure is the time of the chosen level divided by that of the default: for one compilation
+each, the chosen one first, as the first has extra costs in a process; and, for training runs that
+take turns, the median over turns of the ratio within a turn.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from pg.runs import folders
 
 @dataclasses.dataclass
 class Options:
-    """The trainings that are compiled."""
+    """The compiled training runs."""
 
     envs: tuple[str, ...] = ("CartPole-v1", "Breakout-MinAtar")
     """Environments."""
@@ -29,7 +29,7 @@ class Options:
     updates: int = 10
     """Number of updates of a call."""
     repeats: int = 7
-    """Number of turns that are timed."""
+    """Number of timed turns."""
     json: Path | None = None
     """File in which the figures are written."""
 

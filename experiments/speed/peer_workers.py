@@ -1,7 +1,7 @@
 """The programs of `peers.py`, one in a process: it answers with its versions, and then every line
 of stdin, a seed, with the figures of a timed run, as JSON.
 
-Only pg's worker imports pg: each peer may live in an environment of its own. Everywhere actor and
+Only pg's worker imports pg: each peer may have its own environment. Everywhere actor and
 critic are apart and have the same tanh layers, and nothing is evaluated.
 """
 
@@ -237,7 +237,7 @@ def commit(folder: str) -> str:
 def main(name: str, task: Task, batch: Batch, num_updates: int, num_seeds: int) -> None:
     """Answers at first with its versions, or with what is missing."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library prints is not an answer
+    os.dup2(2, 1)  # output of libraries must not be taken for an answer
     program, *how = name.split(":")
     peer = program.removesuffix("_spread")
     # slow, and each costs the same

@@ -96,7 +96,7 @@ class Options:
     python: tuple[str, ...] = ()
     """Interpreters, each NAME=PATH, of programs (pg is one) that are not to run in this one."""
     source: tuple[str, ...] = ()
-    """Checkouts of what is not a package, each NAME=PATH: purejaxrl."""
+    """Checkouts of software that is not a package, each NAME=PATH: purejaxrl."""
     rounds: int = 7
     """Number of timed runs of each program."""
     divide: int = 1

@@ -1,4 +1,4 @@
-"""Actor-critic in the style of purejaxrl (Lu et al. 2022), written anew: PPO, or with a single pass
+"""Actor-critic in the style of purejaxrl (Lu et al. 2022), rewritten: PPO, or with a single pass
 A2C.
 
 What sets its speed is kept: a reset in every step, keys split in the loop, a log, rows shuffled one

@@ -66,7 +66,7 @@ def measured(name: str, options: Options) -> list[str]:
     state = rollout.start(env, policy, key)
 
     def compiled(is_ahead: bool) -> timing.Program:
-        def window(state: Any, key: jax.Array) -> Any:  # anew, as jax keeps what it has traced
+        def window(state: Any, key: jax.Array) -> Any:  # a new function, as jax caches its traces
             after, traj, _ = rollout.windows(env, policy, params, key, state, options.num_steps)
             return (after, traj.reward), traj.reward.size
 

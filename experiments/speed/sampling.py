@@ -120,7 +120,7 @@ def sequences(length: int, options: Options) -> Any:
 
 
 def _without_cache(policy: Any, length: int) -> Any:
-    """The same policy, whose carry is the tokens so far, over which each step passes anew."""
+    """The same policy, whose carry is the tokens so far, which each step processes again."""
     import jax
     import jax.numpy as jnp
 

@@ -113,7 +113,7 @@ class Cell(NamedTuple):
         )
 
     def _stored_settings(self, stored: "Stored") -> tuple[Config, Hyperparams]:
-        """The stored settings, with the parts of this cell in the place of recorded ones.
+        """The stored settings, with the parts of this cell instead of the recorded ones.
 
         Raises ValueError if these are others, and as `folders.read_setup` does.
         """

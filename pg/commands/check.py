@@ -180,7 +180,7 @@ def _as_json(found: Any) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """A tree with None in the place of numbers that are not finite."""
+    """A tree with None instead of numbers that are not finite."""
     if isinstance(value, dict):
         return {name: _finite(x) for name, x in value.items()}
     if isinstance(value, list | tuple):

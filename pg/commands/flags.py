@@ -193,7 +193,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 
 
-REQUIRED = dataclasses.MISSING  # in the place of a default
+REQUIRED = dataclasses.MISSING  # instead of a default
 
 
 class Flag(NamedTuple):

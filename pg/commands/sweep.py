@@ -3,8 +3,8 @@ again on fresh seeds.
 
 Settings are named by --over: NAME=V,V,V lists values, NAME=LOW:HIGH is a range, log-uniform unless
 :linear follows. Fields of Hyperparams and parameters of the environment share one program; each
-value of a field of Config compiles anew. After Ctrl-C or a kill the same command continues, from
-the last checkpoint of the chunk that was in progress.
+value of a field of Config needs a new compilation. After Ctrl-C or a kill the same command
+continues, from the last checkpoint of the chunk that was in progress.
 
 If the estimator or the environment is varied, each configuration has the settings that the train
 command uses for them, except those that are given.

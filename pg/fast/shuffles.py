@@ -7,8 +7,8 @@ a × b, and in turn one coordinate is shifted by a function of the other,
     left ← left + F(right) mod a        right ← right + G(left) mod b
 
 each of which is a bijection, whatever F and G are. Here they are tables of random numbers, drawn
-anew for every round. With ab > n cells, those beyond n are mapped again until they are below:
-"cycle walking". Where a and b are odd, every shift is an even permutation, and so is what they make
+for every round. With ab > n cells, those beyond n are mapped again until they are below: "cycle
+walking". Where a and b are odd, every shift is an even permutation, and so is what they make
 together; a fair coin decides whether rows 0 and 1 are exchanged first, so that even and odd orders
 are as frequent. TensorFlow's `random_index_shuffle` and Grain's `index_shuffle` do the same with
 rounds of a block cipher.
@@ -32,7 +32,7 @@ Cells = tuple[Int[Array, " n"], Int[Array, " n"]]  # left and right
 
 
 def permutation(key: PRNGKeyArray, count: int) -> Int[Array, " count"]:
-    """A random order of the numbers 0 .. count - 1, in the place of `jax.random.permutation`.
+    """A random order of the numbers 0 .. count - 1, replacing `jax.random.permutation`.
 
     Where the grid has no cell beyond `count`, the place of each number is uniform and the places of
     any two are within `DEVIATION` of uniform, but for random words modulo a and b, which are off by

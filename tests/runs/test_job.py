@@ -350,9 +350,8 @@ def test_a_name_stays_in_its_folder(name: str, tmp_path: Path) -> None:
     (tmp_path / "CartPole-v1" / "reinforce").mkdir(parents=True)
     (tmp_path / "CartPole-v1" / "reinforce" / "link").symlink_to(tmp_path)
     before = set(tmp_path.rglob("*"))
-    with pytest.raises(
-        ValueError, match=r"name must consist of letters|is a link to another folder"
-    ):
+    said = r"name must consist of letters|is a link to another folder"
+    with pytest.raises(ValueError, match=said):
         folders.named(tmp_path, Config(preset=None), name)
     assert set(tmp_path.rglob("*")) == before
 

@@ -1,7 +1,7 @@
 """The checks and measurements of `experiments/accelerator.py`, in the order in which they are read:
 
-plan      the sections and their rows, and what a page says of them; imports no jax
-driver    runs them in processes of their own, within a budget of time
+plan      the sections and their rows, with the texts of the page; imports no jax
+driver    runs them in separate processes, within a budget of time
 worker    one such process
 checks    proofs in float64, the CPU against the device, bits, precision, buffers and memory
 limits    rates of the device itself

@@ -1,4 +1,4 @@
-"""Checks that the device computes what the CPU does, twice the same, and without the host."""
+"""Checks that the device computes the same as the CPU, reproducibly, and without the host."""
 
 import hashlib
 import importlib
@@ -27,7 +27,7 @@ OF_PROOFS = 1e-10  # the largest difference of an entry of a mean
 OF_UPDATES = 1e-8  # the largest share of a step, in float64
 OF_GRADIENTS = 1e-4  # the largest share of a gradient, in float32
 TURNS = 5  # in which programs are timed
-# What in a program's text exchanges data with the host.
+# Operations in a program's text that exchange data with the host.
 _HOST = re.compile(r" (?:infeed|outfeed|send|recv)\(|is_host_transfer=true|callback")
 
 
@@ -125,7 +125,7 @@ def precision(
     programs = {}
     for name in PRECISIONS:
         with jax.default_matmul_precision(name):
-            # a function of its own for each, as jax keeps the trace of one
+            # a separate function for each, as jax caches the trace of one
             programs[name] = jax.jit(lambda *args: grad(*args)).lower(*args).compile()
     results = {name: flat(program(*args)) for name, program in programs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in PRECISIONS}

@@ -1,5 +1,4 @@
-"""Runs the rows of the plan in processes of their own, within a budget, and writes each result as
-soon as it is there.
+"""Runs the rows of the plan in separate processes, within a budget, and writes each result at once.
 
 Imports neither jax nor pg: this process leaves the device to the others.
 """
@@ -24,7 +23,7 @@ HERE = Path(__file__).resolve()
 ROOT = HERE.parents[3]
 FILE = "accelerator.json"
 LOG = "accelerator.log"
-# Facts of the machine by which earlier results are of the same.
+# Facts that identify the machine of earlier results.
 IDENTITY = ("backend", "device", "driver", "jax", "jaxlib")
 CPU = {"value": "cpu"}  # the backend of a machine without an accelerator
 START_SECONDS = 120.0  # at most, until a process begins its first row
@@ -40,12 +39,12 @@ class Answer(NamedTuple):
 
 
 def run(out: Path, *, minutes: float, smoke: bool) -> dict[str, Any]:
-    """Measures what `out` does not hold yet, and returns all results.
+    """Measures what is missing in `out`, and returns all results.
 
     Args:
         out: A folder, in which results are written.
-        minutes: The time after which the row in progress is given up, and no other begun.
-        smoke: Tiny programs, on a CPU too.
+        minutes: The time after which the row in progress is aborted, and no other begun.
+        smoke: Tiny programs, also on a CPU.
 
     Raises:
         ValueError: There is no accelerator, or `out` holds other results.
@@ -55,7 +54,9 @@ def run(out: Path, *, minutes: float, smoke: bool) -> dict[str, Any]:
     results = _continued(out / FILE, smoke=smoke)
     sections = plan.sections(smoke=smoke)
     if not _measure(results, sections, out, deadline):
-        print("another device or other software than before: all is measured anew", flush=True)
+        print(
+            "another device or other software than before: everything is measured again", flush=True
+        )
         results = _nothing(smoke=smoke)
         _measure(results, sections, out, deadline)
     results["skipped"] = [
@@ -78,14 +79,14 @@ def _continued(path: Path, *, smoke: bool) -> dict[str, Any]:
         return _nothing(smoke=smoke)
     results = read(path)
     if results["smoke"] != smoke:
-        raise ValueError(f"{path} holds results of another kind (--smoke): name another --out")
+        raise ValueError(f"{path} holds results of another kind (--smoke): give another --out")
     return results
 
 
 def _measure(
     results: dict[str, Any], sections: Sequence[plan.Section], out: Path, deadline: float
 ) -> bool:
-    """Adds what is missing, the machine's facts first. False, at once, where these are others."""
+    """Adds what is missing, the machine's facts first. Returns False, at once, if these differ."""
     facts = sections[0]
     before = dict(results["sections"].get(facts.name, {}))
     results["date"] = datetime.date.today().isoformat()
@@ -122,7 +123,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def write(path: Path, results: Mapping[str, Any]) -> None:
-    """Replaces a file of results, whole at any moment."""
+    """Replaces a file of results atomically."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
@@ -170,8 +171,8 @@ def _batch(rows: Rows) -> Rows:
 
 
 def _process(rows: Rows, out: Path, deadline: float) -> Iterator[Answer]:
-    """The answers of one process. It ends after its first failure to answer in time, or to live on,
-    which is the answer of the row in progress; not at the deadline, which is not a row's fault.
+    """The answers of one process. It ends at the first row that exceeds its time or kills the
+    process, which is then the answer of that row; not at the deadline, which is not a row's fault.
     """
     settings = [[section.module, section.function, dict(row.settings)] for section, row in rows]
     with (out / LOG).open("ab") as log:
@@ -198,7 +199,7 @@ def _process(rows: Rows, out: Path, deadline: float) -> Iterator[Answer]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # the processes that it has started, too
         process.wait()
-        reader.join(timeout=5)  # longer only where a process of its own holds the stream
+        reader.join(timeout=5)  # longer only if a child process holds the stream
 
 
 def _command(settings: list[list[Any]]) -> list[str]:
@@ -242,7 +243,7 @@ def _environment(section: plan.Section) -> dict[str, str]:
     variables["JAX_ENABLE_X64"] = "1" if section.double else "0"
     # compiling would be timed as reading
     variables["JAX_ENABLE_COMPILATION_CACHE"] = "0"
-    if section.alone:  # a row that starts processes of its own leaves the device to them
+    if section.alone:  # a row that starts processes leaves the device to them
         variables["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     platforms = os.environ.get("JAX_PLATFORMS", "")
     if platforms and "cpu" not in platforms.split(","):  # with which the device is compared

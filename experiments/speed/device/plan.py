@@ -51,7 +51,7 @@ class Section(NamedTuple):
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     double: bool = False  # in float64
-    alone: bool = False  # each row in a process of its own, which has the whole device
+    alone: bool = False  # each row in a separate process, which has the whole device
     most_seconds: float = 90.0  # of a row
 
     @property

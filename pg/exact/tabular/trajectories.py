@@ -36,7 +36,7 @@ def enumerate_trajectories(
         logits: Of the policy.
         further: The further transitions that the trajectories have, as in `pg.episodes`; greedy
             episodes are not among them.
-        num_branches: As of `pg.episodes`.
+        num_branches: See `pg.episodes`.
     """
     paths = _asked(mdp, further, num_branches)
     state, action, after = paths.state, paths.action, paths.after
