@@ -290,15 +290,13 @@ def _run(
         _say_devices(seeds, layout, on_devices)
         steps_before = partial.metrics["env_steps"].sum(axis=1) if partial else 0
         followers.start(folder, seeds, folders.read_stored(folder), steps_before)
-    writer = options.checkpoint_writer(
-        folder and folder / "checkpoints", metadata, {"seed": seeds}, partial
-    )
-    quiet = folder is None
+    place = folder and folder / "checkpoints"
+    writer = options.checkpoint_writer(place, metadata, {"seed": seeds}, partial)
     how = {"layout": layout, "partial": partial, "on_checkpoint": writer}
     with _discarding_setup(folder if is_new else None), _with_resumption(folder):
-        done = _trained(config, hyperparams, seeds, options, followers, quiet=quiet, **how)
+        done = _trained(config, hyperparams, seeds, options, followers, quiet=not folder, **how)
     clock.end("start", compile=done.compile_seconds, train=done.train_seconds)
-    evaluations = _evaluations(config, done, seeds, options, layout, quiet=quiet)
+    evaluations = _evaluations(config, done, seeds, options, layout, quiet=not folder)
     clock.end("evaluate")
     if machine.debug and folder:
         _explain(config, hyperparams, done, seeds)

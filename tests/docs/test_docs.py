@@ -83,9 +83,9 @@ def test_what_estimators_need_is_what_the_table_of_facts_says() -> None:
 def test_which_estimators_are_biased_is_what_the_table_of_facts_says() -> None:
     advice = (DOCS / "which_estimator.md").read_text()
     parts = re.split(
-        "Unbiased, whatever the critic: |; off-policy\n|Biased as far as their critic is wrong: |"
-        "Biased by construction:\n",
-        advice.split("## Which ones are biased")[1].split("Bias is no verdict")[0],
+        r"Unbiased, whatever the critic: |; off-policy\s|Biased as far as their critic is wrong: |"
+        r"Biased by construction:\s",
+        advice.split("## Which ones are biased")[1].split("Bias is not a verdict")[0],
     )
     with_critic = {
         name for kind in ("V", "Q", "hindsight") for name in estimators_with(critic=kind)

@@ -232,7 +232,7 @@ def test_settings_are_cut_between_words(width: int, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_word_that_is_longer_than_the_line_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("COLUMNS", "24")
     path = "/a/very/long/path/of-a-folder"
     assert (
         wrapped(f"continue with --resume {path}", Screen()) == f"continue with --resume\n  {path}"
