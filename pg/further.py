@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
+from pg.axes import expand_to
 from pg.branches import Branching
 from pg.envs import Discrete, Env, Masked
 from pg.inputs import described
@@ -188,11 +189,7 @@ def of_running(
 
     def seen(after: Shaped[Array, "B ..."], now: Shaped[Array, "B ..."]) -> Array:
         shown = runs & ~done
-        return jnp.where(
-            shown.reshape(*shown.shape, *[1] * (after.ndim - shown.ndim)),
-            after,
-            of_each(now, after),
-        )
+        return jnp.where(expand_to(shown, after), after, of_each(now, after))
 
     return Transitions(
         reward=jnp.where(runs, x.reward, 0.0),

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
+from pg.axes import expand_to
 from pg.branches import Branches
 from pg.envs import Env, Masked
 from pg.envs.observations import map_observation
@@ -209,6 +210,6 @@ def where(condition: Bool[Array, " B"], x: PyTree, y: PyTree) -> PyTree:
     """Leaf by leaf x where condition [B] holds, else y; leaves [B, ...]."""
 
     def select(a: Shaped[Array, "B *R"], b: Shaped[Array, "B *R"]) -> Shaped[Array, "B *R"]:
-        return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+        return jnp.where(expand_to(condition, a), a, b)
 
     return jax.tree.map(select, x, y)
