@@ -2591,8 +2591,8 @@ MUTANTS = [
     Mutant(
         "a limit that nobody has set is taken where no step can be tried",
         "envs/time_limit_checks.py",
-        "cannot be set\n        return EpisodeEnds(default_limit, None, None)",
-        "cannot be set\n        return EpisodeEnds(False, None, None)",
+        "is not an error\n        return EpisodeEnds(default_limit, None, None)",
+        "is not an error\n        return EpisodeEnds(False, None, None)",
         "tests/core/test_time_limits.py -k tried",
     ),
     Mutant(
@@ -3024,8 +3024,8 @@ MUTANTS = [
     Mutant(
         "a run goes on with the evaluation after its last update",
         "runs/execution.py",
-        "whole = evaluator.at_end(done, new, states) if done == num_updates else new",
-        "whole = new = evaluator.at_end(done, new, states) if done == num_updates else new",
+        "if is_end else metrics\n    return metrics, logged, best",
+        "if is_end else metrics\n    return logged, logged, best",
         "tests/runs/test_periodic.py -k added",
     ),
     Mutant(
