@@ -137,7 +137,7 @@ def test_going_on_from_every_update_gives_the_same_bits(kept: Kept, tmp_path: Pa
 def test_numbers_of_another_precision_name_the_setting_of_jax(one: Path) -> None:
     """And not another network, which it is not."""
     expected = (
-        f"{at(one, 10)} holds numbers of 32 bits, .* JAX_ENABLE_X64=0, .* has 64: set "
+        f"{at(one, 10)} holds numbers of 32 bits, .* JAX_ENABLE_X64=0; .* has 64: set "
         f"JAX_ENABLE_X64=0"
     )
     wide = jax.eval_shape(make_learner(CONFIG).init, jax.random.key(0))
