@@ -395,7 +395,7 @@ def test_a_checkpoint_of_every_release_loads_or_says_what_to_do(one: Path) -> No
     with pytest.raises(
         ValueError,
         match=r"has format 99, and this pg reads formats up to 2: continue with pg 0\.1\.0, or "
-        r"start",
+        r"restart",
     ):
         restore(one)
 
