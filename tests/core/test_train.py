@@ -858,7 +858,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "four seeds for a key": (
         handed(lambda x: make_train(x.config)(np.arange(4, dtype=np.uint32))),
-        "key must be a random key, of shape (2,) where it is an array of uint32; got shape (4,): "
+        "key must be a random key, of shape (2,) if it is an array of uint32; got shape (4,): "
         "write",
     ),
     "keys of the old kind for a key": (
