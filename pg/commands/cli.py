@@ -90,6 +90,7 @@ _RENAMED: dict[str, tuple[str, ...]] = {
 }
 # Flags of other command lines that exist here in another form.
 _INSTEAD = {
+    "v": "--verbose lists all settings of a run, and --version is the version",
     **dict.fromkeys(
         ("device", "gpu", "cuda", "platform"),
         "JAX_PLATFORMS=cpu or cuda in front of the command chooses",

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pg import envs, networks, normalisation
+from pg import envs, networks, normalisation, numerals
 from pg.config import Config
 from pg.envs import Env, ProductSpace
 from pg.envs.observations import is_shape
@@ -35,6 +35,11 @@ class Policy:
     env: Env  # one copy, with the parameters of the run
     network: Network  # sees observations as `env` gives them, standardised where the run did so
     params: Any  # of `network`, of one seed
+
+    def __repr__(self) -> str:
+        """A line, as a notebook shows it, without the arrays."""
+        number = sum(x.size for x in jax.tree.leaves(self.params))
+        return f"<policy of {self.config.title}, {numerals.counted(number, 'parameter')}>"
 
     def __call__(self, obs: Any, key: Any = None, *, mask: Any = None) -> Any:
         """The action for an observation of the environment, or for a batch of them with any leading

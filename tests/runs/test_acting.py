@@ -3,6 +3,7 @@ without it.
 """
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,13 @@ def saved(folder: Path, config: Config, hyperparams: Hyperparams | None = None) 
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, execution.Run]:
     folder = tmp_path_factory.mktemp("run")
     return folder, saved(folder, CONFIG)
+
+
+def test_a_policy_is_shown_in_a_line() -> None:
+    policy = pg.load_policy("DiscountingChain-bsuite/standardised")
+    assert re.fullmatch(
+        r"<policy of standardised on DiscountingChain-bsuite, [\d,]+ parameters>", repr(policy)
+    )
 
 
 @pytest.mark.parametrize("greedy", [False, True])
