@@ -612,7 +612,7 @@ def _listing(values: Mapping[str, Any]) -> str:
     """The settings as NAME=VALUE, environment parameters by their own names."""
     texts = []
     for name, value in values.items():
-        if name == "env_params":
+        if name == "env_params" and value:
             texts += [f"{parameter}={number}" for parameter, number in dict(value).items()]
         else:
             texts.append(f"{name}={value}")

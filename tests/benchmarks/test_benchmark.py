@@ -137,7 +137,7 @@ def test_a_cell_is_neither_resumed_nor_replayed_as_a_run_of_train(
     before = {path: path.read_bytes() for path in folder.iterdir()}
     assert job.resume(folder) == cli.MISTAKE
     said = " ".join(capsys.readouterr().err.split())
-    assert f"{folder} is of pg benchmark, and pg train would run it otherwise" in said
+    assert f"{folder} is of pg benchmark, and pg train would run it differently" in said
     with pytest.raises(ValueError, match=r"is of pg benchmark"):
         folders.check_command(folder, "train.py")
     assert {path: path.read_bytes() for path in folder.iterdir() if path in before} == before
@@ -402,7 +402,7 @@ def test_the_report() -> None:
         "mean ≥ −180, 1M steps: open (of 20 seeds)",
     ]
     # The published policies of MinAtar were sampled, and so is what is held to them.
-    assert by_name["Breakout-MinAtar", "ppo"][6:8] == ["0/10", "mean ≥ 40 (sampled), 10M steps: ✗"]
+    assert by_name["Breakout-MinAtar", "ppo"][6:8] == ["0/10", "mean ≥ 55 (sampled), 20M steps: ✗"]
     assert by_name["Reacher-misc", "ppo"][4] == "not a number in 1 of 2 seeds"
     assert by_name["My-env", "mine"][3:] == [
         "1",
@@ -584,7 +584,7 @@ def test_the_untuned_benchmark_runs_and_writes_its_table(
     assert "untuned applies only to the labels" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         script.main([*asked, "--readme", str(page)])
-    assert "untuned applies only to the labels, and has no readme" in capsys.readouterr().err
+    assert "untuned applies only to the labels, and takes no readme" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         script.main([*SMALL, "--untuned"])
     assert "give them their own folder" in capsys.readouterr().err
@@ -671,7 +671,9 @@ def test_results_of_changed_code_are_not_taken_for_today_s(
     rows = selection.select("bsuite", ("DeepSea-bsuite",), (f"{own}:clipped",))
     with pytest.raises(ValueError, match=f"'clipped' was {before}, and is {after}") as changed:
         learning.plan(rows, **asked)
-    assert str(changed.value).endswith("goes on with that of today; --redo runs it again with that")
+    assert str(changed.value).endswith(
+        "continues with the current one; --redo runs it again with that"
+    )
     cells, _ = learning.plan(rows, **asked, allow_changed_code=True)
     assert [cell.seeds for cell in cells] == [(2,)]
     said = " ".join(capsys.readouterr().out.split())
@@ -781,7 +783,10 @@ def test_a_wrong_part_is_one_sentence_before_any_file_is_executed(
         ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd': did you mean 'sgd'"),
         ({"envs": (Clock(),)}, "so has no rows: name labels to run on it"),
         ({"envs": (object(),), "labels": ("ppo",)}, "env must be a name or a gymnax environment"),
-        ({"envs": (gymnax.make("Acrobot-v1")[0],), "labels": ("ppo",)}, "called 'Acrobot-v1', as"),
+        (
+            {"envs": (gymnax.make("Acrobot-v1")[0],), "labels": ("ppo",)},
+            "'Acrobot-v1' has the name of a listed one",
+        ),
     ]
     for arguments, message in wrong:
         with pytest.raises(ValueError, match=message):

@@ -304,7 +304,7 @@ def test_rows_of_another_share_stay_and_are_named(
     assert "note: garnet start: reinforce: " in said
     assert "than share 16 and num_episodes 8 give, and they stay" in said
     leaderboard.measure(["garnet"], ["reinforce"], tmp_path, num_episodes=4)
-    assert "than share 1 and num_episodes 4 make" in capsys.readouterr().out
+    assert "than share 1 and num_episodes 4 give" in capsys.readouterr().out
 
 
 def test_agreement_counts_the_first_three() -> None:
@@ -447,8 +447,8 @@ def test_a_mistake_is_one_sentence(flags: list[str], said: str) -> None:
 
 def test_who_cannot_be_measured_is_told_with_the_reason(tmp_path: Path) -> None:
     reasons = {
-        "q_prop": "actions are discrete there, and it is for continuous ones",
-        "hindsight_credit": "there is no critic h of states: Q is of actions of one part",
+        "q_prop": "its actions are discrete, and the estimator is for continuous ones",
+        "hindsight_credit": "there is no critic h of states: Q is for a single action",
     }
     with pytest.raises(ValueError, match="nothing can be measured") as caught:
         leaderboard.measure(["CartPole-v1"], list(reasons), tmp_path)

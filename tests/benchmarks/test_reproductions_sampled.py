@@ -19,7 +19,7 @@ from pg import envs, networks, rollout
 from pg.diagnostics import Decomposition
 from pg.distributions import Gaussian
 from pg.estimators import ESTIMATORS
-from pg.estimators.base import standardise
+from pg.estimators.base import standardise_psi
 from pg.exact.closed_forms import lqr
 from pg.presets import preset
 from pg.reports.statistics import Estimate
@@ -62,7 +62,7 @@ def test_the_direction_is_that_of_standardised_advantages() -> None:
 
     @jax.jit
     def expected(part: rollout.Trajectory) -> jax.Array:
-        batch = standardise(est.weigh(state.params, (), part)[0])
+        batch = standardise_psi(est.weigh(state.params, (), part)[0])
         return -ravel_pytree(est.grad(state.params, batch)[0].policy)[0]
 
     blocks = snapshots.Blocks(*jax.device_get(sums(traj)))

@@ -413,7 +413,9 @@ def test_playground_says_that_it_clones_its_robots_before_it_does(
     monkeypatch.setitem(sys.modules, "mujoco_playground", library)
     monkeypatch.setitem(sys.modules, "mujoco_playground._src", source)
     is_cloned = place == "none"
-    warned = pytest.warns(UserWarning, match="now clones with git to .*; to do so ahead: python")
+    warned = pytest.warns(
+        UserWarning, match="now clones with git to .*; to do so in advance: python"
+    )
     with warned if is_cloned else contextlib.nullcontext(), pytest.raises(ValueError, match=said):
         make("playground:Robot")
 

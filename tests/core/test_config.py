@@ -64,7 +64,7 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
         {"estimator": "ppo", "collect": "windows", "group_size": 5},
         "group_size=5 needs collect='episodes'",
     ),
-    ({"estimator": "gpomdp"}, "is for a task without end and so needs collect='windows'"),
+    ({"estimator": "gpomdp"}, "is for a continuing task and so needs collect='windows'"),
     ({"estimator": "all_action", "optimizer": "trpo"}, "use optimizer='natural'"),
     (
         {

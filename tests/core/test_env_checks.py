@@ -116,7 +116,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "the step of an older gymnax": (
         env_of(OldStep()),
-        "must give 6 values, obs, state, reward, terminated, truncated, info, as in gymnax 1.0",
+        "must return 6 values, obs, state, reward, terminated, truncated, info, as in gymnax 1.0",
     ),
     "a step without the successor": (
         env_of(NoSuccessor()),
@@ -124,9 +124,9 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "a step_env of six values": (
         changed(lambda obs, state, reward, end, info: (obs, state, reward, end, end, info)),
-        "step_env must give 5 values, obs, state, reward, terminated, info",
+        "step_env must return 5 values, obs, state, reward, terminated, info",
     ),
-    "a step_env of no values": (changed(lambda *values: None), "step_env must give 5 values"),
+    "a step_env of no values": (changed(lambda *values: None), "step_env must return 5 values"),
     "a step that fails": (
         changed(lambda obs, *rest: (obs @ jnp.zeros(3), *rest)),
         "the environment's step fails: TypeError: dot_general requires",

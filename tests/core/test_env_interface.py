@@ -85,7 +85,7 @@ def test_a_step_that_hides_the_true_successor_is_refused() -> None:
 
     with pytest.raises(
         ValueError,
-        match=r"the step of Bare must give the true successor, .* write "
+        match=r"the step of Bare must return the true successor, .* write "
         r"step_env instead",
     ):
         make_env(Bare(), 2)
@@ -132,7 +132,7 @@ NO_ENVIRONMENT = {
     "a class": (Clock, "got the class Clock: call it"),
     "one of gymnasium": (
         gymnasium.make("CartPole-v1"),
-        "without default_params; environments of other libraries",
+        r"got TimeLimit of Gymnasium: write env=pg.envs.adapters.gymnasium.adapt",
     ),
     "a Config": (Config(preset=None), "got a Config: write config.env"),
     "nothing": (None, "got None without reset, step"),
@@ -218,7 +218,7 @@ def test_a_reset_of_observations_alone_is_told_of_its_state() -> None:
         def reset_env(self, key: Any, params: Any) -> Any:
             return super().reset_env(key, params)[0]
 
-    said = "reset must give 2 values, obs, state; got one array, float32 of shape .2,."
+    said = "reset must return 2 values, obs, state; got one array, float32 of shape .2,."
     with pytest.raises(ValueError, match=said):
         make_env(Alone(), 2)
 

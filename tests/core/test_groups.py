@@ -157,7 +157,7 @@ def test_episodes_that_are_in_no_groups_are_refused(name: str) -> None:
     estimator, params, state, traj = collected("BernoulliBandit-misc", name)
     with pytest.raises(
         ValueError,
-        match="the episodes are in no groups: collect them with a group_size of at least 2",
+        match="the episodes have no groups: collect them with a group_size of at least 2",
     ):
         estimator.weigh(params, state, traj._replace(group=()))
 

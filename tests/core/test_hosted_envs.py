@@ -255,7 +255,9 @@ def test_environments_that_cannot_be_sent_to_workers_stay() -> None:
     assert len(fleet.begin(range(8))) == 8
     assert len(fleet.members) == 1
     asked_for = PythonFleet(Recipe(build, "Locked"), build(), workers=2)
-    with pytest.raises(HostError, match="the making of Locked cannot be sent to workers: TypeErr"):
+    with pytest.raises(
+        HostError, match="the constructor of Locked cannot be sent to workers: TypeErr"
+    ):
         asked_for.begin([0])
 
 

@@ -143,17 +143,20 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     # One step less its mean is 0.
     (
         {"minibatch_size": 1, "advantages": "minibatch"},
-        "advantages='minibatch' needs at least 2 steps",
+        "advantages='minibatch' standardises over a single step",
     ),
     (
         {"num_envs": 1, "num_steps": 1, "advantages": "batch"},
-        "advantages='batch' needs at least 2 steps",
+        "advantages='batch' standardises over a single step",
     ),
     ({"num_envs": 1, "num_steps": 1, "advantages": "minibatch"}, "use advantages='raw'"),
-    ({"num_steps": 1, "num_minibatches": 4, "advantages": "minibatch"}, "needs at least 2 steps"),
+    (
+        {"num_steps": 1, "num_minibatches": 4, "advantages": "minibatch"},
+        "standardises over a single step",
+    ),
     (
         {"collect": "episodes", "num_envs": 1, "horizon": 1, "advantages": "batch"},
-        "needs at least 2 steps",
+        "standardises over a single step",
     ),
 ]
 

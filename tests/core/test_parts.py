@@ -331,7 +331,7 @@ FILES: dict[str, tuple[str, str, str]] = {  # the text, the name, the sentence
     "a name that is gone": ("f = 1\ndel f", "f", "has no 'f' after execution"),
     "a module": ("import jax.numpy as jnp", "jnp", "got a module: write"),
     "nothing": ("import jax", "clipped", "unknown name in {path} 'clipped': there is none"),
-    "a policy": ("def f(config, env, width=3): pass", "f", "as of policy: give it as policy"),
+    "a policy": ("def f(config, env, width=3): pass", "f", "like policy: give it as policy"),
     "an estimator of nothing": ("def f(): pass", "f", "of policy, critic, hyperparameters, got"),
 }
 
@@ -546,7 +546,7 @@ def test_a_choice_is_checked_as_its_caller_says() -> None:
         ValueError, match=r"unknown estimators 'dapo:kl=k2'.*; your own is given as"
     ):
         parts.check_choice("estimators", "dapo:kl=k2", ["dapo"])
-    with pytest.raises(ValueError, match=r"^estimators: blanks separate names, as in gae ppo$"):
+    with pytest.raises(ValueError, match=r"^estimators: spaces separate names, as in gae ppo$"):
         parts.check_choices("estimators", ["gae,ppo"], NAMES)
 
 

@@ -225,7 +225,7 @@ def test_the_memory_of_a_batch_is_one_number_for_each_step_or_a_byte_for_each_to
         ({"max_length": 0}, "max_length must be a whole number of at least 1, got 0"),
         ({"end_token": 3}, "end_token must be one of the 3 tokens, counted from 0, or None; got 3"),
         ({"reward": None}, "sequences need a reward: give reward, or token_reward"),
-        ({"reward": np.ones(3)}, "reward must have shape (31,) or (1, 31), of the 31 sequences"),
+        ({"reward": np.ones(3)}, "reward must have shape (31,) or (1, 31), for all 31 sequences"),
         ({"token_reward": np.ones(3)}, "token_reward must have shape (15, 3), of each token after"),
         ({"reward": lambda y: 1.0}, "reward must be a function of prompt, tokens, length"),
         ({"prompts": [[0.5]]}, "prompts must be a number of them, or whole numbers from 0"),

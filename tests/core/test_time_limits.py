@@ -87,7 +87,7 @@ class Old(Clock):
 def test_a_time_limit_that_counts_as_an_end_is_warned_of(limit: Any) -> None:
     with pytest.warns(
         UserWarning,
-        match="Old sets terminated where its time limit cuts an episode.* leave max_steps_in",
+        match="Old sets terminated when its time limit cuts an episode.* leave max_steps_in",
     ):
         make_env(Old(limit), 2)
 

@@ -543,7 +543,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "the time by name": (
         settings_of(env=Clock(), critic_observe=("time",)),
-        "without names; what the policy sees and the time is 'policy_and_time'",
+        "without names; the policy's observation with the time is 'policy_and_time'",
     ),
     "entries of a dictionary": (
         settings_of(observe=("time",), critic_observe=(0,)),

@@ -255,7 +255,6 @@ PLANTED: list[tuple[str, Change | Reweigh]] = [
     ("reward_to_go", less_a_value_fitted_to_the_batch),
     ("leave_one_out", with_one_episode_copied),
     ("group_leave_one_out-share_start", with_one_episode_copied),
-    ("state_value", with_time_from_a_rollout),
     ("entropy_reward-temperature=0.3", with_detached_entropy),
     ("trajectory_importance-off_policy", with_the_policy_as_behaviour),
     ("trajectory_importance-off_policy", less_a_baseline_without_its_weight),

@@ -92,7 +92,7 @@ def test_the_assembly_without_statistics_is_refused(run: tuple[Path, execution.R
     )
     with pytest.raises(
         ValueError,
-        match=r"pg\.normalisation\.standardised\(policy, "
+        match=r"pg\.normalisation\.with_standardised_observations\(policy, "
         r"state\.normaliser\)",
     ):
         pg.episodes(env, policy, params, KEY)
@@ -166,7 +166,7 @@ def test_a_carry_is_of_as_many_episodes_as_there_are_observations(tmp_path: Path
     ):
         with pytest.raises(
             ValueError,
-            match=r"carry must have the leading axes of obs .*: start "
+            match=r"carry must have the leading axes of obs: start "
             r"with policy.start\(",
         ):
             policy.step(carry, obs)

@@ -178,7 +178,7 @@ def test_bad_command_lines(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     ("words", "said"),
     [
         (("--name", ""), "name must consist of letters, digits, '_', '-' and '.', at most 100"),
-        (("--estimator", ""), "unknown estimator '': 71 names are known, as reinforce; "),
+        (("--estimator", ""), "unknown estimator '': 61 names are known, as reinforce; "),
         (("",), "'' belongs to no flag"),
     ],
 )

@@ -174,7 +174,7 @@ NO_VALUES = [
     (
         "manner",
         [True],
-        "manner is a text in this environment, 'calm' by itself, .* got True: make the",
+        "manner is a string in this environment, by default 'calm', .* got True: make the",
     ),
     (
         "wage",

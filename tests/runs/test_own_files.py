@@ -125,7 +125,7 @@ def test_parts_are_given_again_and_are_the_recorded_ones(
     """Before jax is loaded, and before the other file is executed."""
     resume = ("train.py", "--resume", str(whole))
     words = " ".join(refused_without_jax(*resume).stderr.split())
-    assert f"whose estimator is one's own, 'clipped': give it, --estimator {own}:clipped" in words
+    assert f"whose estimator is custom, 'clipped': give it, --estimator {own}:clipped" in words
     other = tmp_path / "other.py"
     other.write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\n{OWN}", encoding="utf-8")
     changed = ("--estimator", f"{own}:clipped", "--policy", f"{other}:linear")
@@ -193,12 +193,12 @@ def test_what_an_own_file_imports_from_its_folder_is_recorded_and_compared(
     assert code.changes(stored, config) == [f"the code of {said}"]
     assert code.digest(code.record(config)["policy"]) != code.digest(entry)
     scale.unlink()
-    with pytest.raises(ValueError, match=f"imported {scale}, and does so no more: the text of"):
+    with pytest.raises(ValueError, match=f"no longer imports {scale}: the old text is"):
         folders.read_setup(run, parts=parts)
     scale.write_text("VALUE = 1", encoding="utf-8")
     (tmp_path / "lib" / "size").mkdir()
     (tmp_path / "lib" / "size" / "__init__.py").touch()  # goes before lib/size.py
-    with pytest.raises(ValueError, match=r"imported .*size\.py, and does so no more"):
+    with pytest.raises(ValueError, match=r"no longer imports .*size\.py"):
         folders.read_setup(run, parts=parts)
 
 

@@ -254,7 +254,7 @@ def test_the_folder_tells_how_the_run_ended_and_what_its_best_parameters_have(
     again = json.loads((folder / "evaluations" / "best-sampled-4-seed3.json").read_text())
     assert (again["mean"], again["parameters"]) == (summary["best"]["mean"], "best")
     assert job.resume(folder) == 0
-    assert "it ended after 2 updates, as it had a return of 5 at least" in capsys.readouterr().out
+    assert "it ended after 2 updates, as it had a return of at least 5" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -119,7 +119,7 @@ def test_a_mistake_is_printed_and_its_exit_code_returned(
         "an environment object, of the class environments.Clock: give it": lambda: job.resume(
             tmp_path, env="Clock"
         ),
-        "cannot read": lambda: job.resume(tmp_path / "none"),
+        "is not a folder of a run": lambda: job.resume(tmp_path / "none"),
         "num_updates must be a whole number": lambda: job.resume(
             tmp_path, env=Clock(), num_updates=0
         ),

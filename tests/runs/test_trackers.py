@@ -108,7 +108,7 @@ def test_a_run_that_is_resumed_goes_on_in_the_same_run_of_the_tracker(
     assert (info.id, info.updates) == ("id of good", 3)
     assert [updates for updates, _ in again.given("log")] == [4, 5]
     lines = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
-    assert lines == ["warning: the run goes on without the tracker failing (ValueError: broken)"]
+    assert lines == ["warning: the run continues without the tracker failing (ValueError: broken)"]
     stored = json.loads((recorded[1] / "trackers.json").read_text())
     assert stored["good"] == {"id": "id of good", "updates": 5}
     late = Recorder("late")  # for a run that has all of its updates
