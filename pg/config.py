@@ -171,10 +171,9 @@ class Config:
     """
     sampling: Sampling = "independent"
     """Action noise of a batch of episodes: independent; in antithetic pairs of episodes; stratified
-    over
-    the batch at the first action, or at every step (latin_hypercube); scrambled Sobol' points, one
-    per episode (sobol), or at each step one per state, in sorted order (array). For estimators that
-    do not need independent episodes: no baseline from others of the batch. With exploration of
+    over the batch at the first action, or at every step (latin_hypercube); scrambled Sobol' points,
+    one per episode (sobol), or at each step one per state, in sorted order (array). For estimators
+    that do not need independent episodes: no baseline from others of the batch. With exploration of
     parameters it applies to their noise.
     """
     sample_env: bool = False

@@ -630,7 +630,7 @@ def _check_noise(noise: Any, shape: tuple[int, ...]) -> None:
 def _as_integers(sample: Any, shape: tuple[int, ...]) -> jax.Array:
     """Samples of a categorical distribution, of which there are `shape`, as an array.
 
-    Raises ValueError for what is not whole numbers, and for another shape.
+    Raises ValueError for anything but whole numbers, and for another shape.
     """
     array = numbers("sample", sample, _SAMPLE)
     if jnp.issubdtype(array.dtype, jnp.floating):
@@ -648,7 +648,7 @@ def _as_integers(sample: Any, shape: tuple[int, ...]) -> jax.Array:
 def _as_vectors(sample: Any, mean: Any, log_std: Any) -> jax.Array:
     """Samples of distributions with this mean and width, broadcast against each other, as an array.
 
-    Axes of size 1, and axes in front, are broadcast. Raises ValueError for what is not numbers,
+    Axes of size 1, and axes in front, are broadcast. Raises ValueError for anything but numbers,
     and for vectors of another size: broadcast, they would be another action.
     """
     array = numbers("sample", sample, _SAMPLE)

@@ -388,8 +388,8 @@ def for_env(network: Network, env: Env, view: View = ()) -> Network:
 
 
 def _seeing(network: Network, view: View, outcome: str = "") -> Network:
-    """The network on the part of an observation that a view shows. outcome: that of a `Pair`, see
-    `Network.outcome`.
+    """The network on the part of an observation that a view shows. outcome: which outcome a `Pair`
+    has (see `Network.outcome`).
     """
 
     def shown(obs: PyTree) -> PyTree:

@@ -26,7 +26,7 @@ FLAGS = ("done", "terminated", "truncated")
 def _steps(**values: Any) -> dict[str, Any]:
     """Values of every step, [T, ...] each, as arrays: `FLAGS` as booleans, the others as floats.
 
-    Raises ValueError for what is not numbers, for a number without an axis of time, and where
+    Raises ValueError for anything but numbers, for a number without an axis of time, and where
     shapes differ.
     """
     arrays = {

@@ -44,7 +44,7 @@ from pg.config import (
     part_name,
 )
 from pg.estimators.names import check_estimator, facts_of
-from pg.estimators.variants import VARIANTS
+from pg.estimators.variants import VARIANTS, described
 from pg.inputs import nearest
 from pg.presets import preset
 from pg.runs import encoding, folders, migrations, sources
@@ -171,6 +171,8 @@ def parse_given(
         hyperparams = check_hyperparams(hyperparams._replace(**of_hyperparams))
         check_together(config, hyperparams)
         chosen = options(**flags.values_of(options, values))
+        if of_variant:
+            _check_variant(str(variant), chosen)
         machine = Machine(**flags.values_of(Machine, values))
     except ValueError as error:
         fail(error)
@@ -186,6 +188,17 @@ def parse_given(
     named = {name_of(word).removeprefix("no_") for word in argv if is_flag(word)}
     given = None if of_run else frozenset(named | of_variant.keys())
     return config, hyperparams, chosen, machine, given
+
+
+def _check_variant(variant: str, options: Any) -> None:
+    """Raises ValueError if the options of a sweep vary the environment, whose tuned settings a
+    variant has.
+    """
+    if any(text.startswith("env=") for text in getattr(options, "over", ())):
+        raise ValueError(
+            f"estimator {variant!r} has the settings of one environment, and env is varied: vary "
+            f"env with {described(variant)}"
+        )
 
 
 def resumed(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ are the same.
 import contextlib
 import dataclasses
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code: 0, 3 where no seed has a score, or 130 after Ctrl-C."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
     cli.cache_compilations()
-    if not options.run.expanduser().exists():
+    if not os.path.lexists(options.run.expanduser()):
         return _evaluate_zoo(options)
     try:
         folder = folders.run_folder(options.run.expanduser().resolve())
@@ -108,6 +109,8 @@ def _evaluate_zoo(options: Options) -> int:
         name = zoo.resolved(options.run).relative_to(zoo.FOLDER).as_posix()
         if options.best or options.update_summary:
             raise ValueError("best and update_summary are for runs: the zoo has neither")
+        if options.env is not None or options.policy is not None:
+            raise ValueError("env and policy are for runs with your own parts: the zoo has none")
         seed = zoo.read_entry(name).seed if options.seed is None else options.seed
 
         from pg.benchmarks.zoo import evaluated as returns_of
@@ -132,6 +135,8 @@ def _evaluate_zoo(options: Options) -> int:
             print(options.out)
     except ValueError as error:
         cli.fail(error)
+    except KeyboardInterrupt:
+        return cli.INTERRUPTED
     except OSError as error:
         cli.fail_to_write(error)
     return 0

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
 def _exported(options: Options) -> Path:
     """Writes the programs. Returns their folder."""
-    run = folders.run_folder(zoo.resolved(options.run.expanduser()))
+    run = folders.run_folder(zoo.resolved(options.run.expanduser())).resolve()
     options.setup(run, options.env)  # a missing part is reported before jax is loaded
 
     from pg.runs import exporting
@@ -76,7 +76,7 @@ def _exported(options: Options) -> Path:
         )
         out = options.out
         if out is None and run.is_relative_to(zoo.FOLDER):
-            out = Path(f"{options.run.as_posix().replace('/', '-')}-export")
+            out = Path("-".join([*run.relative_to(zoo.FOLDER).parts, "export"]))
         elif out is None:
             out = run / "export"
         return exporting.export_policy(policy, out, onnx=options.onnx)

@@ -109,9 +109,8 @@ def _of_episode(
     def differences(
         time: Int[Array, ""], choice: Int[Array, ""]
     ) -> tuple[Float[Array, " P"], Float[Array, "C P"]]:
-        """The change by a choice at the mean of its returns, and the contribution of each column of
-            the root of
-        their covariance.
+        """The change by a choice at the mean of its returns, and the contribution of each column
+        of the root of their covariance.
         """
         action = own.action[:, 0].at[time].set(own.action[time, choice])
         mean = own.mean[:, 0].at[time].set(own.mean[time, choice])

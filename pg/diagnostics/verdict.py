@@ -615,8 +615,8 @@ def _scale(subject: _Subject) -> Finding:
     if not ok:
         text = (
             f"with {LARGER:,} times the rewards the exact mean is off {subject.target} by "
-            f"{_percent(error)} on {SAMPLED}: it depends on the size of the returns, as if they "
-            "are clipped"
+            f"{_percent(error)} on {SAMPLED}: it depends on the size of the returns, as it does "
+            "where they are clipped"
         )
     bound = EXACT if subject.claims_target else math.nan
     return Finding("scale", text, ok or not subject.claims_target, error, bound)

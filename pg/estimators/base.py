@@ -122,7 +122,7 @@ def per_step(
         remedy: What to do instead.
 
     Raises:
-        ValueError: With `remedy`, for what is not numbers, or has another shape.
+        ValueError: With `remedy`, for anything but numbers, or for another shape.
     """
     array = numbers(what, x, remedy)
     check_shape(what, array.shape, traj.valid.shape, "[T, B]", remedy)

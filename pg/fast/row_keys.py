@@ -46,8 +46,7 @@ class _Rows(NamedTuple):
         self, data: UInt[Array, "3"], width: int, shape: tuple[int, ...]
     ) -> UInt[Array, "*S"]:
         """The rows of a plain key's draw of shape (total, ...), combining the two words of each
-            counter as jax
-        does.
+        counter as jax does.
         """
         if shape[:1] != (self.number,):
             raise ValueError(

@@ -310,8 +310,7 @@ def extrapolated(
     inner: optax.GradientTransformation, momentum: Float[ArrayLike, ""] = 0.9
 ) -> optax.GradientTransformationExtraArgs:
     """The steps of `inner` along a path, for parameters that are m / (1 - m) times its last step
-    ahead of
-    it: the path of `igt`, for any direction.
+    ahead of it: the path of `igt`, for any direction.
 
     Raises ValueError for a momentum that is a number out of [0, 1), or 1 in 32 bits.
     """

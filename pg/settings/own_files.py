@@ -310,8 +310,10 @@ def _built(kind: Any, source: Source) -> Any:
         ) from None
     with _failing(path):
         made = kind()
-    if is_of_gymnasium(made):
-        made.close()
+        of_gymnasium = is_of_gymnasium(made)
+        if of_gymnasium:
+            made.close()
+    if of_gymnasium:
         # imports jax, and is written on top of this package
         adapter = importlib.import_module("pg.envs.adapters.gymnasium")
         made = adapter.adapt_custom(kind, source.name)

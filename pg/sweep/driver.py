@@ -501,7 +501,7 @@ def _chunk_restorer(
             try:
                 found = checkpoints.restore(place, template, metadata, count)
             except checkpoints.DamageError as error:
-                say(f"{error}; these runs start anew")
+                say(f"{error}; these runs restart")
                 checkpoints.discard(place)
             if found is None and rung.earlier:
                 runs = range(first + start, first + start + count)

@@ -145,12 +145,12 @@ def carried_over(
 def _restored(
     place: Path, earlier: Earlier, template: TrainState, metadata: Mapping[str, Any], num_kept: int
 ) -> Restored | None:
-    """A chunk of the previous rung; None if its checkpoint is damaged."""
+    """A chunk of the previous rung; None if its checkpoint is corrupt."""
     own = {**metadata, "setup": earlier.spec.to_json()}
     try:
         return checkpoints.restore(place, template, own, num_kept)
     except checkpoints.DamageError as error:
-        cli.say(f"{error}; runs that go on from it start anew")
+        cli.say(f"{error}; runs that continue from it restart")
         return None
 
 

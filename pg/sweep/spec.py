@@ -285,8 +285,8 @@ def make(folder: Path) -> None:
 def start(spec: SweepSpec, folder: Path) -> tuple[int, int | None]:
     """The number of finished runs in the folder, and their width, None for a new sweep.
 
-    A chunk whose file is damaged is run again, with those after it. Raises ValueError if sweep.json
-    is damaged, or if a file cannot be read because memory is short or the disk fails: the file may
+    A chunk whose file is corrupt is run again, with those after it. Raises ValueError if sweep.json
+    is corrupt, or if a file cannot be read because memory is short or the disk fails: the file may
     be intact, and is kept.
     """
     make(folder)
@@ -314,7 +314,7 @@ def stored_width(folder: Path) -> int | None:
         return None
     width: int = folders.read_json(path, {"width": int})["width"]
     if not 1 <= width <= WIDEST:
-        raise ValueError(f"{path} is damaged: width must be between 1 and {WIDEST}, got {width}")
+        raise ValueError(f"{path} is corrupt: width must be between 1 and {WIDEST}, got {width}")
     return width
 
 
@@ -386,14 +386,14 @@ def _check_chunk(spec: SweepSpec, path: Path) -> None:
     numbers = sweeps.runs_of(path)
     first, count = numbers.start, len(numbers)
     if not 1 <= count <= spec.num_runs - first:
-        raise ValueError(f"{path} is damaged, remove it: the sweep has {spec.num_runs} runs")
+        raise ValueError(f"{path} is corrupt, remove it: the sweep has {spec.num_runs} runs")
     rows = sweeps.read_chunk(path, most_rows=count, texts=True)
     wanted = {"run", "configuration", "seed", *spec.table, *RESULTS}
     if lacking := sorted(wanted - set(rows)):
-        raise ValueError(f"{path} is damaged, remove it: it has no column {lacking[0]}")
+        raise ValueError(f"{path} is corrupt, remove it: it has no column {lacking[0]}")
     same_runs = np.array_equal(rows["run"], first + np.arange(count))
     if not same_runs or any(rows[name].dtype == object for name in RESULTS):
-        raise ValueError(f"{path} is damaged, remove it: it has other runs")
+        raise ValueError(f"{path} is corrupt, remove it: it has other runs")
     longest = count * max(config.num_updates for config in spec.configs())
     tables.read_parquet(path.parents[1] / "metrics" / path.name, ["run"], most_rows=longest)
 

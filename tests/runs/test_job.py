@@ -144,7 +144,7 @@ def test_a_signal_ends_it_and_resume_goes_on(
     assert "continuing after update 150" in again.stdout
     assert_same(Path(place), whole)
     said = train("--resume", place).stdout
-    assert f"it has all of its {FEW} updates: give --num-updates to go on" in said
+    assert f"it has all of its {FEW} updates: give --num-updates to continue" in said
 
 
 @pytest.mark.parametrize(
@@ -215,8 +215,8 @@ def test_strict_refuses_other_software(tmp_path: Path) -> None:
     done = train(*flags, "--strict", before="export XLA_FLAGS=--xla_cpu_multi_thread_eigen=false")
     assert done.returncode == cli.MISTAKE
     assert (
-        "what it was run with has changed, and bits may with it: xla_flags is '' there"
-        in done.stderr
+        "its software or devices have changed, so that bits may differ: xla_flags is '' in the "
+        "stored run" in " ".join(done.stderr.split())
     )
 
 
@@ -315,7 +315,7 @@ def test_a_full_disk_is_one_sentence(whole: Path, tmp_path: Path) -> None:
     done = train(*more, before="ulimit -f 8")  # blocks of 1024 bytes
     assert done.returncode == cli.CANNOT_WRITE
     assert done.stderr.startswith("error: [Errno 27] cannot write ")
-    assert done.stderr.endswith("File too large; what was written before is there still\n")
+    assert done.stderr.endswith("File too large; earlier files are intact\n")
     assert len(done.stderr.splitlines()) == 1
     again = train(*more)
     assert f"continuing after update {FEW}" in again.stdout
@@ -426,6 +426,6 @@ def test_environments_that_were_spread_are_spread_where_a_run_goes_on(
     assert resumed.returncode == 0, resumed.stderr
     assert before is not None
     assert folders.num_devices(half) == before
-    assert "is 'envs' there" not in resumed.stdout
+    assert "is 'envs' in the stored run" not in " ".join(resumed.stdout.split())
     parameters = [(folder / "params.safetensors").read_bytes() for folder in (half, whole)]
     assert parameters[0] == parameters[1]

@@ -172,7 +172,7 @@ def test_a_rung_without_the_checkpoints_before_it_starts_anew(
 
     monkeypatch.setattr(rungs, "carried_over", damaged)
     run(halving(), tmp_path)
-    assert "runs that go on from it start anew" in capsys.readouterr().out.replace("\n", " ")
+    assert "runs that continue from it restart" in capsys.readouterr().out.replace("\n", " ")
     expected = table_bytes(halved)
     assert table_bytes(tmp_path) == {k: x for k, x in expected.items() if "best" not in k}
 
@@ -190,7 +190,8 @@ def test_a_rung_that_goes_on_elsewhere_says_so(
     monkeypatch.setattr(rungs, "carried_over", moved)
     run(halving(), tmp_path)
     said = " ".join(capsys.readouterr().out.split())
-    assert "bits may differ from an uninterrupted run, as num_devices is 1 there and 64" in said
+    changed = "num_devices is 1 in the stored run and 64"
+    assert f"bits may differ from an uninterrupted run, as {changed}" in said
 
 
 def test_rungs_and_survivors() -> None:

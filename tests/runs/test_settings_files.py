@@ -258,11 +258,15 @@ def test_a_variant_has_its_tuned_settings_and_flags_go_before_them(tmp_path: Pat
     assert (config.estimator, config.rnn, config.rnn_size) == ("gae", "none", 16)
 
 
-def test_what_a_variant_sets_is_given_to_a_sweep() -> None:
+def test_what_a_variant_sets_is_given_to_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     """So that no preset of what is varied undoes it."""
-    argv = ["--estimator", "recurrent_ppo", "--over", "env=CartPole-v1,MemoryChain-bsuite"]
-    *_, given = cli.parse_given("sweep.py", "doc", sweep.Options, argv)
+    argv = ["--estimator", "recurrent_ppo", "--over"]
+    *_, given = cli.parse_given("sweep.py", "doc", sweep.Options, [*argv, "learning_rate=0.1,0.2"])
     assert given == {"estimator", "over", "rnn"}
+    with pytest.raises(SystemExit):
+        cli.parse_given("sweep.py", "doc", sweep.Options, [*argv, "env=CartPole-v1,Acrobot-v1"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.endswith("and env is varied: vary env with ppo with rnn='gru'")
 
 
 def test_a_variant_is_no_estimator_of_a_run_that_goes_on(

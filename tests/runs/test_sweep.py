@@ -645,7 +645,7 @@ def test_the_best_is_tried_again_on_fresh_seeds(
     stored = tables.read_parquet(tmp_path / "best" / "metrics.parquet")
     assert set(stored["seed"]) == {3, 4}
     assert pg.load_results(tmp_path).seeds == [3, 4]
-    with pytest.raises(ValueError, match=r"is of pg sweep, and pg train would run it otherwise"):
+    with pytest.raises(ValueError, match=r"is of pg sweep, and pg train would run it differently"):
         folders.check_command(tmp_path / "best", "train.py")
     config, h = folders.read_setup(tmp_path / "best")
     assert (config, h.learning_rate) == (

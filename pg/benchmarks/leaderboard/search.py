@@ -26,8 +26,7 @@ def search(
     **given: Any,
 ) -> Measurements:
     """Measures what is missing of the search in a folder, and then the combination selected for
-    each
-    problem: the cheapest of all searched ones in the folder.
+    each problem: the cheapest of all searched ones in the folder.
 
     Args:
         problems: names, of PROBLEMS, or custom environments, objects or `FILE.py:NAME`.
