@@ -54,8 +54,8 @@ def equal(x, y):
 # %% [markdown]
 # ## 1. Episodes and their probability
 #
-# A policy $\pi_\theta(a \mid s)$ acts in an environment with initial-state distribution $\rho$ and dynamics $P$. It produces an episode
-# $\tau = (s_0, a_0, r_0, s_1, \dots)$ with probability
+# A policy $\pi_\theta(a \mid s)$ acts in an environment with initial-state distribution $\rho$ and
+# dynamics $P$. It produces an episode $\tau = (s_0, a_0, r_0, s_1, \dots)$ with probability
 #
 # $$p(\tau; \theta) = \rho(s_0) \prod_t \pi_\theta(a_t \mid s_t)\, P(s_{t+1} \mid s_t, a_t).$$
 #

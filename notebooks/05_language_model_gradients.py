@@ -299,8 +299,8 @@ plt.show()
 # %% [markdown]
 # ## 6. Training
 #
-# The policy writes a prompt's symbols in reverse; the reward is the share of correct ones (`pg.envs.sequence_tasks.reverse`). Groups of four, and the same seeds
-# for both. The learning rate is the same too, so that a step of Adam is about as long whatever the scale of the estimate.
+# The policy writes a prompt's symbols in reverse; the reward is the share of correct ones (`pg.envs.sequence_tasks.reverse`).
+# Groups of four, and the same seeds for both. The learning rate is the same too, so that a step of Adam is about as long whatever the scale of the estimate.
 
 # %%
 jax.config.update("jax_enable_x64", False)

@@ -460,9 +460,8 @@ class Collector(NamedTuple):
     init: Callable[[Network, PRNGKeyArray], RolloutState | tuple[()]]  # policy, key -> state
     # policy, params, key, state -> the batch
     collect: Callable[[Network, PyTree, PRNGKeyArray, Any], Collected]
-    # What the gradient is multiplied with. Over a window there is no episode to sum over: its
-    # gradient is per step, so that its scale, which clipping sees, does not depend on where the
-    # window is cut.
+    # factor of the gradient: over a window there is no episode to sum over, and the gradient is per
+    # step, so that its scale, which clipping sees, does not depend on where the window is cut
     scale: float
 
 

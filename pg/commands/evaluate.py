@@ -68,21 +68,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code: 0, 3 where no seed has a score, or 130 after Ctrl-C."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
     cli.cache_compilations()
-    if not os.path.lexists(options.run.expanduser()):
-        return _evaluate_zoo(options)
     try:
-        folder = folders.run_folder(options.run.expanduser().resolve())
-        maker = folders.read_options(folder).get("command", "train.py")
-        if options.update_summary and maker != "train.py":
-            raise ValueError(
-                f"update_summary is for runs of pg train: the scores of {folder} are those of "
-                f"pg {maker.removesuffix('.py')}"
-            )
-        with contextlib.ExitStack() as stack:
-            if options.update_summary:
-                stack.enter_context(folders.locked(folder))
-            summary = evaluated(folder, options)
-            path = write(folder, summary, options)
+        is_run = os.path.lexists(options.run.expanduser())
+        summary, path = _of_run(options) if is_run else _of_zoo(options)
     except ValueError as error:
         cli.fail(error)
     except KeyboardInterrupt:
@@ -96,50 +84,57 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         )
         return cli.NOT_FINITE
     job.say_evaluation(summary, "evaluation")
-    print(path)
+    if path is not None:
+        print(path)
     return 0
 
 
-def _evaluate_zoo(options: Options) -> int:
-    """Evaluates a policy of the zoo. Returns the exit code.
+def _of_run(options: Options) -> tuple[dict[str, Any], Path]:
+    """The summary of a run's evaluation, and the file that it is written to."""
+    folder = folders.run_folder(options.run.expanduser().resolve())
+    maker = folders.read_options(folder).get("command", "train.py")
+    if options.update_summary and maker != "train.py":
+        raise ValueError(
+            f"update_summary is for runs of pg train: the scores of {folder} are those of "
+            f"pg {maker.removesuffix('.py')}"
+        )
+    with contextlib.ExitStack() as stack:
+        if options.update_summary:
+            stack.enter_context(folders.locked(folder))
+        summary = evaluated(folder, options)
+        return summary, write(folder, summary, options)
 
-    With the episodes and actions that `pg zoo` lists, the mean is the same.
+
+def _of_zoo(options: Options) -> tuple[dict[str, Any], Path | None]:
+    """The summary of the evaluation of a policy of the zoo, and the file that it is written to, if
+    one is asked for. With the episodes and actions that `pg zoo` lists, the mean is the same.
     """
-    try:
-        name = zoo.resolved(options.run).relative_to(zoo.FOLDER).as_posix()
-        if options.best or options.update_summary:
-            raise ValueError("best and update_summary are for runs: the zoo has neither")
-        if options.env is not None or options.policy is not None:
-            raise ValueError("env and policy are for runs with your own parts: the zoo has none")
-        seed = zoo.read_entry(name).seed if options.seed is None else options.seed
+    name = zoo.resolved(options.run).relative_to(zoo.FOLDER).as_posix()
+    if options.best or options.update_summary:
+        raise ValueError("best and update_summary are for runs: the zoo has neither")
+    if options.env is not None or options.policy is not None:
+        raise ValueError("env and policy are for runs with your own parts: the zoo has none")
+    seed = zoo.read_entry(name).seed if options.seed is None else options.seed
 
-        from pg.benchmarks.zoo import evaluated as returns_of
-        from pg.runs.acting import load_policy
+    from pg.benchmarks.zoo import evaluated as returns_of
+    from pg.runs.acting import load_policy
 
-        with cli.waiting("evaluating"):
-            policy = load_policy(name)
-            returns = returns_of(policy, seed, options.episodes, greedy=options.greedy)
-        error = returns.std(ddof=1) / len(returns) ** 0.5 if len(returns) > 1 else math.nan
-        summary = {
-            "mean": float(returns.mean()),
-            "standard_error": float(error),
-            "min": float(returns.min()),
-            "max": float(returns.max()),
-            "episodes": options.episodes,
-            "actions": "greedy" if options.greedy else "sampled",
-            "eval_seed": seed,
-        }
-        job.say_evaluation(summary, "evaluation")
-        if options.out is not None:
-            folders.write_json(options.out, summary)
-            print(options.out)
-    except ValueError as error:
-        cli.fail(error)
-    except KeyboardInterrupt:
-        return cli.INTERRUPTED
-    except OSError as error:
-        cli.fail_to_write(error)
-    return 0
+    with cli.waiting("evaluating"):
+        policy = load_policy(name)
+        returns = returns_of(policy, seed, options.episodes, greedy=options.greedy)
+    error = returns.std(ddof=1) / len(returns) ** 0.5 if len(returns) > 1 else math.nan
+    summary = {
+        "mean": float(returns.mean()),
+        "standard_error": float(error),
+        "min": float(returns.min()),
+        "max": float(returns.max()),
+        "episodes": options.episodes,
+        "actions": "greedy" if options.greedy else "sampled",
+        "eval_seed": seed,
+    }
+    if options.out is not None:
+        folders.write_json(options.out, summary)
+    return summary, options.out
 
 
 def evaluated(folder: Path, options: Options) -> dict[str, Any]:

@@ -26,7 +26,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "state_std_ppo": {"estimator": "ppo", "state_dependent_std": True},
     "unmasked_ppo": {"estimator": "ppo", "action_mask": "none"},
 }
-"""What each changes: its `estimator`, and fields of Config and Hyperparams."""
+"""Each by its name: its `estimator`, and fields of Config and Hyperparams with their values."""
 
 
 def described(name: str) -> str:

@@ -67,9 +67,7 @@ def load_params(path: Path | str, *, seed: int | None = None, best: bool = False
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f"path must be that of a run, as in 'results/...', got {described(path)}")
     place = Path(path).expanduser()
-    if not place.exists() and place.as_posix() in zoo.names():
-        place = zoo.FOLDER / place
-    place = place.resolve()
+    place = (zoo.folder_of(place) or place).resolve()
     if not place.exists():
         raise ValueError(
             f"there is no run, and no file of parameters, at {place}: give the folder that pg "

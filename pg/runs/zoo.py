@@ -82,6 +82,12 @@ def write_entry(entry: Entry, zoo: Path = FOLDER) -> None:
     folders.write_json(zoo / entry.name / EVALUATION, data)
 
 
+def folder_of(path: Path, zoo: Path = FOLDER) -> Path | None:
+    """The folder of the policy that a path names, if nothing is at the path itself; else None."""
+    is_name = not os.path.lexists(path) and path.as_posix() in names(zoo)
+    return zoo / path if is_name else None
+
+
 def resolved(folder: Path | str, zoo: Path = FOLDER) -> Path:
     """The folder of a run: the path itself if it exists, else that of the policy of the zoo with
     this name.
@@ -91,10 +97,9 @@ def resolved(folder: Path | str, zoo: Path = FOLDER) -> Path:
     path = Path(folder)
     if os.path.lexists(path):
         return path
-    text = path.as_posix()
-    known = names(zoo)
-    if text in known:
-        return zoo / text
+    if (of_policy := folder_of(path, zoo)) is not None:
+        return of_policy
+    text, known = path.as_posix(), names(zoo)
     env = text.split("/", maxsplit=1)[0]
     of_env = [name for name in known if name.startswith(f"{env}/")]
     near = of_env or nearest(text, known)
