@@ -71,7 +71,7 @@ _ROBOT: dict[str, Any] = {  # a window is an episode
     "schedule": "linear",
     "num_envs": 64,
     "num_steps": 100,
-    "num_updates": 780,
+    "num_updates": 1250,
     "num_epochs": 4,
     "num_minibatches": 4,
     "learning_rate": 0.0015,
