@@ -92,6 +92,9 @@ _MINATAR: dict[str, Any] = {
     "entropy_coef": 0.1,
     "entropy_schedule": "linear",
 }
+# Dense layers see all planes of the 10 x 10 pixels at once, learn more from as many steps, and take
+# a fifth of the convolution's time.
+_MINATAR_DENSE: dict[str, Any] = {**_MINATAR, "network": "mlp", "hidden_sizes": (128, 128)}
 
 # After cleanrl's ppo_continuous_action.py, from 8 environments instead of one, and without its
 # clipping of V, of observations and of rewards.
@@ -356,7 +359,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "FourRooms-misc": {"ppo": {"num_updates": 976, "entropy_coef": 0.01}},
-    "Breakout-MinAtar": {"ppo": {**_MINATAR, "num_updates": 450}},
+    "Breakout-MinAtar": {"ppo": _MINATAR_DENSE},
     "Asterix-MinAtar": {"ppo": {**_MINATAR, "num_updates": 150}},
     "Freeway-MinAtar": {"ppo": {**_MINATAR, "num_updates": 700}},
     "SpaceInvaders-MinAtar": {"ppo": {**_MINATAR, "num_updates": 400}},

@@ -175,7 +175,7 @@ _LISTED = (
         "Breakout-MinAtar",
         "Breakout-MinAtar",
         "ppo",
-        {"num_updates": 60},
+        {"num_updates": 60, "network": "cnn", "hidden_sizes": (128,)},
         64,
         8,
         30,
