@@ -7,7 +7,6 @@ evaluate`.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
@@ -17,6 +16,7 @@ from pg.inputs import check_key, check_kind, count, shown
 from pg.networks import Network
 from pg.normalisation import Normaliser
 from pg.parts import with_parts
+from pg.reports.statistics import standard_error
 from pg.train import NetworkFactory
 
 
@@ -27,16 +27,15 @@ class Evaluation(NamedTuple):
     lengths: Int[Array, " N"]  # steps
 
     def summary(self) -> dict[str, Any]:
-        """mean, standard_error (of the mean, from the sample's standard deviation), min, max,
+        """mean, standard_error (of the mean over episodes; NaN for one episode), min, max,
         episodes.
         """
-        n = self.returns.shape[-1]
         return {
             "mean": self.returns.mean(-1),
-            "standard_error": jnp.std(self.returns, axis=-1, ddof=1) / n**0.5 if n > 1 else jnp.nan,
+            "standard_error": standard_error(self.returns),
             "min": self.returns.min(-1),
             "max": self.returns.max(-1),
-            "episodes": n,
+            "episodes": self.returns.shape[-1],
         }
 
 

@@ -112,7 +112,7 @@ def main() -> None:
     report.claim("the lower baseline commits sooner: its entropy is lower, after 3/α updates")
     for a, lower, higher in zip(ALPHAS, three[-0.5], three[0.5], strict=True):
         nats = higher.entropy[int(3 / a)] - lower.entropy[int(3 / a)]
-        estimate = Estimate.from_error(nats.mean(), nats.std() / given.runs**0.5)
+        estimate = Estimate.of_mean(nats)
         half = estimate.high - estimate.value
         report.figure(f"by nats, α = {a}", estimate, at_least=half)
 

@@ -24,7 +24,7 @@ from scipy import stats
 from pg import diagnostics, envs, networks, normalisation, rollout
 from pg.estimators import ESTIMATORS, Estimator, Params
 from pg.presets import preset
-from pg.reports.statistics import Estimate
+from pg.reports.statistics import Estimate, standard_error
 from pg.rollout import Trajectory
 from pg.train import TrainState, make_learner, training_keys
 
@@ -215,7 +215,7 @@ def mean(groups: Sequence[np.ndarray]) -> Estimate:
     very policies.
     """
     value, freedom = float(np.mean([x.mean() for x in groups])), sum(len(x) - 1 for x in groups)
-    error = math.sqrt(sum(x.var(ddof=1) / len(x) for x in groups)) / len(groups)
+    error = math.sqrt(sum(standard_error(x) ** 2 for x in groups)) / len(groups)
     half = error * float(stats.t.ppf(0.975, freedom))
     return Estimate(value, value - half, value + half)
 

@@ -273,10 +273,8 @@ def _error(scores: np.ndarray) -> str:
     value = scores.mean()
     if len(scores) < 2:
         return f"{numerals.fixed(value)} ± —"
-    return (
-        f"{numerals.fixed(value)} ± "
-        f"{numerals.fixed(scores.std(ddof=1) / len(scores) ** 0.5, value)}"
-    )
+    error = statistics.standard_error(scores)
+    return f"{numerals.fixed(value)} ± {numerals.fixed(error, value)}"
 
 
 def _ranked(lines: Sequence[Result]) -> list[tuple[Task, list[Result]]]:

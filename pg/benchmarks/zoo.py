@@ -15,6 +15,7 @@ import numpy as np
 from pg.benchmarks import learning
 from pg.benchmarks.learning import Result
 from pg.benchmarks.suites import TASKS, row_of
+from pg.reports import statistics
 from pg.runs import files, folders, parameters, zoo
 from pg.runs.zoo import Entry
 
@@ -96,7 +97,7 @@ def make(kept: Kept, into: Path = zoo.FOLDER, *, episodes: int = EPISODES) -> En
     files.replace(folder / "params.safetensors", operator.methodcaller("write", data))
     greedy = _actions(kept.env, kept.label) == "greedy"
     returns = evaluated(policy, SEED, episodes, greedy=greedy)
-    error = float(returns.std(ddof=1) / len(returns) ** 0.5)
+    error = float(statistics.standard_error(returns))
     (line,) = (x for x in learning.stored_cells(kept.folder.parent) if x.path == kept.folder)
     versions = dict(zip(("pg", *learning.VERSIONED), line.results[0][6:], strict=True))
     of_training = (kept.seed, kept.env_steps, versions)

@@ -7,7 +7,6 @@ are the same.
 
 import contextlib
 import dataclasses
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Annotated, Any
 import tyro
 
 from pg.commands import cli, job
+from pg.reports import statistics
 from pg.runs import files, folders, zoo
 
 
@@ -122,10 +122,9 @@ def _of_zoo(options: Options) -> tuple[dict[str, Any], Path | None]:
     with cli.waiting("evaluating"):
         policy = load_policy(name)
         returns = returns_of(policy, seed, options.episodes, greedy=options.greedy)
-    error = returns.std(ddof=1) / len(returns) ** 0.5 if len(returns) > 1 else math.nan
     summary = {
         "mean": float(returns.mean()),
-        "standard_error": float(error),
+        "standard_error": float(statistics.standard_error(returns)),
         "min": float(returns.min()),
         "max": float(returns.max()),
         "episodes": options.episodes,

@@ -12,7 +12,7 @@ from pg.commands import cli
 from pg.config import PARTS, Config, Hyperparams, check_hyperparams
 from pg.inputs import check_name
 from pg.presets import preset
-from pg.reports import tables
+from pg.reports import statistics, tables
 
 
 @dataclasses.dataclass
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         values = [f"{x[i]:.3g}" for x in trials.values()]
         means = []
         for x in found.values():
-            standard_error = x[i].std(ddof=1) / options.seeds**0.5
+            standard_error = statistics.standard_error(x[i])
             means.append(f"{x[i].mean():.4g} ± {standard_error:.2g}")
         rows.append([*values, *means, f"{steps[i].max():,}"])
     print(tables.plain(rows))

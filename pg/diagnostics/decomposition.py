@@ -107,10 +107,7 @@ def decompose(
         return _parts(policy, params, states, actions, returns)
 
     parts = [np.asarray(x, float) for x in parts_of_states(params, key)]
-    errors = [x.std(ddof=1) / np.sqrt(num_states) for x in parts]
-    return Decomposition(
-        *(Estimate.from_error(x.mean(), error) for x, error in zip(parts, errors, strict=True))
-    )
+    return Decomposition(*map(Estimate.of_mean, parts))
 
 
 def _actions(

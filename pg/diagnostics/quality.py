@@ -108,7 +108,9 @@ def cosine_to(sample: Sample) -> Estimate:
     """
     norm = np.sqrt(_squared_norms(sample))
     cosines = np.asarray(sample.reference, float)[norm > 0] / norm[norm > 0]
-    return _mean(cosines)
+    if not len(cosines):
+        return Estimate(np.nan, np.nan, np.nan)
+    return Estimate.of_mean(cosines)
 
 
 def leave_one_out_cosine(sample: Sample) -> float:
@@ -193,9 +195,3 @@ def _spread(left_out: np.ndarray) -> float:
     """
     n = len(left_out)
     return float(np.sqrt((n - 1) / n * np.sum((left_out - left_out.mean()) ** 2)))
-
-
-def _mean(x: np.ndarray) -> Estimate:
-    if len(x) < 2:
-        return Estimate(np.nan, np.nan, np.nan)
-    return Estimate.from_error(float(x.mean()), float(x.std(ddof=1) / np.sqrt(len(x))))

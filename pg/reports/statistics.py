@@ -40,6 +40,13 @@ class Estimate(NamedTuple):
         half = np.where(np.isfinite(value), STANDARD_ERRORS * standard_error, np.nan)[()]
         return cls(value, value - half, value + half)
 
+    @classmethod
+    def of_mean(cls, sample: np.ndarray) -> "Estimate":
+        """The mean of a sample [n], n at least 1, with its normal interval; of a single value there
+        is none.
+        """
+        return cls.from_error(sample.mean(), standard_error(sample))
+
     @property
     def standard_error(self) -> Any:
         """The standard error of the normal interval of 95 % that is as wide as this one."""
@@ -55,6 +62,21 @@ class Estimate(NamedTuple):
             return numerals.number(self.value)
         why = "which takes two seeds or more, one in each row of scores, or gradients that differ"
         return f"{numerals.number(self.value)} (no interval, {why})"
+
+
+def standard_error(sample: Any) -> Any:
+    """The standard error of the mean over the last axis, s / √n with the unbiased variance s².
+
+    One value tells nothing of the spread: its standard error is NaN, without a warning, and so is
+    that of values of which one is not finite.
+
+    sample: an array of numpy or of jax, [..., n] -> [...].
+    """
+    n = sample.shape[-1]
+    if n < 2:
+        return np.nan * sample.sum(axis=-1)
+    with np.errstate(invalid="ignore"):
+        return sample.std(axis=-1, ddof=1) / n**0.5
 
 
 def mean(scores: Any) -> np.ndarray:

@@ -166,15 +166,16 @@ def per_seed(
 
 
 def final_scores(evaluation: "Evaluation") -> dict[str, np.ndarray]:
-    """mean, standard_error, min, max and episodes of each run, [n]."""
+    """mean, standard_error (of the mean over episodes; NaN for one episode), min, max and episodes
+    of each run, [n].
+    """
     returns = np.asarray(evaluation.returns, float)
     num_runs, episodes = returns.shape
     with np.errstate(invalid="ignore"):  # returns may be infinite
         mean = returns.mean(axis=1)
-        spread = returns.std(axis=1, ddof=1) if episodes > 1 else np.full(num_runs, np.nan)
     return {
         "mean": mean,
-        "standard_error": spread / episodes**0.5,
+        "standard_error": statistics.standard_error(returns),
         "min": returns.min(axis=1),
         "max": returns.max(axis=1),
         "episodes": np.full(num_runs, episodes),

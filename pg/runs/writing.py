@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pg.evaluate import Evaluation
-from pg.reports import curves
+from pg.reports import curves, statistics
 from pg.runs import folders, parameters, results
 from pg.runs.execution import Run
 
@@ -136,7 +136,7 @@ def _over_seeds(scores: Mapping[str, np.ndarray], fine: np.ndarray) -> dict[str,
     return {
         "mean": mean.value,
         "interval": [mean.low, mean.high],
-        "standard_error": means.std(ddof=1) / len(means) ** 0.5 if len(means) > 1 else np.nan,
+        "standard_error": statistics.standard_error(means),
         "median_of_seeds": np.median(means),
         "min": scores["min"][fine].min(),
         "max": scores["max"][fine].max(),

@@ -3,23 +3,28 @@ they promise.
 """
 
 import itertools
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
 
 from pg.reports import statistics
 from pg.reports.statistics import (
+    Estimate,
     bootstrap_interval,
     iqm,
     mean,
     normalise,
     performance_profile,
     probability_of_improvement,
+    standard_error,
 )
 
 # Two methods, [10 seeds, 5 environments], in hundredths.
@@ -52,6 +57,35 @@ Y = np.array(
     ]
 ) / np.float64(100)
 SHAPES = [(1,), (3,), (4,), (7,), (20,), (1, 1), (1, 5), (10, 5), (7, 3)]
+
+
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
+def test_the_standard_error_of_a_mean_is_scipys_and_nan_for_one_value(
+    array: Callable[[np.ndarray], Any],
+) -> None:
+    values = np.random.default_rng(0).normal(size=(3, 7))
+    expected = scipy.stats.sem(values, axis=-1)
+    np.testing.assert_allclose(standard_error(array(values)), expected, rtol=1e-5)
+    np.testing.assert_array_equal(standard_error(array(values[:, :1])), [np.nan] * 3)
+    assert np.isnan(standard_error(array(np.array([3]))))  # a warning is an error here
+    one_infinite = np.array([[1.0, 2.0], [1.0, np.inf]])
+    np.testing.assert_allclose(standard_error(array(one_infinite)), [0.5, np.nan])
+
+
+def test_the_mean_of_a_sample_has_its_normal_interval_and_one_value_has_none() -> None:
+    found = Estimate.of_mean(np.array([1.0, 2.0, 6.0]))
+    error = scipy.stats.sem([1.0, 2.0, 6.0])
+    assert found == pytest.approx((3.0, 3.0 - 1.96 * error, 3.0 + 1.96 * error))
+    assert found.standard_error == pytest.approx(error)
+    np.testing.assert_array_equal(Estimate.of_mean(np.array([3.0])), [3.0, np.nan, np.nan])
+
+
+def test_no_other_module_computes_the_standard_error_of_a_mean() -> None:
+    own = re.compile(r"(std|var)\([^()]*\)\s*/")
+    root = Path(__file__).parents[2]
+    files = [*(root / "pg").rglob("*.py"), *(root / "experiments").rglob("*.py")]
+    found = [path.relative_to(root).as_posix() for path in files if own.search(path.read_text())]
+    assert found == ["pg/reports/statistics.py"]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
