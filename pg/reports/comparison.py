@@ -406,7 +406,7 @@ def remarks(
         )
     if comparison.differing:
         said.append(f"the groups also differ in {_listed(comparison.differing)}")
-    said += _unequal_steps(rows)
+    said += _unequal_steps(rows, threshold)
     if any(row.diverged for row in rows):
         said.append("seeds that diverged are left out of IQM and mean, and ranked last in P")
     if any(_SOURCE in group.settings for group in groups):
@@ -465,14 +465,23 @@ def draw(
     plots.comparison(panels, path, ylabel=name, threshold=threshold)
 
 
-def _unequal_steps(rows: Sequence[Row]) -> list[str]:
-    """A sentence on each environment on which some groups were trained for longer than others."""
+def _unequal_steps(rows: Sequence[Row], threshold: float | None) -> list[str]:
+    """A sentence on each environment on which some groups were trained for longer than others, and
+    another on the steps to a threshold there.
+    """
     said = []
     for env in dict.fromkeys(row.env for row in rows):
         steps = [row.env_steps for row in rows if row.env == env]
         if max(steps) > UNEQUAL * min(steps):
             low, high = numerals.short(min(steps)), numerals.short(max(steps))
             said.append(f"{env}: scores are after {low} to {high} environment steps a seed")
+            if threshold is not None:
+                said.append(
+                    f"{env}: the steps to {numerals.number(threshold)} are not a fair comparison, "
+                    f"as they are censored after {low} to {high}: a seed of a shorter run counts "
+                    "as ∞ where a longer run would still have had time, and the bins of a longer "
+                    "run are wider"
+                )
     return said
 
 

@@ -227,6 +227,25 @@ def test_it_is_said_where_some_were_trained_for_longer(tmp_path: Path) -> None:
     assert not any("environment steps" in text for text in said)
 
 
+def test_it_is_said_where_steps_to_a_threshold_are_censored_at_different_lengths(
+    tmp_path: Path,
+) -> None:
+    short = store_run(tmp_path / "a", [8.0, 8.0])
+    long = store_run(tmp_path / "b", [8.0, 8.0], num_updates=20)
+    as_long = store_run(tmp_path / "c", [8.0, 8.0], hyperparams={"gamma": 0.9})
+    unfair = "CartPole-v1: the steps to 9 are not a fair comparison, as they are censored after 500"
+
+    def said(*folders: Path, threshold: float | None) -> list[str]:
+        found = compared(*folders)
+        rows = comparison.tabulate(found, threshold)
+        return comparison.remarks(found, rows, threshold)
+
+    (sentence,) = [text for text in said(short, long, threshold=9.0) if "fair" in text]
+    assert sentence.startswith(f"{unfair} to 2k: ")
+    for texts in (said(short, long, threshold=None), said(short, as_long, threshold=9.0)):
+        assert not any("fair" in text for text in texts)
+
+
 def test_fresh_seeds_are_not_pooled_with_those_of_the_choice(tmp_path: Path) -> None:
     sweep = store_sweep(tmp_path / "s", {"gamma": [0.9, 1.0]}, SCORES[:4].reshape(2, 2))
     best = store_run(sweep / "best", [3.0, 4.0], first_seed=2)
