@@ -1,19 +1,19 @@
 """Runs of every kind by their paths: folders of runs, of sweeps and of benchmarks, at once.
 
-`load` makes one table of their metrics; `find` gives the runs themselves, grouped by settings. Like
-`results`, it imports neither jax nor gymnax.
+`load` makes one table of their metrics or of their final scores; `find` gives the runs themselves,
+grouped by settings. Like `results`, it imports neither jax nor gymnax.
 """
 
 import glob
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from pg.config import Config, Hyperparams
-from pg.inputs import check_name
+from pg.inputs import check_name, shown
 from pg.runs import code, folders, results, sweeps
 from pg.settings import own_files
 from pg.settings.stored_params import FIELDS as STORED
@@ -56,39 +56,51 @@ class Found(NamedTuple):
 
 
 def load(
-    paths: str | Path | Iterable[str | Path], columns: Sequence[str] | None = None
+    paths: str | Path | Iterable[str | Path],
+    columns: Sequence[str] | None = None,
+    *,
+    per: Literal["update", "seed"] = "update",
 ) -> "pyarrow.Table":
-    """The metrics of runs as one tidy table: a row per run, seed and update.
+    """Runs as one tidy table: a row per run, seed and update, with the metrics, or a row per run
+    and seed, with the final scores.
 
-    `load(...).to_pandas()` is a frame of pandas, `polars.from_arrow(load(...))` one of polars.
+    `load(...).to_pandas()` is a frame of pandas, `polars.from_arrow(load(...))` one of polars. A
+    sweep is all of its configurations; the fresh seeds of its best one are the run SWEEP/best,
+    which is a path of its own: `load([sweep, sweep / "best"])`.
 
     Args:
         paths: of folders as `find` takes them, or one path.
-        columns: settings and metrics to include besides the labels; None: all.
+        columns: settings, and metrics or scores, to include besides the labels; None: all.
+        per: "update" for the metrics of every update, "seed" for the scores of every seed.
 
     Returns:
         The labels `run` (its folder), `configuration` (its number, if a sweep is among them),
-        `seed`, `update` and `total_env_steps`; then the settings, by the names of Config and
-        Hyperparams, parameters of the environment as `env_params.NAME`; then the metrics. Null
-        if a run lacks a setting or a metric.
+        `seed`, `update` (not per seed) and `total_env_steps`; then the settings, by the names of
+        Config and Hyperparams, parameters of the environment as `env_params.NAME`; then, per
+        update, the metrics. Per seed these are `sampled` and `greedy`, the mean return of its final
+        evaluation with such actions, and `diverged`, True for a seed whose scores are NaN. Null if
+        a run lacks a setting, a metric or an evaluation, as one that has not finished does.
 
     Raises:
         ValueError: as `find` does; there are no metrics; or there is no such column.
     """
     import pyarrow
 
+    if per not in ("update", "seed"):
+        raise ValueError(f"per must be 'update' or 'seed', got {shown(per)}")
     found = find(paths)
     if not found.runs:
         raise ValueError(f"there are no metrics in {found.empty[0]} yet")
     types = {name: _type(values) for name, values in _settings(found.runs).items()}
-    metrics = list(dict.fromkeys(name for runs in found.runs for name in runs.metrics))
-    for name in columns or ():
-        check_name("column", name, [*types, *metrics])
-    wanted = {*types, *metrics} if columns is None else set(columns)
     is_swept = any(runs.configuration is not None for runs in found.runs)
+    tables = [_per_update(runs) if per == "update" else _per_seed(runs) for runs in found.runs]
+    labels = set(results.LABELS)
+    values = dict.fromkeys(name for rows in tables for name in rows if name not in labels)
+    for name in columns or ():
+        check_name("column", name, [*types, *values])
+    wanted = {*types, *values} if columns is None else set(columns)
     parts = []
-    for runs in found.runs:
-        rows = results.long_form(runs.metrics, seed=np.asarray(runs.seeds, np.int64))
+    for runs, rows in zip(found.runs, tables, strict=True):
         num_rows = len(rows["seed"])
 
         def repeated(value: Any, kind: Any, num_rows: int = num_rows) -> Any:
@@ -97,13 +109,35 @@ def load(
         part = {"run": repeated(str(runs.folder), pyarrow.string())}
         if is_swept:
             part["configuration"] = repeated(runs.configuration, pyarrow.int64())
-        part |= {name: rows.pop(name) for name in results.LABELS if name in rows}
+        part |= {name: rows[name] for name in results.LABELS if name in rows}
         for name, kind in types.items():
             if name in wanted:
                 part[name] = repeated(_as_kind(runs.settings.get(name), kind), kind)
-        part |= {name: values for name, values in rows.items() if name in wanted}
+        part |= {name: rows[name] for name in values if name in rows and name in wanted}
         parts.append(pyarrow.table(part))
     return pyarrow.concat_tables(parts, promote_options=_UNITED)
+
+
+def _per_update(runs: Runs) -> dict[str, np.ndarray]:
+    """The metrics of runs, a row per seed and update, after their labels."""
+    return results.long_form(runs.metrics, seed=np.asarray(runs.seeds, np.int64))
+
+
+def _per_seed(runs: Runs) -> dict[str, Any]:
+    """The final scores of runs, a row per seed, after their labels."""
+    import pyarrow
+
+    num_seeds = len(runs.seeds)
+    diverged = results.failed_runs(runs.metrics)
+    for scores in runs.scores.values():
+        diverged = diverged | np.isnan(scores)
+    rows = {
+        "seed": np.asarray(runs.seeds, np.int64),
+        "total_env_steps": runs.metrics["env_steps"].sum(axis=1, dtype=np.int64),
+    }
+    for actions in ("sampled", "greedy"):
+        rows[actions] = runs.scores.get(actions, pyarrow.nulls(num_seeds, pyarrow.float64()))
+    return {**rows, "diverged": diverged}
 
 
 def find(paths: str | Path | Iterable[str | Path]) -> Found:

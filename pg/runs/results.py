@@ -67,7 +67,8 @@ def load_results(folder: Path | str) -> Results:
     """Reads the results of a run, of a program of a benchmark, or of a sweep's best configuration.
 
     Args:
-        folder: the folder of the run, which may still be in progress, or that of the sweep.
+        folder: the folder of the run, which may still be in progress, or that of the sweep, all of
+            whose configurations `pg.load` reads.
 
     Returns:
         Metrics by name, [seeds, updates] each, the summary and the settings.

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from stored import UPDATES, store_run, store_sweep
+from stored import STEPS, UPDATES, store_run, store_sweep
 
 import pg
 from pg.config import Config
@@ -78,6 +78,48 @@ def test_a_sweep_is_each_of_its_configurations(out: Path) -> None:
     assert second.settings["env_params.length"] == 1.0
     np.testing.assert_array_equal(second.scores["sampled"], [3.0, 4.0])
     np.testing.assert_allclose(second.metrics["return"][:, -1], [3.0, 4.0])
+
+
+def test_final_scores_are_one_row_per_run_and_seed(out: Path) -> None:
+    table = pg.load(out, per="seed")
+    frame = table.to_pandas()
+    assert table.column_names[:4] == ["run", "configuration", "seed", "total_env_steps"]
+    assert table.column_names[-3:] == ["sampled", "greedy", "diverged"]
+    assert len(frame) == 2 + 1 + 2 + 4
+    assert set(frame["total_env_steps"]) == {UPDATES * STEPS}
+    of_sweep = frame[frame["configuration"].notna()]
+    columns = ["configuration", "seed", "learning_rate", "env_params.length", "sampled"]
+    assert of_sweep[columns].to_numpy().tolist() == [
+        [0, 0, 0.001, 0.5, 1.0],
+        [0, 1, 0.001, 0.5, 2.0],
+        [1, 0, 0.01, 1.0, 3.0],
+        [1, 1, 0.01, 1.0, 4.0],
+    ]
+    assert table["greedy"].null_count == len(frame)  # none was evaluated so
+    few = pg.load(out / "sweep-1", ["learning_rate", "sampled"], per="seed")
+    labels = ["run", "configuration", "seed", "total_env_steps"]
+    assert few.column_names == [*labels, "learning_rate", "sampled"]
+
+
+def test_final_scores_tell_what_diverged_from_what_was_not_evaluated(tmp_path: Path) -> None:
+    store_run(tmp_path / "a", [1.0, np.nan], greedy=[2.0, np.nan])
+    store_run(tmp_path / "b", [3.0], status="interrupted")
+    store_sweep(tmp_path / "c", {"gamma": [0.9]}, np.array([[5.0, np.nan]]))
+    table = pg.load(tmp_path, per="seed")
+    assert table["diverged"].to_pylist() == [False, True, False, False, True]
+    assert [x is None for x in table["sampled"].to_pylist()] == [False, False, True, False, False]
+    np.testing.assert_array_equal(table["greedy"].to_pylist()[:2], [2.0, np.nan])
+    with pytest.raises(ValueError, match="per must be 'update' or 'seed', got 'run'"):
+        pg.load(tmp_path, per="run")  # type: ignore[arg-type]
+
+
+def test_the_fresh_seeds_of_a_sweep_are_a_path_of_their_own(out: Path) -> None:
+    sweep = out / "sweep-1"
+    best = store_run(sweep / "best", [3.5], first_seed=2)
+    assert pg.load(sweep, per="seed").num_rows == 4
+    both = pg.load([sweep, best], per="seed")
+    assert both["configuration"].to_pylist() == [0, 0, 1, 1, None]
+    assert pg.load_results(sweep).seeds == [2]
 
 
 def test_a_configuration_that_is_not_finished_is_left_out(out: Path) -> None:
