@@ -24,7 +24,8 @@ from pg.runs.loading import ENV_PARAM, Runs
 Actions = Literal["sampled", "greedy"]
 STATISTICS: dict[str, Statistic] = {"iqm": statistics.iqm, "mean": statistics.mean}
 NAMES = {"iqm": "IQM", "mean": "mean"}
-DRAWN = 10  # groups of an environment in the picture
+DRAWN = len(plots.COLOURS)  # groups of an environment in the picture, each in its own colour
+METHODS = 10  # methods of which a sentence is said over all environments
 THRESHOLDS = 200  # points of a performance profile
 UNEQUAL = 1.1  # ratio of environment steps from which a remark is made
 # Settings that define the environment, besides its name.
@@ -448,9 +449,11 @@ def draw(
     for env in comparison.envs:
         drawn = _drawn(comparison, rows, env)
         there = sum(group.env == env for group in comparison.groups)
+        title = env
         if len(drawn) < there:
             of_groups = f"{len(drawn)} of {numerals.counted(there, 'group')}"
             say(f"{env}: only the baseline and the best are drawn, {of_groups}")
+            title = f"{env}, {of_groups}"
         lines: dict[str, Curve] = {}
         for name, group in drawn.items():
             try:
@@ -460,7 +463,7 @@ def draw(
             except ValueError as error:
                 say(f"{env}, {name}: no learning curve is drawn, as {error}")
         tau, profiles = _profiles(drawn, comparison.actions)
-        panels[env] = plots.Compared(lines, tau, profiles)
+        panels[title] = plots.Compared(lines, tau, profiles)
     name = f"{NAMES[statistic]} of returns"
     plots.comparison(panels, path, ylabel=name, threshold=threshold)
 
@@ -490,7 +493,7 @@ def _over_environments(comparison: Comparison) -> list[str]:
     said: list[str] = []
     num_envs = len(comparison.envs)
     for method in dict.fromkeys(comparison.methods):
-        if num_envs == 1 or method == comparison.baseline or len(said) == DRAWN:
+        if num_envs == 1 or method == comparison.baseline or len(said) == METHODS:
             continue
         try:
             better = overall_improvement(comparison, method)

@@ -42,6 +42,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 LEVEL = {"color": "0.45", "linestyle": (0, (6, 3)), "linewidth": 0.8}
 LETTER = 0.06  # inches: the mean width of one
 INTERVAL = "95\u00a0% interval"
+# A mean over seeds takes the steps that all have (see `curves.mean_learning_curve`).
+UNTIL = "each learning curve ends with its shortest seed"
 STYLE: dict[Any, Any] = {
     "figure.figsize": (WIDTH, HEIGHT),
     "figure.dpi": 150,
@@ -289,7 +291,8 @@ def learning_curve(
     updates = metrics["return"].shape[1]
     frozen = int(results.failed_runs(metrics).sum()) if "skipped" in metrics else 0
     if seeds > 1 or points < updates:
-        label = f"mean of {seeds} seeds, {INTERVAL}"
+        until = " until the shortest ends" if np.ptp(steps[:, -1]) else ""
+        label = f"mean of {seeds} seeds{until}, {INTERVAL}"
         if frozen:
             label += f", {frozen} of them frozen"
         if seeds == 1:
@@ -383,7 +386,7 @@ def learning_curves(
         if any(level is not None for level in (best or {}).values())
         else {}
     )
-    legend(figure, [_line(label, **look) for label, look in (look_of | published).items()])
+    legend(figure, [_line(label, **look) for label, look in (look_of | published).items()], UNTIL)
     save(figure, path)
 
 
@@ -467,7 +470,7 @@ def comparison(
     handles = [_line(label, **look) for label, look in look_of.items()]
     if threshold is not None:
         handles.append(_line(f"return {numerals.number(threshold)}", **LEVEL))
-    legend(figure, handles)
+    legend(figure, handles, UNTIL)
     save(figure, path)
 
 
@@ -515,19 +518,20 @@ def intervals(estimates: Mapping[str, Estimate], path: Path, *, title: str, xlab
 def sensitivity(
     varied: Mapping[str, Sequence[Any]], means: Sequence[Estimate], path: Path, *, title: str
 ) -> None:
-    """Return against each value that was varied, a point with its 95 % interval per setting; PNG
-    and SVG.
+    """Return against each value that was varied, a point with its 95 % interval per configuration;
+    PNG and SVG.
 
-    varied: of each name, the value of every setting; means: of every setting. A line
-    joins the best at each value if values recur. A few values are used as ticks; those that would
-    overlap on a numeric axis, such as 0.9, 0.999 and 0.9999, are spaced evenly.
+    varied: of each name, the value of every configuration; means: of every configuration, over its
+    seeds. A line joins the best at each value if values recur. A few values are used as ticks;
+    those that would overlap on a numeric axis, such as 0.9, 0.999 and 0.9999, are spaced evenly.
     """
     columns = _columns(len(varied))
     figure, grid = _panels(len(varied), columns, sharey=True)
     value, low, high = (
         np.array([getattr(m, name) for m in means], float) for name in Estimate._fields
     )
-    handles = [_line("configuration", color=BLUE, marker="o", linestyle="", alpha=0.7)]
+    label = _measured("configuration: mean of seeds", [low])
+    handles = [_line(label, color=BLUE, marker="o", linestyle="", alpha=0.7)]
     room = WIDTH / columns - 0.6
     for axes, (name, values) in zip(grid, varied.items(), strict=True):
         x = _positions(axes.xaxis, name, values, room)
@@ -537,8 +541,8 @@ def sensitivity(
         at = np.unique(x)
         if len(at) < len(x):
             axes.plot(at, [value[x == v].max() for v in at], color=ORANGE, zorder=3)
-            handles[1:] = [_line("best at this value", color=ORANGE)]
-    _labels(figure, grid, columns, _measured("mean return", [low]))
+            handles[1:] = [_line("best configuration at this value", color=ORANGE)]
+    _labels(figure, grid, columns, "mean return")
     legend(figure, handles, title)
     save(figure, path)
 

@@ -159,7 +159,10 @@ def draw_curves(
             cli.say(f"{name}: no learning curve is drawn, as {error}")
     if lines:
         drawn.append(folder / "curves.png")
-        plots.learning_curves({_title(spec): lines}, drawn[-1])
+        title = _title(spec)
+        if len(best) < spec.num_configurations:
+            title += f", the best {len(best)} of {spec.num_configurations} configurations"
+        plots.learning_curves({title: lines}, drawn[-1])
     return drawn
 
 

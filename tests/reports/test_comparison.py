@@ -15,7 +15,7 @@ import scipy.stats
 from stored import STEPS, UPDATES, store_run, store_sweep
 
 from pg.commands import compare as command
-from pg.reports import comparison, curves, statistics
+from pg.reports import comparison, curves, plots, statistics
 from pg.reports.comparison import Comparison, Row
 from pg.runs import loading
 
@@ -312,12 +312,22 @@ def test_curves_and_profiles_are_those_of_the_reports(
     np.testing.assert_allclose(panel.profiles["reinforce"].value, above)
 
 
-def test_of_many_groups_the_baseline_and_the_best_are_drawn(tmp_path: Path) -> None:
+def test_of_many_groups_the_baseline_and_the_best_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rates = np.linspace(0.001, 0.03, 15).round(3).tolist()
     scores = np.repeat(np.arange(15.0)[:, None], 2, axis=1)
     found = compared(store_sweep(tmp_path / "s", {"learning_rate": rates}, scores))
     names = list(comparison._drawn(found, comparison.tabulate(found), "CartPole-v1"))
-    assert names == [f"learning_rate={rate:g}" for rate in [rates[0], *rates[-9:]]]
+    assert names == [f"learning_rate={rate:g}" for rate in [rates[0], *rates[-6:]]]
+    looks = plots.looks(names).values()
+    assert len({look["color"] for look in looks}) == len(names)
+    panels: dict[str, Any] = {}
+    monkeypatch.setattr(plots, "comparison", lambda found, *_, **__: panels.update(found))
+    said: list[str] = []
+    comparison.draw(found, comparison.tabulate(found), tmp_path / "x.png", say=said.append)
+    assert list(panels) == ["CartPole-v1, 7 of 15 groups"]
+    assert said == ["CartPole-v1: only the baseline and the best are drawn, 7 of 15 groups"]
 
 
 def printed(capsys: pytest.CaptureFixture[str], *argv: object) -> list[str]:

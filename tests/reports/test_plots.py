@@ -451,6 +451,43 @@ def test_only_several_seeds_have_a_mean_with_its_band(
     assert len(areas) == (seeds > 1)
 
 
+@pytest.mark.parametrize("name", ["learning_curves", "comparison"])
+def test_it_is_said_where_a_mean_curve_ends(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the last step that all seeds have, `mean_learning_curve`."""
+    monkeypatch.setattr(plots.files, "replace", lambda path, write: None)
+    figure = drawn(FIGURES[name], tmp_path / "figure.png", monkeypatch)
+    (legend,) = figure.legends
+    assert legend.get_title().get_text() == "each learning curve ends with its shortest seed"
+
+
+def test_the_curve_of_a_run_says_that_its_mean_ends_before_longer_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots.files, "replace", lambda path, write: None)
+    metrics = metrics_of(np.zeros((2, 9)), 10)
+    metrics["env_steps"] = metrics["env_steps"] * np.array([[1], [2]])
+
+    def draw(path: Path) -> None:
+        plots.learning_curve(metrics, path, title="two seeds")
+
+    figure = drawn(draw, tmp_path / "figure.png", monkeypatch)
+    _, mean = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert mean == "mean of 2 seeds until the shortest ends, 95\u00a0% interval"
+
+
+def test_the_legend_of_the_sensitivity_says_what_a_point_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots.files, "replace", lambda path, write: None)
+    figure = drawn(sensitivity, tmp_path / "figure.png", monkeypatch)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "configuration: mean of seeds, 95\u00a0% interval",
+        "best configuration at this value",
+    ]
+
+
 def test_an_estimator_keeps_its_look() -> None:
     assert set(plots.LOOKS) == set(FACTS)
     alone = {name: plots.looks([name], markers=True)[name] for name in FACTS}
