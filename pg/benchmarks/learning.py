@@ -12,6 +12,7 @@ seed.
 
 import os
 import re
+import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -188,9 +189,11 @@ def plan(
     return cells, finished
 
 
-def run(rows: Iterable[tuple[Task, Row]], settings: Settings, out: Path, **options: Any) -> bool:
-    """Runs the cells of `plan(rows, settings, out, **options)` and prints progress. Returns False
-    after Ctrl-C.
+def run(
+    rows: Iterable[tuple[Task, Row]], settings: Settings, out: Path, **options: Any
+) -> int | None:
+    """Runs the cells of `plan(rows, settings, out, **options)` and prints progress. Returns the
+    signal that ended it, or None once all are finished.
     """
     cells, finished = plan(rows, settings, out, **options)
     if finished:
@@ -205,12 +208,15 @@ def run(rows: Iterable[tuple[Task, Row]], settings: Settings, out: Path, **optio
         progress = cli.Progress(cell.config.num_updates)
         try:
             lines, seconds = run_cell(cell, out, progress)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
+            progress.close()
+            programs = numerals.counted(len(cells), "program")
             print(
-                f"interrupted after {i} of {numerals.counted(len(cells), 'program')}; the same "
-                f"command continues from here"
+                f"interrupted after {i} of {programs}: the finished ones are kept; the same "
+                "command continues from there",
+                flush=True,
             )
-            return False
+            return int(getattr(error, "signum", signal.SIGINT))
         except ValueError as error:  # errors that only the environment can find
             raise ValueError(f"{cell.name} {cell.label}: {error}") from None
         finally:
@@ -224,7 +230,7 @@ def run(rows: Iterable[tuple[Task, Row]], settings: Settings, out: Path, **optio
         if diverged := sum(not np.isfinite(line.greedy) for line in lines):
             of_seeds = f"{diverged} of {numerals.counted(len(lines), 'seed')}"
             print(f"{title}: {of_seeds} diverged, and have no score", flush=True)
-    return True
+    return None
 
 
 def check_environments(cells: Iterable[Cell]) -> None:
@@ -263,7 +269,7 @@ def run_cell(cell: Cell, out: Path, progress: cli.Progress) -> tuple[list[Result
         The lines of its seeds, and the seconds that compilation and training took.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C, before anything is written.
+        KeyboardInterrupt: after a signal, before anything is written.
     """
     with host_states.closing([cell.config]):
         run = execution.run(

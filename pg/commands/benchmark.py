@@ -1,8 +1,8 @@
 """Run a suite of environments and estimators over seeds; write a table, figures and a report of the
 results.
 
-Ctrl-C keeps what is finished, and the same command continues from there. Every finished seed
-below --out is reported.
+Ctrl-C or another signal keeps what is finished, and the same command continues from there. Every
+finished seed below --out is reported.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import tyro
 
 from pg.benchmarks import selection, suites
 from pg.commands import cli
+from pg.runs import interrupts
 
 
 @dataclasses.dataclass
@@ -86,8 +87,12 @@ class Options:
 
 @cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Returns the exit code: 0, 3 where every run diverged, or 130 after Ctrl-C."""
+    """Returns the exit code: 0, 3 where every run diverged, or after a signal as
+    `cli.interrupted`.
+    """
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog, with_file=True)
+    interrupts.listen(cli.announce)
+    signum = None
     try:
         for name in ("seeds", "seeds_per_program", "eval_episodes"):
             if (value := getattr(options, name)) is not None and value < 1:
@@ -97,8 +102,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         cli.cache_compilations()
 
         # only now: a mistake in the arguments need not wait for jax
-        from pg.benchmarks import learning, report
-        from pg.reports import tables
+        with interrupts.held("loading"):
+            from pg.benchmarks import learning, report
+            from pg.reports import tables
 
         table: Callable[..., str] = report.untuned_table if options.untuned else report.table
         marks = report.UNTUNED_MARKS if options.untuned else report.MARKS
@@ -107,16 +113,18 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         if options.readme:
             tables.check_marks(options.readme, report.SHORT_MARKS)
         before = tables.read_csv(options.keep, learning.Result) if options.keep else []
-        finished = bool(options.from_) or learning.run(
-            rows,
-            settings,
-            options.out,
-            seeds=options.seeds,
-            seeds_per_program=options.seeds_per_program,
-            episodes=options.eval_episodes,
-            redo=options.redo,
-            allow_changed_code=options.allow_changed_code,
-        )
+        if not options.from_:
+            signum = learning.run(
+                rows,
+                settings,
+                options.out,
+                seeds=options.seeds,
+                seeds_per_program=options.seeds_per_program,
+                episodes=options.eval_episodes,
+                redo=options.redo,
+                allow_changed_code=options.allow_changed_code,
+            )
+        finished = signum is None
         lines = (
             tables.read_csv(options.from_, learning.Result)
             if options.from_
@@ -142,10 +150,13 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             print(options.out / "results.csv", *files, sep="\n")
     except ValueError as error:
         cli.fail(error)
+    except KeyboardInterrupt as error:
+        print("interrupted: finished seeds are kept; the same command continues from there")
+        return cli.interrupted(getattr(error, "signum", None))
     except OSError as error:
         cli.fail_to_write(error)
     if not finished:
-        return cli.INTERRUPTED
+        return cli.interrupted(signum)
     scores = [line.greedy for line in lines]
     if scores and all(map(math.isnan, scores)):
         print("every run diverged: no row has a score")

@@ -296,13 +296,14 @@ def _run(
     with _discarding_setup(folder if is_new else None), _with_resumption(folder):
         done = _trained(config, hyperparams, seeds, options, followers, quiet=not folder, **how)
     clock.end("start", compile=done.compile_seconds, train=done.train_seconds)
-    evaluations = _evaluations(config, done, seeds, options, layout, quiet=not folder)
-    clock.end("evaluate")
-    if machine.debug and folder:
-        _explain(config, hyperparams, done, seeds)
-    if folder:
-        if options.film and not done.signum:
+    with _telling_how_to_continue(folder):
+        evaluations = _evaluations(config, done, seeds, options, layout, quiet=not folder)
+        clock.end("evaluate")
+        if machine.debug and folder:
+            _explain(config, hyperparams, done, seeds)
+        if options.film and folder and not done.signum:
             _film(config, hyperparams, done, options, folder)
+    if folder:
         with interrupts.deferred("writing the results"):  # it takes about a second
             _finish(config, done, evaluations, seeds, options, folder, followers, clock)
     return cli.outcome(done)
@@ -323,6 +324,22 @@ def _with_resumption(folder: Path | None) -> Iterator[None]:
         raise HostError(
             f"{error}; pg resume {folder} continues after update {done[0]}, the last checkpoint"
         ) from None
+
+
+@contextlib.contextmanager
+def _telling_how_to_continue(folder: Path | None) -> Iterator[None]:
+    """Prints, if a signal ends what follows the training, that the trained run is kept and how to
+    continue.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if folder:
+            cli.say(
+                "interrupted after the last update, which is kept, before the results were "
+                f"written; continue with --resume {folder}"
+            )
+        raise
 
 
 def _say_devices(seeds: range, layout: Any, remark: str) -> None:

@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,7 +32,7 @@ from pg.estimators.facts import FACTS
 from pg.estimators.variants import VARIANTS
 from pg.presets import preset
 from pg.reports import curves, tables
-from pg.runs import execution, folders, results
+from pg.runs import execution, folders, interrupts, results
 from pg.runs.code import SHORT
 from pg.settings import own_files
 from pg.settings.environments import OF_BENCHMARK
@@ -60,19 +63,24 @@ def faster_row(task: suites.Task, row: suites.Row) -> tuple[Config, Hyperparams]
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The command, with settings that train at once."""
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The command, with settings that train at once; afterwards signals are handled as before."""
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
         monkeypatch.setenv(name, "0")  # the command sets them, for its own process
     monkeypatch.setattr(selection, "settings", tiny_row)
-    return benchmark
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(interrupts, "_say", interrupts._say)
+    handlers = {signum: signal.getsignal(signum) for signum in interrupts.SIGNALS}
+    yield benchmark
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two cells of two seeds, three updates each."""
     out = tmp_path_factory.mktemp("benchmark")
-    assert learning.run(ROWS, tiny_row, out, seeds=2, episodes=3)
+    assert learning.run(ROWS, tiny_row, out, seeds=2, episodes=3) is None
     return out
 
 
@@ -287,6 +295,36 @@ def test_other_settings_are_refused_and_redone_when_asked(
     assert untouched.read_bytes() == before[untouched]
 
 
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_in_the_final_evaluation_ends_it_in_a_sentence(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    signum: signal.Signals,
+    code: int,
+) -> None:
+    finished: list[Path] = []
+    evaluate = execution.evaluate_run
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        finished[:] = tmp_path.glob("*/*/*/summary.json")
+        if finished:  # the second program
+            os.kill(os.getpid(), signum)
+        return evaluate(*args, **kwargs)
+
+    def unheard(number: int, frame: Any) -> None:
+        raise AssertionError("the command does not listen to signals")
+
+    signal.signal(signum, unheard)
+    monkeypatch.setattr(execution, "evaluate_run", interrupted)
+    assert script.main([*SMALL, "--out", str(tmp_path)]) == code
+    said = "interrupted after 1 of 2 programs: the finished ones are kept; the same command"
+    assert f"{said} continues from there" in capsys.readouterr().out
+    assert len(finished) == 1
+    assert len(tables.read_csv(tmp_path / "results.csv", Result)) == 2
+
+
 def test_ctrl_c_keeps_what_is_finished(
     script: ModuleType,
     tmp_path: Path,
@@ -311,8 +349,8 @@ def test_ctrl_c_keeps_what_is_finished(
         patch.setattr(learning.cli, "Progress", Interrupted)
         assert script.main(command) == 130
     assert (
-        "interrupted after 1 of 2 programs; the same command continues from here"
-        in capsys.readouterr().out
+        "interrupted after 1 of 2 programs: the finished ones are kept; the same command "
+        "continues from there" in capsys.readouterr().out
     )
     assert [path.name for path in tmp_path.glob("*/*")] == ["actor_critic"]
     assert len(tables.read_csv(tmp_path / "results.csv", Result)) == 2

@@ -177,7 +177,8 @@ def test_a_benchmark_of_diverged_seeds_has_no_scores(
             execution, "evaluate_run", lambda *_, **__: Evaluation(np.ones((3, 2)), np.ones((3, 2)))
         )
         out = tmp_path / str(sum(skipped))
-        assert learning.run(rows, lambda task, row: preset(row.label, env=task.name), out)
+        settings = lambda task, row: preset(row.label, env=task.name)  # noqa: E731
+        assert learning.run(rows, settings, out) is None
         lines = learning.collect(out)
         assert [math.isnan(line.greedy) for line in lines] == [bool(x) for x in skipped]
         assert f"{sum(skipped)} of 3 seeds diverged, and have no score" in capsys.readouterr().out

@@ -4,6 +4,7 @@ another thread.
 
 import json
 import math
+import os
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ from stored import store_run
 
 from pg.commands import cli, job
 from pg.config import Config, Hyperparams
-from pg.runs import folders, interrupts
+from pg.runs import execution, folders, interrupts
 
 SMALL: dict[str, Any] = {"num_envs": 2, "hidden_sizes": (4,)}
 
@@ -217,6 +218,29 @@ def test_one_process_of_several_is_refused_where_jax_is_in_use() -> None:
         ValueError, match="this process cannot become one of several, as JAX is in use"
     ):
         machine.start()
+
+
+def test_a_signal_in_the_final_evaluation_keeps_the_trained_run(
+    env: Clock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("it goes on after the signal")
+
+    config = Config(env=env, num_updates=2, **SMALL, preset=None)
+    with monkeypatch.context() as patched:
+        patched.setattr(execution, "evaluate_run", interrupted)
+        assert job.run(config, Hyperparams(), options(tmp_path)) == cli.AGAIN
+    (folder,) = (path.parent for path in tmp_path.rglob("config.json"))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "interrupted after the last update, which is kept, before the results" in said
+    assert f"continue with --resume {folder}" in said
+    assert not (folder / "summary.json").exists()
+    assert job.resume(folder, env) == 0
+    assert (folder / "summary.json").exists()
 
 
 def test_a_job_in_another_thread_goes_on_without_signals(

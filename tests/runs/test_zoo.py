@@ -36,7 +36,7 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A row of two seeds."""
     out = tmp_path_factory.mktemp("benchmark")
     rows = selection.select("bsuite", (ENV,), ("ppo",))
-    assert learning.run(rows, tiny, out, seeds=2, episodes=3)
+    assert learning.run(rows, tiny, out, seeds=2, episodes=3) is None
     return out
 
 
