@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -84,6 +84,16 @@ class Options:
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Report on this table (a results.csv) instead of running anything."""
 
+    def of_plan(self) -> dict[str, Any]:
+        """The further arguments of `learning.plan`."""
+        return {
+            "seeds": self.seeds,
+            "seeds_per_program": self.seeds_per_program,
+            "episodes": self.eval_episodes,
+            "redo": self.redo,
+            "allow_changed_code": self.allow_changed_code,
+        }
+
 
 @cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -114,16 +124,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             tables.check_marks(options.readme, report.SHORT_MARKS)
         before = tables.read_csv(options.keep, learning.Result) if options.keep else []
         if not options.from_:
-            signum = learning.run(
-                rows,
-                settings,
-                options.out,
-                seeds=options.seeds,
-                seeds_per_program=options.seeds_per_program,
-                episodes=options.eval_episodes,
-                redo=options.redo,
-                allow_changed_code=options.allow_changed_code,
-            )
+            signum = learning.run(rows, settings, options.out, **options.of_plan())
         finished = signum is None
         lines = (
             tables.read_csv(options.from_, learning.Result)
