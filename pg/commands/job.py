@@ -301,8 +301,7 @@ def _run(
         clock.end("evaluate")
         if machine.debug and folder:
             _explain(config, hyperparams, done, seeds)
-        if options.film and folder and not done.signum:
-            _film(config, hyperparams, done, options, folder)
+        _film(config, hyperparams, done, options, folder)
     if folder:
         with interrupts.deferred("writing the results"):  # it takes about a second
             _finish(config, done, evaluations, seeds, options, folder, followers, clock)
@@ -498,9 +497,13 @@ def _evaluations(
 
 
 def _film(
-    config: Config, hyperparams: Hyperparams, done: Any, options: Options, folder: Path
+    config: Config, hyperparams: Hyperparams, done: Any, options: Options, folder: Path | None
 ) -> None:
-    """Draws an episode of the first seed, as `pg render` does."""
+    """Draws an episode of the first seed, as `pg render` does, if a film is asked for and no signal
+    ended the run.
+    """
+    if folder is None or done.signum or not options.film:
+        return
     import jax
 
     shown = done.states if done.best is None else done.best
