@@ -149,6 +149,8 @@ def run(
             with interrupts.held("loading"), cli.waiting("loading"):
                 machine.start()
                 _load()
+                if options.film:
+                    drawings.check_first_frame(config.env)
             return _run(config, hyperparams, options, machine, folder, followers, stack, clock)
         except ValueError as error:
             return cli.mistake(error)
@@ -506,17 +508,23 @@ def _film(
         return
     import jax
 
+    from pg.envs.adapters.hosts import HostError
+
     shown = done.states if done.best is None else done.best
     params, normaliser = jax.tree.map(lambda x: x[0], (shown.params.policy, shown.normaliser))
     with cli.waiting("drawing"):
-        film = drawings.film(
-            config,
-            params,
-            jax.random.key(options.seed),
-            normaliser=normaliser,
-            env_params=hyperparams.env_params,
-            greedy=options.greedy,
-        )
+        try:
+            film = drawings.film(
+                config,
+                params,
+                jax.random.key(options.seed),
+                normaliser=normaliser,
+                env_params=hyperparams.env_params,
+                greedy=options.greedy,
+            )
+        except HostError as error:  # the results are still to be written
+            cli.say(f"there is no film: {error}")
+            return
         drawings.animate(film, folder / "policy.gif")
         drawings.strip(film, folder / "policy.gif")
 

@@ -1,7 +1,8 @@
 """Draw what the policy of a run does: an animated GIF and, beside it, a film strip as PNG and SVG.
 
 Without a run, `--env NAME` draws an untrained policy. Your own environment is drawn by its method
-draw(axes, state, params). Exit codes: 0 done, 2 a mistake, 74 the disk is full.
+draw(axes, state, params). An environment of Gymnasium, also a class of your own, draws its frames
+itself, with its render mode rgb_array. Exit codes: 0 done, 2 a mistake, 74 the disk is full.
 """
 
 import dataclasses
@@ -122,7 +123,8 @@ def settings(options: Options) -> tuple[Config, Hyperparams, Path]:
         raise ValueError(f"seed_index must be from 0 to {seeds - 1}, got {options.seed_index}")
     out = options.out
     if out is None:
-        out = options.run / "policy.gif" if options.run else Path(f"{part_name(config.env)}.gif")
+        name = part_name(config.env).replace(":", "-")  # not valid in a file name on every system
+        out = options.run / "policy.gif" if options.run else Path(f"{name}.gif")
     if out.suffix != ".gif" or not out.parent.is_dir():
         raise ValueError(f"out must be a path that ends in .gif, in an existing folder, got {out}")
     return config, hyperparams, out
@@ -133,8 +135,9 @@ def played(config: Config, hyperparams: Hyperparams, options: Options) -> drawin
     import jax
 
     from pg import envs, make_learner, networks
-    from pg.runs import acting, parameters
+    from pg.runs import acting, host_states, parameters
 
+    drawings.check_first_frame(config.env)
     key = jax.random.key(options.seed)
     if options.run is None:
         state = make_learner(config, hyperparams).init(key)
@@ -146,4 +149,5 @@ def played(config: Config, hyperparams: Hyperparams, options: Options) -> drawin
         found = jax.tree.map(lambda x: x[options.seed_index], stored)
     asked = {name: getattr(options, name) for name in ("episodes", "steps", "greedy")}
     asked |= {"normaliser": found[1], "env_params": hyperparams.env_params}
-    return drawings.film(config, found[0], key, **asked)
+    with host_states.closing([config]):
+        return drawings.film(config, found[0], key, **asked)

@@ -2,7 +2,10 @@
 
 `DRAWINGS` has a function (axes, state, parameters) for each environment that can be drawn; state
 and parameters are gymnax's own, of one environment. A custom environment has a method
-`draw` of the same arguments. Imports neither jax nor gymnax until there is something to draw.
+`draw` of the same arguments. An environment of Gymnasium draws its own frames, with its render mode
+`rgb_array`: the episode is stepped again from its seed and its actions.
+
+Imports neither jax nor gymnax until there is something to draw.
 """
 
 import functools
@@ -22,6 +25,8 @@ Draw = Callable[[Any, Any, Any], None]  # axes, state, parameters
 DARK, GREY, PALE, PAPER = "#444444", "#999999", "#D8D8D8", "#F4F4F4"
 PINK, YELLOW, SKY, BLACK = plots.COLOURS[3:]
 END = 0.8  # seconds for which the last frame of an episode is shown
+GYMNASIUM = "gymnasium:"  # the start of its environments' names
+LARGEST = 320  # pixels: the width of an animation, beyond which pictures are made smaller
 
 
 class Film(NamedTuple):
@@ -30,14 +35,42 @@ class Film(NamedTuple):
     env: str
     draw: Draw
     params: Any  # of the environment, gymnax's
-    states: Any  # leaves [K, ...], gymnax's
+    states: Any  # leaves [K, ...], gymnax's, or `Picture`
     total: np.ndarray  # [K] the undiscounted return so far
     last: np.ndarray  # [K] the last frame of its episode
 
 
+class Picture(NamedTuple):
+    """The states of an environment that draws itself."""
+
+    time: np.ndarray  # [K] steps since the reset
+    picture: np.ndarray  # [K, height, width, 3], uint8
+
+
 def check(env: Any) -> None:
-    """Raises ValueError unless there is a drawing of the environment."""
-    drawing_of(env)
+    """Raises ValueError unless there is a drawing of the environment. A name of Gymnasium passes:
+    only `check_first_frame` builds the environment.
+    """
+    is_named = isinstance(env, str) and env.startswith(GYMNASIUM)
+    if not is_named and not getattr(env, "draws", False):
+        drawing_of(env)
+
+
+def check_first_frame(env: Any) -> None:
+    """Raises ValueError as `check` does, and if an environment that draws itself fails to."""
+    drawn = _drawn_by_itself(env)
+    if drawn is None:
+        drawing_of(env)
+    else:
+        drawn.check_draws()
+
+
+def _drawn_by_itself(env: Any) -> Any:
+    """The environment of Gymnasium that draws itself; None for any other."""
+    from pg.envs import registry
+
+    own = registry.environment_of(env)
+    return own if getattr(own, "draws", False) else None
 
 
 def drawing_of(env: Any) -> Draw:
@@ -51,7 +84,12 @@ def drawing_of(env: Any) -> Draw:
     if (name := name_of(env)) in DRAWINGS:
         return DRAWINGS[name]
     remedy = "give it a method draw(axes, state, params)"
-    if isinstance(env, str):
+    if name_of(env).startswith(GYMNASIUM):
+        remedy = (
+            "give it the render mode rgb_array, in its metadata and as an argument of its "
+            "constructor"
+        )
+    elif isinstance(env, str):
         remedy = "add a function for it to DRAWINGS in pg/reports/drawings.py"
     raise ValueError(
         f"{part_name(env)} cannot be drawn: {remedy}, or choose one of {', '.join(DRAWINGS)}"
@@ -84,8 +122,11 @@ def film(
     import jax
 
     from pg import envs, networks, normalisation, rollout
+    from pg.envs import registry, views
+    from pg.envs.adapters import faults_in_one_sentence
 
-    check(config.env)
+    drawn = _drawn_by_itself(config.env)
+    draw = _picture if drawn else drawing_of(config.env)
     overrides = {**dict(config.env_params), **(env_params or {})}
     env = envs.configured(config, episodes, env_params)
     policy = networks.make_policy(config, env)
@@ -98,23 +139,55 @@ def film(
     stations = jax.jit(
         lambda params, key: rollout.visited(env, policy, params, key, steps + 1, act=act)
     )
-    state, alive = jax.device_get(stations(params, key))
+    with faults_in_one_sentence():
+        state, alive = jax.device_get(stations(params, key))
     frames = np.minimum(alive.sum(0), steps) + 1  # of each episode
+    states = state.env_state
+    if isinstance(states, views.Timed):
+        states = states.state
 
     def joined(x: np.ndarray) -> np.ndarray:
         return np.concatenate([x[:count, i] for i, count in enumerate(frames)])
 
     last = np.zeros(frames.sum(), bool)
     last[np.cumsum(frames) - 1] = True
-    own_env = _gymnax(config.env) if isinstance(config.env, str) else config.env
     return Film(
         part_name(config.env),
-        drawing_of(config.env),
-        own_env.default_params.replace(**overrides),
-        jax.tree.map(joined, state.env_state),
+        draw,
+        registry.environment_of(config.env).default_params.replace(**overrides),
+        _pictures(drawn, states, frames) if drawn else jax.tree.map(joined, states),
         joined(state.episode_return),
         last,
     )
+
+
+def _pictures(env: Any, states: Any, frames: np.ndarray) -> Picture:
+    """The frames of episodes, as the environment draws them.
+
+    Args:
+        env: of Gymnasium.
+        states: of its episodes, leaves [H, B, ...].
+        frames: their number in each episode, [B].
+    """
+    import jax
+
+    times, pictures = [], []
+    for i, count in enumerate(frames):
+        own = states.time[:count, i]
+        end = jax.tree.map(lambda x, i=i, count=count: x[count - 1, i], states.inner)
+        times.append(own)
+        # with repeated actions not every step of the environment has a frame
+        pictures += [_smaller(x) for t, x in enumerate(env.pictures(end)) if t in own]
+    return Picture(np.concatenate(times), np.stack(pictures))
+
+
+def _smaller(picture: np.ndarray) -> np.ndarray:
+    """The picture with at most as many pixels as an animation shows."""
+    from PIL import Image
+
+    image = Image.fromarray(picture)
+    image.thumbnail((LARGEST, LARGEST))
+    return np.asarray(image)
 
 
 def animate(shown: Film, path: Path, fps: float = 30) -> None:
@@ -219,6 +292,10 @@ def _tiles(axes: Any, kinds: np.ndarray, colours: Sequence[str]) -> None:
         lines = {"color": "white", "linewidth": 0.5}
         axes.hlines(np.arange(rows - 1) + 0.5, -0.5, columns - 0.5, **lines)
         axes.vlines(np.arange(columns - 1) + 0.5, -0.5, rows - 0.5, **lines)
+
+
+def _picture(axes: Any, state: Any, params: Any) -> None:
+    axes.imshow(state.picture)
 
 
 def _cart_pole(axes: Any, state: Any, params: Any) -> None:

@@ -2,18 +2,23 @@
 
 import runpy
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from PIL import Image
 from scripts import refused_without_jax, run
 
-from pg import make_train
+from pg import make_learner, make_train
 from pg.commands import cli, render
 from pg.config import Config, Hyperparams
+from pg.reports import drawings
 from pg.runs import folders, parameters
+from pg.settings import own_files
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "experiments" / "render.py"
@@ -90,6 +95,146 @@ def test_an_untrained_policy_is_drawn(tmp_path: Path) -> None:
     done = run("render.py", "--env", "Catch-bsuite", "--out", str(tmp_path / "catch.gif"))
     assert done.returncode == 0, done.stderr
     assert frames(tmp_path / "catch.gif") == 10
+
+
+OF_GYMNASIUM = """
+import gymnasium
+import numpy as np
+
+
+class Red(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(0.0, 9.0, (1,))
+    action_space = gymnasium.spaces.Discrete(2, start=1)
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+        self.picture = np.zeros((20, 40, 3), np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = self.np_random.integers(20)
+        return np.full(1, self.place, np.float32), {}
+
+    def step(self, action):
+        self.place += action
+        return np.full(1, self.place, np.float32), float(action), self.place >= 30, False, {}
+
+    def render(self):
+        if self.render_mode is None:
+            return None
+        self.picture[...] = [10 + 5 * self.place, 0, 200]
+        return self.picture
+
+
+class Clock(Red):
+    clock = 0
+
+    def reset(self, *, seed=None, options=None):
+        Clock.clock += 1
+        return super().reset(seed=seed)[0] + Clock.clock, {}
+
+    def step(self, action):
+        obs, *rest = super().step(action)
+        return obs + Clock.clock, *rest
+
+
+class Broken(Red):
+    def render(self):
+        import not_installed_anywhere
+
+
+class Gives(Red):
+    def render(self):
+        return [self.picture]
+
+
+class Blind(Red):
+    metadata = {"render_modes": ["ansi"]}
+
+
+def fixed():
+    return Red()
+"""
+
+
+@pytest.fixture
+def of_gymnasium(tmp_path: Path) -> Path:
+    file = tmp_path / "of_gymnasium.py"
+    file.write_text(OF_GYMNASIUM, encoding="utf-8")
+    return file
+
+
+def shown_of(reference: str, **settings: object) -> Any:
+    options = render.Options(env=reference, **settings)  # type: ignore[arg-type]
+    config, hyperparams, _ = render.settings(options)
+    return render.played(config, hyperparams, options)
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_an_environment_of_gymnasium_draws_itself(of_gymnasium: Path, repeats: int) -> None:
+    """Each frame is of the state before its step, and the same ones are drawn again."""
+    config = Config(env=own_files.load(f"{of_gymnasium}:Red", "env"), action_repeat=repeats)
+    params = make_learner(config).init(jax.random.key(0)).params.policy
+    how: dict[str, Any] = {"episodes": 2, "steps": 6}
+    shown, again = (drawings.film(config, params, jax.random.key(1), **how) for _ in range(2))
+    time, picture = shown.states
+    ends = np.flatnonzero(shown.last)
+    assert len(ends) == 2
+    for begin, end in zip((0, ends[0] + 1), ends, strict=True):
+        places = (picture[begin : end + 1, 0, 0, 0].astype(int) - 10) // 5
+        steps = time[begin : end + 1]  # the last action may end the episode before it is repeated
+        np.testing.assert_array_equal(steps[:-1], repeats * np.arange(end - begin))
+        # the reward of a step is the number of places that it moves
+        np.testing.assert_array_equal(places - places[0], shown.total[begin : end + 1])
+        assert places[end - begin] > places[0]
+    assert (picture == picture[:, :1, :1]).all()
+    np.testing.assert_array_equal(picture, again.states.picture)
+
+
+def test_a_film_of_gymnasium_s_own_frames_is_written(
+    of_gymnasium: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = of_gymnasium.with_name("red.gif")
+    asked = ["--env", f"{of_gymnasium}:Red", "--steps", "4", "--out", str(out)]
+    assert render.main(asked) == 0
+    assert capsys.readouterr().out.startswith("5 frames, return ")
+    with Image.open(out) as film:
+        assert film.n_frames == 5
+        middle = np.asarray(film.convert("RGB"))[film.height // 2, film.width // 2]
+    assert middle[1] == 0
+    assert abs(int(middle[2]) - 200) < 5
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Blind", "Blind cannot be drawn: give it the render mode rgb_array, in its metadata"),
+        ("fixed", "fixed cannot be drawn: give it the render mode rgb_array"),
+        ("Gives", "the render of Gives fails: TypeError: it must give uint8 "),
+        ("Broken", "the render of Broken fails: ModuleNotFoundError: .*: pip install not_inst"),
+        ("Clock", "Clock does not repeat itself: after a reset with the seed"),
+    ],
+)
+def test_an_environment_of_gymnasium_that_cannot_draw_is_one_sentence(
+    of_gymnasium: Path, name: str, said: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{said}"):
+        shown_of(f"{of_gymnasium}:{name}", steps=2)
+
+
+@pytest.mark.skipif(bool(find_spec("pygame")), reason="it is installed")
+def test_what_gymnasium_needs_to_draw_is_said() -> None:
+    with pytest.raises(ValueError, match=r"pygame is not installed, run .*classic.control"):
+        shown_of("gymnasium:CartPole-v1")
+
+
+def test_a_critic_that_sees_the_time_is_no_obstacle(tmp_path: Path) -> None:
+    config = Config(estimator="gae", critic_observe=("policy_and_time",), preset=None)
+    params = make_learner(config).init(jax.random.key(0)).params.policy
+    shown = drawings.film(config, params, jax.random.key(1), steps=2)
+    drawings.strip(shown, tmp_path / "strip.png")
+    assert shown.states.x.shape == (3,)
 
 
 MISTAKES = [

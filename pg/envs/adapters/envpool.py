@@ -13,7 +13,7 @@ limits are ours and not terminations. Observations are those of the library, one
 its own dtypes; the rest of `info` is lost.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple
 
 import envpool
@@ -95,6 +95,10 @@ class EnvPoolFleet:
             f"of its states once, so groups, branches, further transitions and other runs from one "
             f"state need gymnasium:NAME"
         )
+
+    def draw(self, seed: int, past: Arrays) -> Generator[tuple[np.ndarray, Arrays]]:
+        """Raises HostError: no history leads to a state again."""
+        raise HostError(f"{self.name} draws no pictures: use gymnasium:NAME")
 
     def release(self, slot: _Slot) -> None:
         """Nothing: a pool is freed with its last reference."""

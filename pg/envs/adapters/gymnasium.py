@@ -89,7 +89,7 @@ def make(
     options = {"disable_env_checker": True, **options, "max_episode_steps": -1}
     spec = gymnasium.spec(own_name)  # which may not be registered in a worker process
     return adapt(
-        lambda: gymnasium.make(spec, **options),
+        lambda **more: gymnasium.make(spec, **{**options, **more}),
         name,
         max_steps or spec.max_episode_steps or 1000,
         flatten=flatten,
@@ -116,7 +116,7 @@ def _import(module: str) -> None:
         ) from None
 
 
-def adapt_custom(build: Callable[[], Any], name: str) -> HostedEnv:
+def adapt_custom(build: Callable[..., Any], name: str) -> HostedEnv:
     """The environment that a class or a function of a user's file makes, with a time limit of 1000
     steps, and in this process alone: a worker process cannot import the file.
     """
@@ -124,7 +124,7 @@ def adapt_custom(build: Callable[[], Any], name: str) -> HostedEnv:
 
 
 def adapt(
-    build: Callable[[], Any],
+    build: Callable[..., Any],
     name: str,
     max_steps: int = 1000,
     *,
@@ -134,7 +134,7 @@ def adapt(
     """The environment that `build()` makes, a new one at each call and without a time limit.
 
     Args:
-        build: Makes it.
+        build: Makes it; in a film, `build(render_mode="rgb_array")` if its metadata have that mode.
         name: Its name.
         max_steps: The time limit.
         flatten: Observations of a Dict or a Tuple are one vector.
@@ -172,6 +172,7 @@ def adapt(
         observations,
         max_steps,
         promise=PROMISE,
+        draws=recipe.draws(first),
     )
 
 

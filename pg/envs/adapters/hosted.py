@@ -20,9 +20,10 @@ On a CPU the arrays of the callback are XLA's own (`jax.experimental.buffer_call
 a tenth of the time of `jax.pure_callback`; on other devices it is the latter.
 """
 
+import contextlib
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -81,6 +82,7 @@ class HostedEnv(Adapter):
         *,
         promise: str,
         repeats: bool = True,
+        draws: bool = False,
     ) -> None:
         """An environment of this host.
 
@@ -93,8 +95,9 @@ class HostedEnv(Adapter):
             max_steps: The time limit; no episode is longer.
             promise: A sentence on unfinished episodes of a resumed run.
             repeats: A history determines a state.
+            draws: It can draw pictures of its states.
         """
-        self.promise = promise
+        self.promise, self.draws = promise, draws
         self.host, self.shapes, self.repeats = host, shapes, repeats
         self.restarts, self.cut = False, max_steps
         has_mask = bool(jax.tree.leaves(shapes.mask))
@@ -174,6 +177,22 @@ class HostedEnv(Adapter):
 
         is_play = lambda x: isinstance(x, Play)  # noqa: E731
         return jax.tree.map(one, states, is_leaf=is_play)
+
+    def pictures(self, play: Play) -> Iterator[np.ndarray]:
+        """The pictures that the environment draws of an episode up to this state, uint8 [height,
+        width, 3]: after its reset, and after each action.
+
+        play: Numpy leaves, of one environment.
+        Raises HostError if it fails to draw, or does not come to this state again.
+        """
+        past = [x[: play.time] for x in jax.tree.leaves(play.actions)]
+        return self.host.pictures(int(play.seed), int(play.check), past)
+
+    def check_draws(self) -> None:
+        """Raises HostError unless the environment draws a picture after a reset."""
+        no_actions = [np.zeros((0, *x.shape), x.dtype) for x in jax.tree.leaves(self.shapes.action)]
+        with contextlib.closing(self.host.fleet.draw(0, no_actions)) as drawn:
+            next(drawn)
 
     def close(self) -> None:
         """Closes the environments of the host, and ends its worker processes; they are made again

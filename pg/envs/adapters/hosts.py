@@ -24,7 +24,7 @@ import os
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -80,6 +80,13 @@ class Fleet(Protocol):
         results. Without actions these are observation and mask.
 
         Raises HostError where the library cannot.
+        """
+
+    def draw(self, seed: int, past: Arrays) -> Generator[tuple[np.ndarray, Arrays]]:
+        """The pictures of an episode, uint8 [height, width, 3], after its reset and after each
+        action, leaves [t, *A]; and observation and mask there.
+
+        Raises HostError where the environment draws none.
         """
 
     def release(self, slot: Any) -> None:
@@ -198,17 +205,10 @@ class Host:
             back = self.fleet.replay([int(seeds[i]) for i in missing], past_of)
             self.recalled += len(back)
             for i, (_, outcome) in zip(missing, back, strict=True):
-                pairs = zip(outcome.seen, self.dtypes, strict=True)
-                row = [np.asarray(x, dtype)[None] for x, dtype in pairs]
-                if _checks(row)[0] != checks[i]:
+                if self._check(outcome.seen) != checks[i]:
                     for slot, _ in back:
                         self.fleet.release(slot)
-                    raise HostError(
-                        f"{self.fleet.name} does not repeat itself: after a reset with the seed "
-                        f"{seeds[i]} and the same {numerals.counted(times[i], 'action')} it is "
-                        "in another state, so that it depends on more than these (a clock, a "
-                        "network, its version), and no state of it can be restored"
-                    )
+                    raise self._not_repeated(seeds[i], times[i])
             for i, (slot, outcome) in zip(missing, back, strict=True):
                 if keys[i] in self.present or keys[i] in self.ended:
                     keys[i] = next(self.numbers)
@@ -219,6 +219,24 @@ class Host:
                     self.present[keys[i]] = _Present(slot, int(times[i]))
             self.largest = max(self.largest, len(keys))
             return keys
+
+    def pictures(self, seed: int, check: int, past: Arrays) -> Iterator[np.ndarray]:
+        """The pictures that the environment draws of an episode, uint8 [height, width, 3]: after
+        its reset, and after each action.
+
+        Args:
+            seed: Of the episode.
+            check: Checksum of the last observation.
+            past: The actions, leaves [t, *A].
+
+        Raises:
+            HostError: It draws none, or the episode does not end with that observation.
+        """
+        seen: Arrays = []
+        for picture, seen in self.fleet.draw(seed, past):  # noqa: B007
+            yield picture
+        if self._check(seen) != check:
+            raise self._not_repeated(seed, len(past[0]))
 
     def close(self) -> None:
         """Closes all environments. States continue from their histories, like those of a
@@ -275,6 +293,19 @@ class Host:
             _write_numbers(fresh[0], fresh_numbers)
             fresh[1][...] = _checks(fresh[2:])
         self._keep(len(keys))
+
+    def _check(self, seen: Arrays) -> int:
+        """The checksum of an observation and its mask, in the dtypes in which JAX has them."""
+        pairs = zip(seen, self.dtypes, strict=True)
+        return _checks([np.asarray(x, dtype)[None] for x, dtype in pairs])[0]
+
+    def _not_repeated(self, seed: int, time: int) -> HostError:
+        return HostError(
+            f"{self.fleet.name} does not repeat itself: after a reset with the seed "
+            f"{seed} and the same {numerals.counted(time, 'action')} it is "
+            "in another state, so that it depends on more than these (a clock, a "
+            "network, its version), and no state of it can be restored"
+        )
 
     def _keep(self, rows: int) -> None:
         """Drops the least recently used states."""

@@ -14,6 +14,8 @@ A fault in reset or step is a `HostError`: one sentence, with the place.
 """
 
 import contextlib
+import functools
+import inspect
 import os
 import select
 import socket
@@ -24,7 +26,7 @@ import time
 import traceback
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -51,12 +53,13 @@ SEVERAL_NUMBERS = gymnasium.spaces.MultiDiscrete, gymnasium.spaces.MultiBinary
 WORTH = 1e-3
 TRIED = 20  # number of steps that are timed
 PATIENCE = 5.0  # seconds that a worker has to close its environments before it is killed
+PICTURES = "rgb_array"  # the render mode in which `render` returns a picture
 
 
 class Recipe(NamedTuple):
     """The construction of environments, and the shapes of their observations."""
 
-    build: Callable[[], Any]
+    build: Callable[..., Any]  # takes `render_mode` too, if its environments draw pictures
     name: str
     flatten: bool = False  # observations of a Dict or a Tuple are one vector
     mask_shapes: Any = ()  # those of `info["action_mask"]`, a tree; () if there is none
@@ -66,6 +69,20 @@ class Recipe(NamedTuple):
         env = self.build()
         is_tree = parts(env.observation_space) is not None
         return gymnasium.wrappers.FlattenObservation(env) if self.flatten and is_tree else env
+
+    def draws(self, env: Any) -> bool:
+        """True if environments of this recipe, of which this is one, can draw pictures."""
+        if PICTURES not in (env.metadata or {}).get("render_modes", ()):
+            return False
+        try:
+            inspect.signature(self.build).bind(render_mode=PICTURES)
+        except (TypeError, ValueError):
+            return False
+        return True
+
+    def of_pictures(self) -> "Recipe":
+        """The same environments in the mode in which they draw pictures."""
+        return self._replace(build=functools.partial(self.build, render_mode=PICTURES))
 
 
 class _Envs:
@@ -88,6 +105,14 @@ class _Envs:
     def replay(self, rows: Sequence[tuple[int, int, Arrays]]) -> list[Outcome]:
         """Resets, and all steps. rows: number, seed, actions."""
         return [self._replay(*row) for row in rows]
+
+    def draw(self, seed: int, past: Arrays) -> Generator[tuple[np.ndarray, Arrays]]:
+        """The picture and the observation after a reset, and after each action."""
+        seen = self._begin(0, seed)
+        yield self._picture(0), seen
+        for action in zip(*past, strict=True):
+            seen = self._act(0, action).seen
+            yield self._picture(0), seen
 
     def close(self) -> None:
         """Closes all; warns, in one sentence, if one cannot be closed."""
@@ -151,6 +176,22 @@ class _Envs:
             return self._seen(*results)
         except Exception as error:
             raise self._fault("reset", error) from None
+
+    def _picture(self, number: int) -> np.ndarray:
+        """The picture that an environment draws of its state, [height, width, 3]."""
+        env = self.envs[number]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a renderer; its error is reported
+                picture = env.render()
+            array = np.asarray(picture)
+            if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+                found = _described(picture)
+                raise TypeError(f"it must give uint8 [height, width, 3], got {found}")
+            return array.copy()  # the environment may draw into the same array again
+        except Exception as error:
+            fault = f"{self._fault('render', error)}{_remedy(env, error)}"
+            raise HostError(fault) from None
 
     def _seen(self, obs: Any, info: Any) -> Arrays:
         """The arrays of an observation and of the mask."""
@@ -373,6 +414,14 @@ class PythonFleet:
         rows = [(slot.number, seed, past) for slot, seed, past in each]
         return list(zip(slots, self._all("replay", slots, rows), strict=True))
 
+    def draw(self, seed: int, past: Arrays) -> Generator[tuple[np.ndarray, Arrays]]:
+        """The pictures of an episode, with observation and mask; see `Fleet.draw`."""
+        # pygame looks for a sound card, and prints lines about a missing one
+        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+        envs = _Envs(self.recipe.of_pictures())
+        with contextlib.closing(envs):
+            yield from envs.draw(seed, past)
+
     def release(self, slot: _Slot) -> None:
         """The environment there is free for another episode."""
         self.idle[slot.member].append(slot.number)
@@ -475,6 +524,16 @@ def _seconds(recipe: Recipe) -> float:
                 env.reset()
         return float(np.median(times))
     return 0.0
+
+
+def _remedy(env: Any, error: Exception) -> str:
+    """The end of a sentence on a failure to draw."""
+    if isinstance(error, ModuleNotFoundError):
+        return f": pip install {error.name}"
+    modules = [kind.__module__ for kind in type(env.unwrapped).__mro__]
+    if any("mujoco" in module for module in modules):
+        return "; MuJoCo draws with OpenGL: without a display set MUJOCO_GL=egl, or =osmesa"
+    return ""
 
 
 def parts(space: Any) -> dict[Any, Any] | None:
