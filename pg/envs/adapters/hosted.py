@@ -290,20 +290,21 @@ def _in_rows(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _call(function: Callable[..., None], gives: Any, *args: jax.Array) -> Any:
     """The arrays like `gives` that `function(out, *args)` of the host writes into `out`."""
-    if _is_on_cpu():
-
-        def into(context: Any, out: Any, *args: Any) -> None:
-            function([np.asarray(x) for x in jax.tree.leaves(out)], *map(np.asarray, args))
-
-        return buffer_callback(into, gives)(*args)
     shapes, structure = jax.tree.flatten(gives)
+
+    def into(context: Any, out: Any, *args: Any) -> None:
+        function([np.asarray(x) for x in out], *map(np.asarray, args))
 
     def returned(*args: Any) -> Any:
         out = [np.zeros(x.shape, x.dtype) for x in shapes]
         function(out, *map(np.asarray, args))
         return out
 
-    return jax.tree.unflatten(structure, jax.pure_callback(returned, shapes, *args))
+    if _is_on_cpu():
+        results = buffer_callback(into, shapes)(*args)
+    else:
+        results = jax.pure_callback(returned, shapes, *args)
+    return jax.tree.unflatten(structure, results)
 
 
 def _is_on_cpu() -> bool:

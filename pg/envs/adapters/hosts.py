@@ -19,6 +19,7 @@ process are not valid here.
 Nothing here imports JAX: worker processes load it too.
 """
 
+import dataclasses
 import itertools
 import os
 import threading
@@ -96,7 +97,8 @@ class Fleet(Protocol):
         """Closes all environments; others are made when an episode begins."""
 
 
-class _Present(NamedTuple):
+@dataclasses.dataclass(slots=True)
+class _Present:
     """An environment in its present state."""
 
     slot: Any
@@ -124,9 +126,9 @@ class Host:
         with self.lock:
             begun = self.fleet.begin([int(s) for s in seeds])
             numbers = [next(self.numbers) for _ in begun]
-            for i, (slot, seen) in enumerate(begun):
-                _write(out[2:], i, seen)
-                self.present[numbers[i]] = _Present(slot, 0)
+            for number, (slot, _) in zip(numbers, begun, strict=True):
+                self.present[number] = _Present(slot, 0)
+            _write_all(out[2:], [seen for _, seen in begun])
             _write_numbers(out[0], numbers)
             out[1][...] = _checks(out[2:])
             self._keep(len(begun))
@@ -258,9 +260,10 @@ class Host:
         """One step of each that has not ended."""
         rows = [i for i, key in enumerate(keys) if key in self.present]
         states = [self.present.pop(keys[i]) for i in rows]
-        last = [x.steps + 1 >= limits[i] for i, x in zip(rows, states, strict=True)]
+        all_limits, all_seeds = limits.tolist(), seeds.tolist()
+        last = [x.steps + 1 >= all_limits[i] for i, x in zip(rows, states, strict=True)]
         chosen = [x if len(rows) == len(keys) else x[rows] for x in actions]
-        new_seeds = [int(seeds[i]) for i in rows] if len(seeds) else []
+        new_seeds = [all_seeds[i] for i in rows] if all_seeds else []
         outcomes = self.fleet.step([x.slot for x in states], chosen, last, new_seeds)
         num_seen = len(self.dtypes)
         number, check, *seen = out[: 2 + num_seen]
@@ -270,10 +273,9 @@ class Host:
             array[...] = 0
         for i, state, ends, outcome in zip(rows, states, last, outcomes, strict=True):
             numbers[i] = now = next(self.numbers)
-            _write(seen, i, outcome.seen)
-            reward[i], terminated[i], truncated[i] = outcome[1:4]
             if not (ends or outcome.terminated or outcome.truncated):
-                self.present[now] = _Present(state.slot, state.steps + 1)
+                state.steps += 1
+                self.present[now] = state
                 continue
             self.ended[now] = outcome._replace(seen=[np.array(x) for x in outcome.seen], fresh=None)
             if outcome.fresh is None:
@@ -282,11 +284,11 @@ class Host:
                 fresh_numbers[i] = behind = next(self.numbers)
                 _write(fresh[2:], i, outcome.fresh)
                 self.present[behind] = _Present(state.slot, 0)
-        if len(rows) < len(keys):
-            for i in set(range(len(keys))).difference(rows):  # they have ended before: frozen
-                outcome = self.ended[keys[i]]
-                _write(seen, i, outcome.seen)
-                reward[i], terminated[i], truncated[i] = outcome[1:4]
+        if len(rows) < len(keys):  # the others have ended before, and are frozen
+            of_row = dict(zip(rows, outcomes, strict=True))
+            outcomes = [of_row.get(i) or self.ended[key] for i, key in enumerate(keys)]
+        every_seen, reward[...], terminated[...], truncated[...], _ = zip(*outcomes, strict=True)
+        _write_all(seen, every_seen)
         _write_numbers(number, numbers)
         check[...] = _checks(seen)
         if any(fresh_numbers):
@@ -337,9 +339,17 @@ def _write(out: Arrays, row: int, values: Sequence[Any]) -> None:
         array[row] = value
 
 
+def _write_all(out: Arrays, rows: Sequence[Arrays]) -> None:
+    """Writes all rows of `out`, arrays [N, ...]."""
+    for array, values in zip(out, zip(*rows, strict=True), strict=True):
+        for i, value in enumerate(values):  # for few small rows faster than np.stack
+            array[i] = value
+
+
 def _checks(arrays: Arrays) -> list[int]:
     """Checksums of observations, arrays [N, ...]."""
-    checks = [0] * len(arrays[0])
-    for array in arrays:
-        checks = [zlib.crc32(row, check) for row, check in zip(array, checks, strict=True)]
+    first, *others = arrays
+    checks = list(map(zlib.crc32, first))
+    for array in others:
+        checks = list(map(zlib.crc32, array, checks))
     return checks

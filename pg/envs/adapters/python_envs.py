@@ -91,26 +91,26 @@ class _Envs:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.envs: dict[int, Any] = {}
-        self.actions: Any = None
         self.observations: Any = None
+        self.shape: tuple[int, ...] | None = None  # of an observation, if it is one array
 
     def begin(self, rows: Sequence[tuple[int, int]]) -> list[Arrays]:
         """Resets. rows: number, seed."""
         return [self._begin(number, seed) for number, seed in rows]
 
-    def step(self, rows: Sequence[tuple[int, Arrays, bool, int | None]]) -> list[Outcome]:
+    def step(self, rows: Sequence[tuple[int, Any, bool, int | None]]) -> list[Outcome]:
         """Steps. rows: number, action, whether the episode ends in any case, the next seed."""
         return [self._step(*row) for row in rows]
 
-    def replay(self, rows: Sequence[tuple[int, int, Arrays]]) -> list[Outcome]:
+    def replay(self, rows: Sequence[tuple[int, int, list[Any]]]) -> list[Outcome]:
         """Resets, and all steps. rows: number, seed, actions."""
         return [self._replay(*row) for row in rows]
 
-    def draw(self, seed: int, past: Arrays) -> Generator[tuple[np.ndarray, Arrays]]:
+    def draw(self, seed: int, past: list[Any]) -> Generator[tuple[np.ndarray, Arrays]]:
         """The picture and the observation after a reset, and after each action."""
         seen = self._begin(0, seed)
         yield self._picture(0), seen
-        for action in zip(*past, strict=True):
+        for action in past:
             seen = self._act(0, action).seen
             yield self._picture(0), seen
 
@@ -126,7 +126,7 @@ class _Envs:
         for fault in faults:
             warnings.warn(fault, stacklevel=1)
 
-    def _step(self, number: int, action: Arrays, last: bool, seed: int | None) -> Outcome:
+    def _step(self, number: int, action: Any, last: bool, seed: int | None) -> Outcome:
         outcome = self._act(number, action)
         if seed is None or not (last or outcome.terminated or outcome.truncated):
             return outcome
@@ -134,18 +134,18 @@ class _Envs:
         seen = [x.copy() for x in outcome.seen]
         return outcome._replace(seen=seen, fresh=self._begin(number, seed))
 
-    def _replay(self, number: int, seed: int, past: Arrays) -> Outcome:
+    def _replay(self, number: int, seed: int, past: list[Any]) -> Outcome:
         outcome = Outcome(self._begin(number, seed))
-        for action in zip(*past, strict=True):
+        for action in past:
             if outcome.terminated or outcome.truncated:
                 break
             outcome = self._act(number, action)
         return outcome
 
-    def _act(self, number: int, action: Sequence[Any]) -> Outcome:
+    def _act(self, number: int, action: Any) -> Outcome:
         env = self.envs[number]
         try:
-            results = env.step(_own_action(self.actions, iter(action)))
+            results = env.step(action)
             if type(results) is not tuple or len(results) != 5:
                 raise TypeError(
                     f"it must give obs, reward, terminated, truncated, info; got {_count(results)}"
@@ -168,7 +168,9 @@ class _Envs:
             except Exception as error:
                 raise self._fault("constructor", error) from None
         env = self.envs[number]
-        self.actions, self.observations = env.action_space, env.observation_space
+        self.observations = env.observation_space
+        is_box = type(self.observations) is gymnasium.spaces.Box
+        self.shape = self.observations.shape if is_box else None
         try:
             results = env.reset(seed=seed)
             if not isinstance(results, tuple) or len(results) != 2:
@@ -195,12 +197,10 @@ class _Envs:
 
     def _seen(self, obs: Any, info: Any) -> Arrays:
         """The arrays of an observation and of the mask."""
-        space = self.observations
-        if type(space) is gymnasium.spaces.Box and type(obs) is np.ndarray:
-            _check_shape(obs, space)
+        if type(obs) is np.ndarray and obs.shape == self.shape:
             seen = [obs]
         else:
-            seen = _leaves(_own_obs(space, obs))
+            seen = _leaves(_own_obs(self.observations, obs))
         return seen if self.recipe.mask_shapes == () else seen + self._mask(info)
 
     def _mask(self, info: Any) -> Arrays:
@@ -379,6 +379,7 @@ class PythonFleet:
                 enough work for them.
         """
         self.recipe, self.name, self.workers = recipe, recipe.name, workers
+        self.action_space = first.action_space
         here = _Here(recipe)
         here.envs.envs[0] = first
         self.members: list[_Here | _Worker] = [here]
@@ -398,19 +399,18 @@ class PythonFleet:
         self, slots: Sequence[_Slot], actions: Arrays, last: Sequence[bool], seeds: Sequence[int]
     ) -> list[Outcome]:
         """One step of each, in parallel in all workers; arguments as in `Fleet.step`."""
-        each = zip(*actions, strict=True)
+        own = _own_actions(self.action_space, iter(actions))
         next_seeds: Sequence[int | None] = seeds or [None] * len(slots)
-        rows = [
-            (slot.number, list(action), ends, seed)
-            for slot, action, ends, seed in zip(slots, each, last, next_seeds, strict=True)
-        ]
+        numbers = [slot.number for slot in slots]
+        rows = list(zip(numbers, own, last, next_seeds, strict=True))
         return self._all("step", slots, rows)
 
     def replay(self, seeds: Sequence[int], pasts: Sequence[Arrays]) -> list[tuple[_Slot, Outcome]]:
         """A slot for each seed after its actions, leaves [t, *A], and the last results."""
         self._staff(len(seeds))
         slots = self._places(len(seeds))
-        each = zip(slots, seeds, pasts, strict=True)
+        own = [_own_actions(self.action_space, iter(past)) for past in pasts]
+        each = zip(slots, seeds, own, strict=True)
         rows = [(slot.number, seed, past) for slot, seed, past in each]
         return list(zip(slots, self._all("replay", slots, rows), strict=True))
 
@@ -420,7 +420,7 @@ class PythonFleet:
         os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
         envs = _Envs(self.recipe.of_pictures())
         with contextlib.closing(envs):
-            yield from envs.draw(seed, past)
+            yield from envs.draw(seed, _own_actions(self.action_space, iter(past)))
 
     def release(self, slot: _Slot) -> None:
         """The environment there is free for another episode."""
@@ -557,17 +557,22 @@ def map_parts(space: Any, of_part: Callable[[Any, Any], Any]) -> Any:
     return each if isinstance(space, gymnasium.spaces.Dict) else tuple(each.values())
 
 
-def _own_action(space: Any, action: Iterator[Any]) -> Any:
-    """An action for the environment, offset by its first numbers.
+def _own_actions(space: Any, actions: Iterator[Any]) -> list[Any]:
+    """N actions for environments, offset by their first numbers.
 
-    action: An iterator over leaves, of which the space's are consumed.
+    actions: An iterator over leaves [N, *A], of which the space's are consumed.
     """
     if isinstance(space, gymnasium.spaces.Discrete):
-        return int(next(action) + space.start)
+        whole: list[Any] = (next(actions) + space.start).tolist()
+        return whole
     if isinstance(space, KINDS):
         first = space.start if isinstance(space, gymnasium.spaces.MultiDiscrete) else 0
-        return (next(action) + first).astype(space.dtype)
-    return map_parts(space, lambda name, part: _own_action(part, action))
+        return list((next(actions) + first).astype(space.dtype))
+    of_part = map_parts(space, lambda name, part: _own_actions(part, actions))
+    if isinstance(of_part, dict):
+        each = zip(*of_part.values(), strict=True)
+        return [dict(zip(of_part, action, strict=True)) for action in each]
+    return list(zip(*of_part, strict=True))
 
 
 def _own_obs(space: Any, obs: Any) -> Any:
