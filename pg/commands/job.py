@@ -293,9 +293,10 @@ def _run(
         steps_before = partial.metrics["env_steps"].sum(axis=1) if partial else 0
         followers.start(folder, seeds, folders.read_stored(folder), steps_before)
     place = folder and folder / "checkpoints"
-    writer = options.checkpoint_writer(place, metadata, {"seed": seeds}, partial)
+    hold = host_states.can_fail(config)
+    writer = options.checkpoint_writer(place, metadata, {"seed": seeds}, partial, hold=hold)
     how = {"layout": layout, "partial": partial, "on_checkpoint": writer}
-    with _discarding_setup(folder if is_new else None), _with_resumption(folder):
+    with _discarding_setup(folder if is_new else None), _with_resumption(folder, writer):
         done = _trained(config, hyperparams, seeds, options, followers, quiet=not folder, **how)
     clock.end("start", compile=done.compile_seconds, train=done.train_seconds)
     with _telling_how_to_continue(folder):
@@ -311,14 +312,18 @@ def _run(
 
 
 @contextlib.contextmanager
-def _with_resumption(folder: Path | None) -> Iterator[None]:
-    """Adds to the fault of an environment after which update the run can be resumed."""
+def _with_resumption(folder: Path | None, writer: Any) -> Iterator[None]:
+    """After the fault of an environment writes a checkpoint of the last updates, and adds to the
+    fault after which update the run can be resumed.
+    """
     from pg.envs.adapters.hosts import HostError
     from pg.runs import checkpoints
 
     try:
         yield
     except HostError as error:
+        with contextlib.suppress(OSError):  # the fault is to be reported, and an older one exists
+            writer.write_held()
         done = checkpoints.steps(folder / "checkpoints") if folder else []
         if not done:
             raise

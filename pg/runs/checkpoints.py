@@ -113,18 +113,22 @@ class CheckpointWriter:
         minutes: float = 1.0,
         updates: int | None = None,
         max_to_keep: int = 2,
+        hold: bool = False,
     ) -> None:
         """folder: None in processes that do not write. metadata: settings, to be compared when runs
         are restored.
 
         columns: labels of the rows of the metrics, such as the seed, [num_logged] each. minutes,
         updates: from one checkpoint to the next, whichever comes first. max_to_keep: the number of
-        checkpoints that are kept.
+        checkpoints that are kept. hold: keep a copy of the states between checkpoints too, for
+        `write_held`.
         """
         self.folder, self.metadata, self.columns = folder, metadata, dict(columns)
         self.max_to_keep = max_to_keep
         # largest time and number of updates from one checkpoint to the next
         self.minutes, self.updates = minutes, updates
+        self.hold = hold
+        self.held: tuple[int, Any] | None = None  # updates done, states
         self.rows: list[dict[str, np.ndarray]] = []
         self.written = partial.updates if partial else 0  # updates done at the last checkpoint
         self.env_steps = partial.metrics["env_steps"].sum(axis=1, dtype=np.int64) if partial else 0
@@ -151,9 +155,29 @@ class CheckpointWriter:
         )
         due = time.monotonic() - self.since >= 60 * self.minutes
         due |= self.updates is not None and done - self.written >= self.updates
-        if not (last or devices.agreed(int(due))):
-            return
-        held = jax.tree.map(np.array, states())  # copies: the devices' buffers are reused
+        is_written = last or devices.agreed(int(due))
+        self.held = None
+        if is_written or self.hold:
+            # copies: the devices' buffers are reused
+            self.held = done, jax.tree.map(np.array, states())
+        if is_written:
+            self._submit_held()
+        if last:
+            self.wait()
+
+    def write_held(self) -> None:
+        """Writes the states after the last call, if they are held; for an error that ends training.
+
+        Raises OSError if this, or the previous checkpoint, fails.
+        """
+        if self.held:
+            self._submit_held()
+        self.wait()
+
+    def _submit_held(self) -> None:
+        """Writes the held states in the background, with the metrics until then."""
+        assert self.held
+        done, states = self.held
         rows = joined(self.rows)
         self.wait()
         if self.folder:
@@ -161,12 +185,11 @@ class CheckpointWriter:
                 rows, first=self.written, before=self.env_steps, **self.columns
             )
             self.pending = self.writer.submit(
-                self._write, self.folder, self.written, done, held, table
+                self._write, self.folder, self.written, done, states, table
             )
         self.env_steps = self.env_steps + rows["env_steps"].sum(axis=1, dtype=np.int64)
         self.rows, self.written, self.since = [], done, time.monotonic()
-        if last:
-            self.wait()
+        self.held = None
 
     def wait(self) -> None:
         """Waits for the write in progress. Raises OSError, with the path, if it failed."""

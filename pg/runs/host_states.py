@@ -43,6 +43,11 @@ def _hosted(config: Config) -> Any:
     return env if hasattr(env, "bring_back") else None
 
 
+def can_fail(config: Config) -> bool:
+    """True if a step of the environment runs code outside of JAX, which may fail."""
+    return _hosted(config) is not None
+
+
 def promises(configs: Iterable[Config]) -> list[str]:
     """The promises of several runs, each once."""
     return list(dict.fromkeys(filter(None, map(promise, configs))))

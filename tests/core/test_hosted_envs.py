@@ -3,6 +3,7 @@ for all of them; states that are taken up again; workers.
 """
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -614,6 +615,39 @@ def test_environments_are_closed_where_a_run_ends(
         assert job.run(config, config.hyperparams(), own, one) == code
     assert len(Logged.all) >= 2 * TINY["num_envs"]
     assert all(env.is_closed for env in Logged.all)
+
+
+def test_the_updates_before_a_fault_are_in_a_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the run that is resumed from there is the uninterrupted one."""
+
+    class Tires(Logged):
+        steps_left = 2 * 7 * 3 + 5  # in the third update
+
+        def step(self, action: Any) -> Any:
+            Tires.steps_left -= 1
+            if Tires.steps_left == 0:
+                raise KeyError("board")
+            return super().step(action)
+
+    env = adapt(Tires, "Own", 9, workers=0)
+    config = Config(**TINY, env=env, num_updates=4)
+    own = job.Options(out=tmp_path, eval_episodes=2, seeds=1, name="broken")
+    one = cli.Machine(cpu_devices=1)
+    with signals_restored():
+        assert job.run(config, config.hyperparams(), own, one) == cli.MISTAKE
+        (folder,) = tmp_path.rglob("broken")
+        assert checkpoints.steps(folder / "checkpoints") == [2]
+        said = " ".join(capsys.readouterr().err.split())
+        assert "KeyError: 'board'" in said
+        assert f"pg resume {folder} continues after update 2, the last checkpoint" in said
+        assert job.resume(folder, env) == 0
+        whole = dataclasses.replace(own, name="whole")
+        assert job.run(config, config.hyperparams(), whole, one) == 0
+    names = [path.parent / "params.safetensors" for path in tmp_path.rglob("config.json")]
+    assert len(names) == 2
+    assert names[0].read_bytes() == names[1].read_bytes()
 
 
 def test_ctrl_c_while_environments_are_closed_is_heard_afterwards() -> None:
