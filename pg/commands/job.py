@@ -293,10 +293,9 @@ def _run(
         steps_before = partial.metrics["env_steps"].sum(axis=1) if partial else 0
         followers.start(folder, seeds, folders.read_stored(folder), steps_before)
     place = folder and folder / "checkpoints"
-    hold = host_states.can_fail(config)
-    writer = options.checkpoint_writer(place, metadata, {"seed": seeds}, partial, hold=hold)
+    writer = options.checkpoint_writer(place, metadata, {"seed": seeds}, partial)
     how = {"layout": layout, "partial": partial, "on_checkpoint": writer}
-    with _discarding_setup(folder if is_new else None), _with_resumption(folder, writer):
+    with _discarding_setup(folder if is_new else None), _with_resumption(config, folder, writer):
         done = _trained(config, hyperparams, seeds, options, followers, quiet=not folder, **how)
     clock.end("start", compile=done.compile_seconds, train=done.train_seconds)
     with _telling_how_to_continue(folder):
@@ -312,13 +311,14 @@ def _run(
 
 
 @contextlib.contextmanager
-def _with_resumption(folder: Path | None, writer: Any) -> Iterator[None]:
+def _with_resumption(config: Config, folder: Path | None, writer: Any) -> Iterator[None]:
     """After the fault of an environment writes a checkpoint of the last updates, and adds to the
     fault after which update the run can be resumed.
     """
     from pg.envs.adapters.hosts import HostError
-    from pg.runs import checkpoints
+    from pg.runs import checkpoints, host_states
 
+    writer.hold = host_states.can_fail(config)
     try:
         yield
     except HostError as error:

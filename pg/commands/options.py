@@ -122,8 +122,6 @@ class Checkpointing:
         metadata: Mapping[str, Any],
         columns: Mapping[str, Any],
         partial: Any,
-        *,
-        hold: bool = False,
     ) -> Any:
         """The writer of checkpoints; arguments as in `checkpoints.CheckpointWriter`."""
         from pg.runs.checkpoints import CheckpointWriter
@@ -136,7 +134,6 @@ class Checkpointing:
             minutes=self.checkpoint_minutes,
             updates=self.checkpoint_updates,
             max_to_keep=self.checkpoints_kept,
-            hold=hold,
         )
 
 
