@@ -26,9 +26,9 @@ from pg.commands.options import Checkpointing as Checkpointing
 from pg.commands.options import Following as Following
 from pg.commands.options import Length as Length
 from pg.commands.options import Machine as Machine
+from pg.commands.options import OtherSettings, SettingsFile
 from pg.commands.options import OwnParts as OwnParts
 from pg.commands.options import OwnPolicy as OwnPolicy
-from pg.commands.options import SettingsFile
 from pg.commands.terminal import WIDTH, outlive_readers, wrapped
 from pg.commands.terminal import Progress as Progress
 from pg.commands.terminal import waiting as waiting
@@ -118,21 +118,25 @@ def parse_given(
     command line, and the names of the settings that it or its file gives; None if the file is
     a run's, which gives all of them.
 
-    Defaults are the preset of the named estimator and environment, or, with --resume
-    RUN or --config RUN, the settings of that run. The entries of another file of settings
-    count as flags in front of the others, and the settings of a named variant as given. Exits with
-    code 2 and one sentence on a mistake.
+    Defaults are the preset of the named estimator and environment, with --settings-of NAME that of
+    NAME, or, with --resume RUN or --config RUN, the settings of that run. The entries of another
+    file of settings count as flags in front of the others, and the settings of a named variant as
+    given. Exits with code 2 and one sentence on a mistake.
     """
     _prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
-    file, argv = _with_file(argv, (Config, Hyperparams, options, Machine))
+    file, argv = _with_file(argv, (Config, Hyperparams, options, Machine, OtherSettings))
     _choose_devices_for_files(argv)
     # a script's flag hides a setting of the same name
     own = {field.name for field in dataclasses.fields(options)}
     defaults, of_machine = options(), Machine()
     variant = None
+    settings_of = _settings_of(argv)
     try:
-        if "resume" in own and (run := _named(argv, "resume")):
+        run = _named(argv, "resume") if "resume" in own else None
+        if settings_of and (run or (file and file.run)):
+            raise ValueError("settings_of is for a new run, and this one has all its settings")
+        if run:
             config, hyperparams = _stored(Path(run), argv)
             stored = folders.read_options(Path(run))
             defaults = options(**resumed(stored))
@@ -143,7 +147,7 @@ def parse_given(
                 defaults = options(**resumed(file.options))
                 of_machine = Machine.of_resumed(file.options)
         else:
-            config, hyperparams = _preset(argv)
+            config, hyperparams = _preset(argv, settings_of)
             variant = _named(argv, "estimator")
     except ValueError as error:
         fail(error)
@@ -155,6 +159,7 @@ def parse_given(
         **flags.flags_of(Hyperparams, hyperparams, own),
         **flags.flags_of(options, defaults),
         **flags.flags_of(Machine, of_machine),
+        **flags.flags_of(OtherSettings, OtherSettings()),
         **flags.flags_of(SettingsFile, SettingsFile()),
     }
     with _pointing_at(file):
@@ -172,7 +177,11 @@ def parse_given(
         check_together(config, hyperparams)
         chosen = options(**flags.values_of(options, values))
         if of_variant:
-            _check_variant(str(variant), chosen)
+            instead = f"vary env with {described(str(variant))}"
+            _check_env_is_not_varied(f"estimator {variant!r}", chosen, instead)
+        if settings_of:
+            instead = "give one command for each environment"
+            _check_env_is_not_varied(f"settings_of {settings_of!r}", chosen, instead)
         machine = Machine(**flags.values_of(Machine, values))
     except ValueError as error:
         fail(error)
@@ -190,14 +199,18 @@ def parse_given(
     return config, hyperparams, chosen, machine, given
 
 
-def _check_variant(variant: str, options: Any) -> None:
-    """Raises ValueError if the options of a sweep vary the environment, whose tuned settings a
-    variant has.
+def _check_env_is_not_varied(what: str, options: Any, instead: str) -> None:
+    """Raises ValueError if the options of a sweep vary the environment although the settings were
+    tuned for one.
+
+    Args:
+        what: The flag that chose the settings, and its value.
+        options: Of the command.
+        instead: The advice.
     """
     if any(text.startswith("env=") for text in getattr(options, "over", ())):
         raise ValueError(
-            f"estimator {variant!r} has the settings of one environment, and env is varied: vary "
-            f"env with {described(variant)}"
+            f"{what} has the settings of one environment, and env is varied: {instead}"
         )
 
 
@@ -388,20 +401,43 @@ def _paragraphs(text: str) -> str:
     )
 
 
-def _preset(argv: list[str]) -> tuple[Config, Hyperparams]:
-    """The preset of the estimator and the environment that are named."""
+def _preset(argv: list[str], settings_of: str | None) -> tuple[Config, Hyperparams]:
+    """The preset of the estimator and the environment that are named.
+
+    settings_of: the name whose preset a custom estimator has; None: its own. The estimator itself
+    replaces that one with the other flags.
+    """
     parts = {name: _named(argv, name) or getattr(Config, name) for name in ("estimator", "env")}
     for name, check in (("estimator", _check_estimator), ("env", check_env)):
         if not own_files.is_reference(parts[name]):
             check(parts[name])
+    if settings_of is not None:
+        _check_settings_of(settings_of, parts["estimator"])
     parts = resolved(parts)
-    estimator, env = parts["estimator"], parts["env"]
+    estimator, env = settings_of or parts["estimator"], parts["env"]
     changes: dict[str, Any] = {}
     if _named(argv, "env"):
         changes["env"] = env
     if (_named(argv, "minibatch-size") or "none").lower() != "none":
         changes["num_minibatches"] = 1  # one of the two defines the minibatches
     return preset(estimator, **changes)
+
+
+def _settings_of(argv: list[str]) -> str | None:
+    """The name that --settings-of gives; None: none."""
+    name = _named(argv, "settings-of")
+    return None if name is None or name.lower() == "none" else name
+
+
+def _check_settings_of(name: str, estimator: str) -> None:
+    """Raises ValueError unless there is an estimator or variant of this name, and the estimator
+    that is to have its settings is a custom one.
+    """
+    check_estimator("settings_of", name, variants=True)
+    if not own_files.is_reference(estimator):
+        raise ValueError(
+            f"settings_of is for your own estimators: give one, as --estimator {own_files.FORM}"
+        )
 
 
 def _check_estimator(name: str) -> None:
@@ -426,7 +462,9 @@ def _choose_devices_for_files(argv: Sequence[str]) -> None:
 
 
 def _stored(run: Path, argv: list[str]) -> tuple[Config, Hyperparams]:
-    """The settings of a run's folder, with the custom parts that are given again."""
+    """The settings of a run's folder, with the custom parts that are given again, or found in their
+    recorded files.
+    """
     given = {name: _named(argv, name) for name in PARTS}
     parts = {name: part for name, part in given.items() if own_files.is_reference(part)}
     return folders.read_setup(
@@ -434,6 +472,7 @@ def _stored(run: Path, argv: list[str]) -> tuple[Config, Hyperparams]:
         parts.pop("env", None),
         parts=parts,
         allow_changed_code=_is_given(argv, "allow-changed-code"),
+        find_files=True,
     )
 
 

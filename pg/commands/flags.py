@@ -50,6 +50,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "env",
         "env_params",
         "estimator",
+        "settings_of",
         "over",
         "method",
         "trials",

@@ -24,6 +24,7 @@ __all__ = [
     "Following",
     "Length",
     "Machine",
+    "OtherSettings",
     "OwnParts",
     "OwnPolicy",
     "SettingsFile",
@@ -50,6 +51,16 @@ class SettingsFile:
     """
     print_config: bool = False
     """Print all settings as a file that --config reads, and exit."""
+
+
+@dataclasses.dataclass
+class OtherSettings:
+    """The settings of a listed estimator for a custom one."""
+
+    settings_of: str | None = None
+    """Estimator, or natural, trpo or another such name, whose settings for the environment your own
+    --estimator FILE.py:NAME has; none: those that its pg.with_facts states.
+    """
 
 
 @dataclasses.dataclass(kw_only=True)

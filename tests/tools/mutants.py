@@ -3127,6 +3127,13 @@ MUTANTS = [
         "tests/runs/test_periodic.py -k from_nan",
     ),
     Mutant(
+        "another user's file is executed because a folder names it",
+        "runs/code.py",
+        '    return not hasattr(os, "getuid") or file.stat().st_uid == os.getuid()\n',
+        "    return True\n",
+        "tests/runs/test_own_files.py -k another_user",
+    ),
+    Mutant(
         "an own part is resumed with another module beside its file",
         "runs/code.py",
         "if change.before != change.now:",
