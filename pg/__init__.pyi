@@ -8,7 +8,7 @@ from . import diagnostics as diagnostics
 from . import distributions as distributions
 from . import envs as envs
 from . import estimators as estimators
-from . import evaluate as evaluate
+from . import evaluation as evaluation
 from . import exact as exact
 from . import fast as fast
 from . import images as images
@@ -50,7 +50,8 @@ from .estimators import Weighted as Weighted
 from .estimators import build_estimator as build_estimator
 from .estimators.evolution import evolution_gradient as evolution_gradient
 from .estimators.pathwise import pathwise_gradient as pathwise_gradient
-from .evaluate import Evaluation as Evaluation
+from .evaluation import Evaluation as Evaluation
+from .evaluation import evaluate as evaluate
 from .further import FurtherRollouts as FurtherRollouts
 from .modules import from_equinox as from_equinox
 from .modules import from_linen as from_linen

@@ -35,7 +35,7 @@ TYPED = (
     "pg.optimizers",
     "pg.nonfinite",
     "pg.train",
-    "pg.evaluate",
+    "pg.evaluation",
 )
 if __debug__:  # under `python -O` nothing would be checked
     install_import_hook(TYPED, "signatures.checked")

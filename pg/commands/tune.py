@@ -126,7 +126,7 @@ def search(
     import jax
 
     from pg import train
-    from pg.evaluate import evaluate
+    from pg.evaluation import evaluate
     from pg.runs import execution, host_states
 
     def one(keys: tuple[jax.Array, jax.Array], values: dict[str, Any]) -> dict[str, jax.Array]:

@@ -31,7 +31,7 @@ from pg.config import (
     check_together,
 )
 from pg.envs.adapters.base import faults_in_one_sentence
-from pg.evaluate import Evaluation, evaluate
+from pg.evaluation import Evaluation, evaluate
 from pg.fast import devices
 from pg.fast.devices import Layout
 from pg.inputs import described, entries, shown

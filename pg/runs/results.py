@@ -22,7 +22,7 @@ from pg.reports.statistics import Estimate, Statistic
 from pg.runs import files, folders
 
 if TYPE_CHECKING:
-    from pg.evaluate import Evaluation
+    from pg.evaluation import Evaluation
 
 METRICS_PART = r"metrics-\d{8,}-\d{8,}\.parquet"  # the file names of metrics in checkpoints
 # Columns that label a row of metrics; all other columns are metrics.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pg.evaluate import Evaluation
+from pg.evaluation import Evaluation
 from pg.reports import curves, statistics
 from pg.runs import folders, parameters, results
 from pg.runs.execution import Run

@@ -17,7 +17,7 @@ import numpy as np
 
 from pg import numerals
 from pg.config import Config, Hyperparams, check_config, check_is_hyperparams, check_together
-from pg.evaluate import Evaluation
+from pg.evaluation import Evaluation
 from pg.fast import devices
 from pg.fast.devices import Layout
 from pg.inputs import count

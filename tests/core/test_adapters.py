@@ -26,7 +26,7 @@ from pg.config import LIBRARIES, Config, Hyperparams, check_env
 from pg.envs import Discrete, ProductSpace, adapters, configured, make_env, spaces
 from pg.envs.adapters import ADAPTERS, POPGYM_ARCADE, base, make
 from pg.envs.adapters.gymnasium import adapt
-from pg.evaluate import evaluate
+from pg.evaluation import evaluate
 from pg.networks import make_policy
 from pg.rollout import episodes
 from pg.runs import execution

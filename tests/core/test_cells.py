@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from pg import preset
 from pg.config import RNN, Config
-from pg.evaluate import evaluate
+from pg.evaluation import evaluate
 from pg.layers import make_cell
 from pg.layers.attention import ages
 from pg.layers.linear_recurrences import linear_recurrence

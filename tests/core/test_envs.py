@@ -12,7 +12,7 @@ from environments import Clock, roll
 from pg import rollout
 from pg.config import ENVIRONMENTS, UNSUPPORTED, Config
 from pg.envs import Box, Discrete, gymnax, make_env
-from pg.evaluate import evaluate
+from pg.evaluation import evaluate
 from pg.networks import make_policy
 from pg.runs import memory
 from pg.train import make_learner, make_train

@@ -17,7 +17,7 @@ from pg.config import Config
 from pg.distributions import Categorical, inverse_cdf_of_legal
 from pg.envs import Env, make_env, spaces
 from pg.estimators import ESTIMATORS
-from pg.evaluate import evaluate
+from pg.evaluation import evaluate
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
 from pg.networks import make_policy, masked

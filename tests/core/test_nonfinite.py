@@ -17,7 +17,7 @@ from pg import ESTIMATORS, Config, Hyperparams, make_learner, make_train
 from pg.commands import cli
 from pg.envs import environment, spaces
 from pg.estimators import Estimator
-from pg.evaluate import Evaluation
+from pg.evaluation import Evaluation
 from pg.runs import execution, results, writing
 from pg.train import TrainState
 

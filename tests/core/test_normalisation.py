@@ -12,7 +12,7 @@ from environments import Clock
 from pg import normalisation, rollout
 from pg.config import Config, Hyperparams
 from pg.envs import make_env
-from pg.evaluate import evaluate
+from pg.evaluation import evaluate
 from pg.networks import make_policy
 from pg.normalisation import Moments, Sum
 from pg.runs import parameters

@@ -26,7 +26,7 @@ from pg.envs import configured
 from pg.estimators.checks import checked
 from pg.estimators.facts import FACTS, UNSTATED
 from pg.estimators.names import NAMES, check_estimator, facts_of
-from pg.evaluate import evaluate
+from pg.evaluation import evaluate
 from pg.networks import Network, make_critic, make_policy
 from pg.parts import with_parts
 from pg.runs import code, execution
@@ -43,7 +43,8 @@ def clipped(policy: Network, critic: Network, h: Hyperparams) -> Any:
 
     def weigh(params: Any, state: Any, traj: Any) -> Any:
         total = jnp.minimum(pg.returns.total_return(traj.reward, h.gamma), 50.0)
-        return total - pg.baselines.leave_one_out(total), (), state
+        psi = total - pg.baselines.leave_one_out(total)
+        return psi[None], (), state
 
     return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
 

@@ -22,6 +22,7 @@ from pg import (
     baselines,
     diagnostics,
     distributions,
+    evaluation,
     images,
     networks,
     normalisation,
@@ -29,7 +30,6 @@ from pg import (
     rollout,
     surrogates,
 )
-from pg import evaluate as evaluation
 from pg import train as training
 from pg.config import ActionDistribution, Config, Hyperparams
 from pg.envs import make_env

@@ -16,7 +16,7 @@ from pg.config import Config, Hyperparams
 from pg.envs import make_env
 from pg.estimators import ESTIMATORS, Params
 from pg.estimators.base import critic_output, policy_output, valued
-from pg.evaluate import evaluate
+from pg.evaluation import evaluate
 from pg.networks import Network, actor, make_critic, make_policy, start, unroll
 from pg.parameter_noise import perturbed
 from pg.train import make_learner, make_train

@@ -15,7 +15,7 @@ from mistakes import Mistake, assert_one_sentence, handed
 from pg import make_train, window_resets
 from pg.config import Config
 from pg.envs import configured, make_env, spaces
-from pg.evaluate import evaluate
+from pg.evaluation import evaluate
 from pg.exact import tabular
 from pg.fast import devices, key_numbers, resets, scans
 from pg.further import FurtherRollouts

@@ -19,7 +19,7 @@ from pg.config import Config
 from pg.distributions import Categorical, Gaussian, Product
 from pg.envs import Discrete, MultiDiscrete, ProductSpace, make_env, spaces
 from pg.envs.actions import action_space
-from pg.evaluate import evaluate
+from pg.evaluation import evaluate
 from pg.networks import Network, make_policy
 from pg.rollout import episodes
 from pg.runs import execution, folders, parameters

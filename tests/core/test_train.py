@@ -22,7 +22,7 @@ from pg.estimators import ESTIMATORS, Estimator, Params, Weighted, build_estimat
 from pg.estimators import checks as estimator_checks
 from pg.estimators.base import standardise_psi
 from pg.estimators.facts import FACTS, ON_TABLES
-from pg.evaluate import evaluate
+from pg.evaluation import evaluate
 from pg.networks import Network
 from pg.presets import preset
 from pg.rollout import Trajectory

@@ -25,7 +25,7 @@ from pg.envs import configured, make_env, spaces
 from pg.estimators import ESTIMATORS, Params
 from pg.estimators.base import successor_values
 from pg.estimators.facts import FACTS
-from pg.evaluate import evaluate
+from pg.evaluation import evaluate
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
 from pg.networks import Network, for_env, make_critic, make_policy

@@ -102,7 +102,7 @@ ORDER = (
     "lag",
     "accumulation",
     "train",
-    "evaluate",
+    "evaluation",
     "runs.files",
     "runs.encoding",
     "runs.interrupts",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pg.config import Config, Hyperparams
-from pg.evaluate import Evaluation
+from pg.evaluation import Evaluation
 from pg.runs import folders, results
 
 STEPS = 100  # environment steps of an update

@@ -17,7 +17,7 @@ from pg.benchmarks import report as benchmark_report
 from pg.benchmarks.leaderboard import GradientEstimates, Reference, problems
 from pg.commands import cli
 from pg.config import Config, Hyperparams
-from pg.evaluate import Evaluation
+from pg.evaluation import Evaluation
 from pg.fast import devices
 from pg.presets import preset
 from pg.reports import tables

@@ -19,7 +19,7 @@ from pg.benchmarks.leaderboard.problems import PROBLEMS
 from pg.commands import cli
 from pg.config import Config, Hyperparams, merge_env_params
 from pg.envs import make_env
-from pg.evaluate import evaluate
+from pg.evaluation import evaluate
 from pg.fast import devices
 from pg.reports import tables
 from pg.runs import execution, folders, sweeps

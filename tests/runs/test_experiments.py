@@ -19,7 +19,7 @@ import pytest
 from scripts import programs, refused_without_jax, run, run_with_imports
 
 from pg.config import Config, Hyperparams
-from pg.evaluate import evaluate
+from pg.evaluation import evaluate
 from pg.runs import execution, folders, parameters, results
 from pg.train import make_learner, make_train
 

@@ -14,7 +14,7 @@ from small import TINY
 
 import pg
 from pg.commands import cli, evaluate, job, replay
-from pg.evaluate import evaluate as evaluated
+from pg.evaluation import evaluate as evaluated
 from pg.runs import checkpoints, execution, parameters, results
 from pg.runs.periodic import Plan
 from pg.seeds import progress_key

@@ -11,7 +11,7 @@ import pytest
 
 import pg
 from pg.config import Config, Hyperparams
-from pg.evaluate import Evaluation
+from pg.evaluation import Evaluation
 from pg.reports import curves, tables
 from pg.runs import execution, folders, results, writing
 

@@ -20,7 +20,7 @@ import pg
 from pg.commands import cli, job
 from pg.commands import sweep as sweep_command
 from pg.config import Config, Hyperparams
-from pg.evaluate import evaluate
+from pg.evaluation import evaluate
 from pg.fast import devices
 from pg.reports import tables
 from pg.runs import execution, folders, memory, sweeps

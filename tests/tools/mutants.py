@@ -2730,7 +2730,7 @@ MUTANTS = [
     ),
     Mutant(
         "a policy is evaluated in the default environment",
-        "evaluate.py",
+        "evaluation.py",
         "env = envs.configured(config, num_episodes, env_params)",
         "env = envs.configured(config, num_episodes)",
         "tests/runs/test_env_params.py",

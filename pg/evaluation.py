@@ -1,8 +1,4 @@
-"""Evaluation: a policy to the undiscounted returns of complete episodes from fresh resets.
-
-`pg.evaluate` is this module; the function is `pg.evaluate.evaluate`, or `from pg.evaluate import
-evaluate`.
-"""
+"""Evaluation: a policy to the undiscounted returns of complete episodes from fresh resets."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -8,12 +8,18 @@ import numpy as np
 import pytest
 from mistakes import Mistake, assert_one_sentence, handed
 
+import pg
 from pg.config import Config, Hyperparams
 from pg.envs import make_env
-from pg.evaluate import Evaluation, evaluate
+from pg.evaluation import Evaluation, evaluate
 from pg.networks import make_policy
 
 KEY = jax.random.key(0)
+
+
+def test_the_function_is_a_public_name() -> None:
+    assert pg.evaluate is evaluate
+    assert pg.Evaluation is Evaluation
 
 
 def test_a_random_policy_has_the_known_floor() -> None:
