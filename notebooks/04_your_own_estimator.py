@@ -53,7 +53,7 @@ jax.config.update("jax_enable_x64", True)  # identities hold to 1e-12
 #
 # and differs from the others in $\Psi$, the weight of a step. An idea: subtract the *median* return of the batch, which
 # outliers do not move. `pg.build_estimator` makes an estimator of a function `weigh`, from a batch of episodes
-# [T, N] to $\Psi$ (broadcast to [T, N]), a target for the critic (`()`: there is none), and the estimator's own state.
+# [T, N] to $\Psi$ ([T, N], or [1, N] for whole episodes), a target for the critic (`()`: there is none), and the estimator's own state.
 
 
 # %%
@@ -62,7 +62,8 @@ def median_of_all(policy, critic, h):
 
     def weigh(params, state, traj):
         R = pg.returns.total_return(traj.reward, h.gamma)  # [N]
-        return R - jnp.median(R), (), state
+        psi = R - jnp.median(R)
+        return psi[None], (), state
 
     return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
 
@@ -82,7 +83,8 @@ def median_of_others(policy, critic, h):
         others = jnp.where(
             jnp.eye(R.size, dtype=bool), jnp.nan, R[None, :]
         )  # [N, N], without the own
-        return R - jnp.nanmedian(others, axis=1), (), state
+        psi = R - jnp.nanmedian(others, axis=1)
+        return psi[None], (), state
 
     return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
 
@@ -235,7 +237,8 @@ def powered(power):
 
     def make(policy, critic, h):
         def weigh(params, state, traj):
-            return pg.returns.total_return(traj.reward, h.gamma), (), state
+            R = pg.returns.total_return(traj.reward, h.gamma)
+            return R[None], (), state
 
         def surrogate(dist, batch):
             ratio = jnp.exp(dist.log_prob(batch.traj.action) - batch.traj.log_prob)

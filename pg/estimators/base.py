@@ -6,7 +6,6 @@ The split between `weigh` and `grad` is the stop-gradient: `weigh` computes all 
 episodes (environments) averaged.
 """
 
-import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -48,7 +47,8 @@ class Weighted(NamedTuple):
 class Credit(NamedTuple):
     """The weights of a batch, and what else an estimator computes before it differentiates."""
 
-    psi: Any  # Ψ, [T, B], [B] for whole episodes, or [T, B, A] of every action
+    # Ψ, [T, B]; [1, B] for whole episodes, [T, 1] if all have the same; [T, B, A] of every action
+    psi: Any
     target: Any = ()  # [T, B] the critic's regression target; () without a critic
     state: PyTree = ()  # the estimator's, for the next batch
     value: Any = ()  # [T, B] V, where `value_epsilon` is to bind it
@@ -172,7 +172,9 @@ def build_estimator(
         policy: The policy that learns.
         critic: A critic; None for an estimator without one.
         h: The hyperparameters.
-        weigh: params, estimator_state, trajectory -> `Credit`, or its values as a tuple.
+        weigh: params, estimator_state, trajectory -> `Credit`, or its values as a tuple. Ψ has the
+            axes of time and episodes, [T, B], or those and one of every action, [T, B, A]. Either
+            of the first two may be 1: one number for each episode is [1, B], `psi[None, :]`.
         surrogate: The function of π whose gradient is ascended; default: Ψ log π.
         predict: The part of the critic's output that is compared with the target; default: all.
         extra_metrics: Further metrics, which are averaged over steps.
@@ -210,7 +212,7 @@ def build_estimator(
         if not one_block:
             traj = traj.without_carry
         credit = _credit(weigh(params, state, traj), traj, critic)
-        psi = _of_each_step(credit.psi, traj, lambda longer: weigh(params, state, longer)[0])
+        psi = _of_each_step(credit.psi, traj)
         batch = Weighted(traj.without_further, psi, credit.target, credit.value, credit.extra)
         return jax.lax.stop_gradient((batch, credit.state))
 
@@ -586,63 +588,28 @@ def standardise_psi(batch: Weighted) -> Weighted:
     return batch._replace(psi=baselines.standardise(batch.psi, error, batch.traj.valid))
 
 
-def _of_each_step(
-    psi: Any, traj: Trajectory, of: Callable[[Trajectory], Any]
-) -> Shaped[Array, "T B *A"]:
-    """Ψ broadcast to [T, B], or as [T, B, A]. of: a trajectory -> the Ψ that `weigh` gives for it.
+def _of_each_step(psi: ArrayLike, traj: Trajectory) -> Shaped[Array, "T B *A"]:
+    """Ψ broadcast to [T, B] or [T, B, A], from one number, or an array in which T or B may be 1.
 
-    Raises ValueError for any other shape.
+    Raises ValueError for any other shape. One of a single axis is refused even where it would fit,
+    as nothing says which axis it is.
     """
     psi, steps = jnp.asarray(psi), traj.reward.shape
-    shape = psi.shape
-    if len(shape) == 1 and steps[0] == steps[1]:
-        shape = _told_apart(traj, of)
-    of_steps = len(shape) in (2, 3) and all(n in (1, m) for n, m in zip(shape, steps, strict=False))
-    if shape not in ((), steps[1:]) and not of_steps:
+    in_time_and_episodes = psi.ndim in (2, 3) and all(
+        n in (1, m) for n, m in zip(psi.shape, steps, strict=False)
+    )
+    if psi.ndim > 0 and not in_time_and_episodes:
+        instead = "give one number for each step"
+        if psi.ndim == 1:
+            instead = (
+                "write psi[None, :] if it has one number for each episode, psi[:, None] if it has "
+                "one for each step"
+            )
         raise ValueError(
-            f"psi must be [T, B] = {list(steps)}, [B] for whole episodes, or [T, B, A] of every "
-            f"action; got shape {list(psi.shape)}: weigh must give one number for each step, "
-            "psi[:, None] if all episodes have the same"
+            f"psi must be [T, B] = {list(steps)}, [1, B] for whole episodes, or [T, B, A] of every "
+            f"action; got shape {list(psi.shape)}: {instead}"
         )
     return jnp.broadcast_to(psi, steps + psi.shape[2:])
-
-
-def _told_apart(traj: Trajectory, of: Callable[[Trajectory], Any]) -> tuple[int, ...]:
-    """The shape of Ψ of one axis where T = B, as if there were one step more than episodes.
-
-    Ψ is traced of a trajectory one step longer and of one with one episode more: the axis that
-    grows is the one it has. A `weigh` that holds an array of its own along that axis can be given
-    no more of it, and is known by what it can be given more of.
-    Raises ValueError for one whose numbers may be of either axis.
-    """
-    number = traj.reward.shape[0]
-    same, more = (number,), (number + 1,)
-    longer, wider = (_shape_of_one_more(of, traj, axis) for axis in (0, 1))
-    is_of_episodes = (wider == more and longer != more) or (wider is None and longer == same)
-    is_of_steps = (longer == more and wider != more) or (longer is None and wider == same)
-    if is_of_episodes:
-        return same
-    if is_of_steps:
-        return more
-    raise ValueError(
-        f"psi of shape [{number}] is one number for each step or one for each episode, of which "
-        f"there are {number} each: write psi[None, :] if it is of episodes, psi[:, None] if it is "
-        f"of steps"
-    )
-
-
-def _shape_of_one_more(
-    of: Callable[[Trajectory], Any], traj: Trajectory, axis: int
-) -> tuple[int, ...] | None:
-    """The shape of Ψ where `axis` is one longer; None where `weigh` cannot be given that."""
-
-    def more(x: Array) -> jax.ShapeDtypeStruct:
-        shape = [n + (i == axis) for i, n in enumerate(x.shape)]
-        return jax.ShapeDtypeStruct(tuple(shape), x.dtype)
-
-    with contextlib.suppress(Exception):  # whatever a function of another's makes of it
-        return jnp.shape(jax.eval_shape(of, jax.tree.map(more, traj)))
-    return None
 
 
 def _critic_carry(critic: Network, traj: Trajectory) -> PyTree:

@@ -38,7 +38,8 @@ def reinforce(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        return Credit(returns.total_return(traj.reward, h.gamma))
+        total = returns.total_return(traj.reward, h.gamma)
+        return Credit(total[None])
 
     return build_estimator(policy, None, h, weigh)
 
@@ -86,7 +87,8 @@ def constant_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estim
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        return Credit(returns.total_return(traj.reward, h.gamma) - h.baseline)
+        psi = returns.total_return(traj.reward, h.gamma) - h.baseline
+        return Credit(psi[None])
 
     return build_estimator(policy, None, h, weigh)
 
@@ -102,7 +104,8 @@ def batch_mean(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         total = returns.total_return(traj.reward, h.gamma)
-        return Credit(total - total.mean())
+        psi = total - total.mean()
+        return Credit(psi[None])
 
     return build_estimator(policy, None, h, weigh)
 
@@ -120,7 +123,8 @@ def standardised(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        return Credit(baselines.standardise(*return_and_error(traj, h)))
+        psi = baselines.standardise(*return_and_error(traj, h))
+        return Credit(psi[None])
 
     return build_estimator(policy, None, h, weigh)
 
@@ -136,7 +140,8 @@ def leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Estimator
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         total = returns.total_return(traj.reward, h.gamma)
-        return Credit(total - baselines.leave_one_out(total))
+        psi = total - baselines.leave_one_out(total)
+        return Credit(psi[None])
 
     return build_estimator(policy, None, h, weigh)
 
@@ -191,7 +196,8 @@ def optimal_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estima
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        return Credit(returns.total_return(traj.reward, h.gamma))
+        total = returns.total_return(traj.reward, h.gamma)
+        return Credit(total[None])
 
     plain = build_estimator(policy, None, h, weigh)
     bare = build_estimator(policy, None, h._replace(entropy_coef=0.0), weigh)
@@ -227,7 +233,8 @@ def moving_average(policy: Network, critic: Network, h: Hyperparams) -> Estimato
 
     def weigh(params: Params, state: MovingAverage, traj: Trajectory) -> Credit:
         total = returns.total_return(traj.reward, h.gamma)
-        return Credit(total - state.value(), state=state.update(total.mean(), h.baseline_decay))
+        psi = total - state.value()
+        return Credit(psi[None], state=state.update(total.mean(), h.baseline_decay))
 
     return build_estimator(policy, None, h, weigh, state=MovingAverage.start())
 

@@ -38,7 +38,8 @@ def trajectory_importance(policy: Network, critic: Network, h: Hyperparams) -> E
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         log_rho = log_ratio(policy, params, traj)
         total = returns.total_return(own_entropy(traj, log_rho, h).reward, h.gamma)
-        return Credit(jnp.exp(log_rho.sum(0)) * total)
+        psi = jnp.exp(log_rho.sum(0)) * total
+        return Credit(psi[None])
 
     return build_estimator(policy, None, h, weigh)
 

@@ -23,7 +23,7 @@ def half_return(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """Half the return as the weight of every score."""
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        return 0.5 * returns.total_return(traj.reward, h.gamma), (), state
+        return 0.5 * returns.total_return(traj.reward, h.gamma)[None], (), state
 
     return build_estimator(policy, None, h, weigh)
 '''

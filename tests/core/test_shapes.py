@@ -138,6 +138,7 @@ def own(psi: Callable[[jax.Array], Any], target: Any = None, **options: Any) -> 
 @pytest.mark.parametrize(
     "psi",
     [
+        pytest.param(lambda r: r.sum(0), id="[B]"),
         pytest.param(lambda r: r.sum(1), id="[T]"),
         pytest.param(lambda r: r.sum(1)[:, None, None], id="[T, 1, 1]"),
         pytest.param(lambda r: r[..., None], id="[T, B, 1]"),
@@ -151,40 +152,18 @@ def test_a_weight_of_another_shape_is_refused(psi: Any) -> None:
         gradient(own(psi), policy())
 
 
-def test_a_weight_of_whole_episodes_is_theirs() -> None:
-    """Shape [B] means [T, B], also where T = B; a weight of steps has shape [T, 1]."""
-    whole = gradient(own(lambda r: r.sum(0)), policy())
+def test_a_weight_is_broadcast_along_the_axis_of_length_one() -> None:
+    """Where T = B: [1, B] is of whole episodes, [T, 1] of steps, and a number of all."""
+    whole = gradient(own(lambda r: r.sum(0)[None, :]), policy())
     full = gradient(own(lambda r: jnp.broadcast_to(r.sum(0), r.shape)), policy())
     np.testing.assert_array_equal(whole.policy, full.policy)
     steps = gradient(own(lambda r: r.sum(1)[:, None]), policy())
     full = gradient(own(lambda r: jnp.broadcast_to(r.sum(1)[:, None], r.shape)), policy())
     np.testing.assert_array_equal(steps.policy, full.policy)
     assert not np.array_equal(whole.policy, steps.policy)
-
-
-OF_T, OF_B = jnp.arange(1.0, SQUARE + 1)[:, None], jnp.arange(1.0, SQUARE + 1)[None, :]
-
-
-@pytest.mark.parametrize("held", [OF_T, OF_B], ids=["[T, 1]", "[1, B]"])
-def test_a_weight_may_hold_an_array_of_its_own_also_where_t_is_b(held: jax.Array) -> None:
-    """The numbers of steps and of episodes are equal: Ψ of shape [B] weighs episodes."""
-    whole = gradient(own(lambda r: (held * r).sum(0)), policy())
-    full = gradient(own(lambda r: jnp.broadcast_to((held * r).sum(0), r.shape)), policy())
-    np.testing.assert_array_equal(whole.policy, full.policy)
-    with pytest.raises(ValueError, match=r"psi must be \[T, B\]"):
-        gradient(own(lambda r: (held * r).sum(1)), policy())
-
-
-def test_a_weight_that_may_be_of_either_axis_says_so() -> None:
-    """It holds an array [T, B], or one of either that stays as it is, whatever the trajectory."""
-    held = OF_T * OF_B
-    either = [lambda r: (held * r).sum(0), lambda r: jnp.ravel(OF_T) * r.mean()]
-    for psi in either:
-        with pytest.raises(ValueError, match=r"psi of shape \[6\] is .*write psi\[None, :\] if it"):
-            gradient(own(psi), policy())
-    said = gradient(own(lambda r: (held * r).sum(0)[None, :]), policy())
-    full = gradient(own(lambda r: jnp.broadcast_to((held * r).sum(0), r.shape)), policy())
-    np.testing.assert_array_equal(said.policy, full.policy)
+    number = gradient(own(lambda r: 2.0), policy())
+    full = gradient(own(lambda r: jnp.full(r.shape, 2.0)), policy())
+    np.testing.assert_array_equal(number.policy, full.policy)
 
 
 @pytest.mark.parametrize(
@@ -220,6 +199,6 @@ def test_what_is_right_is_not_refused() -> None:
     traj = rollout.episodes(env, actor(policy(), critic), params, KEY)
     assert values(critic, params, traj).shape == (SQUARE, SQUARE)
     config = Config(env=Clock(), num_envs=SQUARE, num_updates=1, hidden_sizes=(4,), preset=None)
-    make = own(lambda r: returns.total_return(r, 0.9), accepts=("episodes",))
+    make = own(lambda r: returns.total_return(r, 0.9)[None], accepts=("episodes",))
     _, metrics = jax.jit(make_train(config, estimator=make))(KEY)
     assert np.isfinite(metrics["grad_norm"]).all()

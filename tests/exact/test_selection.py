@@ -287,7 +287,7 @@ def test_one_of_a_users_own_without_a_critic_is_a_candidate() -> None:
     @pg.with_facts(unbiased_for="J", collect=("episodes",))
     def own(policy: pg.Network, critic: pg.Network, h: Hyperparams) -> pg.estimators.Estimator:
         def weigh(params: Any, state: Any, traj: Trajectory) -> Any:
-            return pg.returns.total_return(traj.reward, h.gamma), (), state
+            return pg.returns.total_return(traj.reward, h.gamma)[None], (), state
 
         return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
 

@@ -66,7 +66,8 @@ def of_psi(weigh: Callable[..., Any], **options: Any) -> Factory:
 
 
 def total(traj: Trajectory, h: Hyperparams) -> jax.Array:
-    return returns.total_return(traj.reward, h.gamma)
+    """The return of each episode, [1, B]."""
+    return returns.total_return(traj.reward, h.gamma)[None]
 
 
 def leaking(policy: Any, critic: Any, h: Hyperparams) -> Estimator:
@@ -94,19 +95,20 @@ def counting() -> Factory:
 
 @of_psi
 def averaged_over_time(traj: Trajectory, h: Hyperparams, state: Any) -> Any:
-    return 3 * (traj.reward * returns.discount_powers(traj.reward, h.gamma)).mean(0), state
+    discounted = traj.reward * returns.discount_powers(traj.reward, h.gamma)
+    return 3 * discounted.mean(0, keepdims=True), state
 
 
 @of_psi
 def beside_the_mask(traj: Trajectory, h: Hyperparams, state: Any) -> Any:
     """Log-probabilities of rows after the end, which nobody's action has."""
-    return total(traj, h) + traj.log_prob.sum(0), state
+    return total(traj, h) + traj.log_prob.sum(0, keepdims=True), state
 
 
 @of_psi
-def of_two_steps(traj: Trajectory, h: Hyperparams, state: Any) -> Any:
-    """One number too few."""
-    return total(traj, h)[:-1], state
+def of_two_batches(traj: Trajectory, h: Hyperparams, state: Any) -> Any:
+    """Two numbers for each episode."""
+    return jnp.tile(total(traj, h), (1, 2)), state
 
 
 @of_psi
@@ -167,7 +169,7 @@ def with_another_discount(traj: Trajectory, h: Hyperparams, state: Any) -> Any:
 
 # The factory, its claims, the finding that fails, and what it says.
 PLANTED: dict[str, tuple[Factory, Facts | None, str, str]] = {
-    "a number too few": (of_two_steps, UNBIASED, "results", "psi must be [T, B]"),
+    "too many numbers": (of_two_batches, UNBIASED, "results", "psi must be [T, B]"),
     "not finite": (not_finite, None, "results", "the gradient is not finite"),
     "impure": (counting(), UNBIASED, "purity", "two traces give different numbers"),
     "a gradient through weigh": (leaking, None, "leak", "wrap them in jax.lax.stop_gradient"),

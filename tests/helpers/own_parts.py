@@ -11,7 +11,8 @@ def clipped(policy, critic, h):
 
     def weigh(params, state, traj):
         total = jnp.minimum(pg.returns.total_return(traj.reward, h.gamma), 50.0)
-        return total - pg.baselines.leave_one_out(total), (), state
+        psi = total - pg.baselines.leave_one_out(total)
+        return psi[None], (), state
 
     return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
 '''

@@ -19,7 +19,7 @@ import pg
 def own_mean(policy, critic, h):
     def weigh(params, state, traj):
         total = pg.returns.total_return(traj.reward, h.gamma)
-        return total - total.mean(), (), state
+        return (total - total.mean())[None], (), state
 
     return pg.build_estimator(policy, None, h, weigh)
 
@@ -125,7 +125,7 @@ def of_four(policy, critic, h):
     def weigh(params, state, traj):
         if traj.reward.shape[1] < 4:
             raise ValueError("give four episodes")
-        return pg.returns.total_return(traj.reward, h.gamma), (), state
+        return pg.returns.total_return(traj.reward, h.gamma)[None], (), state
 
     return pg.build_estimator(policy, None, h, weigh)
 """
