@@ -52,7 +52,7 @@ from .estimators.evolution import evolution_gradient as evolution_gradient
 from .estimators.pathwise import pathwise_gradient as pathwise_gradient
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
-from .further import FurtherRollouts as FurtherRollouts
+from .extra_rollouts import ExtraRollouts as ExtraRollouts
 from .modules import from_equinox as from_equinox
 from .modules import from_linen as from_linen
 from .modules import from_nnx as from_nnx

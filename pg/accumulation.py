@@ -25,7 +25,7 @@ from pg.estimators.names import facts_of
 from pg.fast import row_keys
 from pg.networks import Network
 from pg.normalisation import Normaliser
-from pg.rollout import NOTHING_FURTHER, Collector, Finished, RolloutState, Trajectory
+from pg.rollout import NO_EXTRA_ROLLOUTS, Collector, Finished, RolloutState, Trajectory
 
 
 class Gradient(NamedTuple):
@@ -181,9 +181,9 @@ def check_estimator(config: Config, est: Estimator, estimator_state: PyTree) -> 
             "micro_batches needs an estimator whose gradient is a mean over the episodes of a "
             f"batch: use another, {instead}"
         )
-    if est.further != NOTHING_FURTHER:
+    if est.extra_rollouts != NO_EXTRA_ROLLOUTS:
         raise ValueError(
-            "micro_batches excludes an estimator that asks the environment again, or draws further "
+            "micro_batches excludes an estimator that asks the environment again, or draws extra "
             f"actions, by random numbers of the whole batch: use another, {instead}"
         )
     if jax.tree.leaves(estimator_state) and not facts_of(config.estimator).compares_episodes:

@@ -1,4 +1,4 @@
-"""Branches: further episodes out of the states that a batch visits, and the actions that they begin
+"""Branches: extra episodes out of the states that a batch visits, and the actions that they begin
 with.
 
     sampled        K episodes, each with another action that the policy samples
@@ -39,7 +39,7 @@ class Branching(NamedTuple):
 
 
 class Branches(NamedTuple):
-    """Further episodes out of each visited state: leaves [T, B, K, M, ...], K repetitions of M.
+    """Extra episodes out of each visited state: leaves [T, B, K, M, ...], K repetitions of M.
 
     M is 1 of actions that are sampled, the number of actions, or twice that of pairs: a⁺, a⁻ of the
     first, a⁺, a⁻ of the second, ... All are 0 where no episode begins.

@@ -153,11 +153,11 @@ class Config:
     group_leave_one_out).
     """
     num_branches: int = 1
-    """Further transitions or episodes from each visited state, for estimators that ask the
+    """Extra transitions or episodes from each visited state, for estimators that ask the
     environment again (lookahead_control_variate); each is counted in the environment steps.
     """
     branch_every: int = 1
-    """Branch off further episodes only at every n-th visited state, and weight it by n
+    """Branch off extra episodes only at every n-th visited state, and weight it by n
     (vine_value, vine_action_value, vine_all_action, measure_valued).
     """
     policy_lag: int = 0

@@ -20,13 +20,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from pg import branch_rollouts, networks, numerals, rollout_noise, window_resets
-from pg import further as further_rollouts
+from pg import extra_rollouts as extras
 from pg.branches import Branching
 from pg.config import Config
 from pg.envs import Env
+from pg.extra_rollouts import ExtraRollouts, Transitions
 from pg.fast import devices, key_numbers, point_keys, row_keys
 from pg.fast.scans import scan_until
-from pg.further import FurtherRollouts, Transitions
 from pg.inputs import check_function, check_kind, check_name, count, described, numbers
 from pg.networks import Network
 from pg.rollout_checks import (
@@ -52,7 +52,7 @@ from pg.trajectory import (
 )
 
 __all__ = [
-    "NOTHING_FURTHER",
+    "NO_EXTRA_ROLLOUTS",
     "Act",
     "Collected",
     "Collector",
@@ -72,7 +72,7 @@ __all__ = [
 ]
 
 Act = Callable[[Any, Any], Any]  # distribution, noise -> the action to score
-NOTHING_FURTHER = FurtherRollouts()
+NO_EXTRA_ROLLOUTS = ExtraRollouts()
 
 
 def sample(dist: Any, noise: PyTree) -> PyTree:
@@ -115,7 +115,7 @@ def episodes(
     group_size: int = 1,
     act: Act = sample,
     begin: RolloutState | None = None,
-    further: FurtherRollouts = NOTHING_FURTHER,
+    extra_rollouts: ExtraRollouts = NO_EXTRA_ROLLOUTS,
     num_branches: int = 1,
     branch_every: int = 1,
     sampling: Sampling = "independent",
@@ -138,10 +138,10 @@ def episodes(
             belongs to group n // group_size.
         act: `sample`, or `greedy` for the mode.
         begin: The state to start from; default: fresh resets.
-        further: What is rolled out beside them, for an estimator to compare them with.
+        extra_rollouts: What is rolled out beside them, for an estimator to compare them with.
         num_branches: M, the transitions of each state and action where these are asked for; or K,
             the repetitions of the episodes out of each state.
-        branch_every: n; further episodes branch off at every n-th state, from a first one that is
+        branch_every: n; extra episodes branch off at every n-th state, from a first one that is
             drawn at random for each episode.
         sampling: How the action noise of a batch is drawn, as `Config.sampling`.
         sample_env: The environment's noise too, as `Config.sample_env`.
@@ -149,8 +149,8 @@ def episodes(
 
     Raises:
         ValueError: `group_size` or `num_episodes` does not divide the number of environments,
-            `further` needs every action and actions are not discrete, `branch_every` skips states
-            that others are compared with, or noise cannot be drawn by `sampling`.
+            `extra_rollouts` needs every action and actions are not discrete, `branch_every` skips
+            states that others are compared with, or noise cannot be drawn by `sampling`.
     """
     check_arguments(env, policy, key)
     check_function(
@@ -165,20 +165,22 @@ def episodes(
             f"group_size must divide the {numerals.counted(env.num_envs, 'environment')}, got "
             f"{group_size}"
         )
-    check_kind("further", further, FurtherRollouts, "write pg.FurtherRollouts(greedy=True)")
+    check_kind(
+        "extra_rollouts", extra_rollouts, ExtraRollouts, "write pg.ExtraRollouts(greedy=True)"
+    )
     num_branches = count("num_branches", num_branches)
     branch_every = count("branch_every", branch_every)
-    further_rollouts.check_possible(env, further, branch_every)
+    extras.check_possible(env, extra_rollouts, branch_every)
     horizon = env.horizon(horizon)
     check_name("sampling", sampling, CHOICES["sampling"])
     num_episodes = env.num_envs if num_episodes is None else count("num_episodes", num_episodes)
     if sample_env:
-        check_sample_env(policy, further, sampling, num_episodes, group_size)
+        check_sample_env(policy, extra_rollouts, sampling, num_episodes, group_size)
     batch = _Batch(
         horizon=horizon,
         group_size=group_size,
         act=act,
-        further=further,
+        extra_rollouts=extra_rollouts,
         num_branches=num_branches,
         branch_every=branch_every,
         noise=BatchNoise(sampling, num_episodes, sample_env),
@@ -226,7 +228,7 @@ class _Batch(NamedTuple):
     horizon: int
     group_size: int = 1
     act: Act = sample
-    further: FurtherRollouts = NOTHING_FURTHER
+    extra_rollouts: ExtraRollouts = NO_EXTRA_ROLLOUTS
     num_branches: int = 1
     branch_every: int = 1
     noise: BatchNoise | None = None  # None: independent
@@ -237,7 +239,7 @@ def _episodes(
 ) -> Trajectory:
     """`episodes`, its arguments not checked."""
     scan = _episode_scan(acting, key, batch, begin)
-    branches = isinstance(batch.further.branches, Branching)
+    branches = isinstance(batch.extra_rollouts.branches, Branching)
 
     def step(running: Running, inputs: RandomInputs) -> tuple[Running, tuple[Trajectory, PyTree]]:
         after, row = scan.step(running, inputs)
@@ -248,7 +250,7 @@ def _episodes(
     traj = traj._replace(
         carry=_carry_before(scan.init.state), group=_group_numbers(traj, batch.group_size)
     )
-    return _with_further(traj, states, acting, scan, batch)
+    return _with_extra_rollouts(traj, states, acting, scan, batch)
 
 
 def _episode_scan(
@@ -265,7 +267,7 @@ def _episode_scan(
     if batch.group_size > 1:  # all of a group start as its first episode does
         leader = jnp.arange(env.num_envs) // batch.group_size * batch.group_size
         state = jax.tree.map(lambda x: x[leader], state)
-    keys = rollout_noise.further_keys(key, batch.horizon)
+    keys = rollout_noise.extra_keys(key, batch.horizon)
     if begin is None and batch.act is not greedy:
         state = rollout_noise.with_drawn_carry(acting, state, keys.carry, batch.noise)
     inputs = rollout_noise.episode_inputs(
@@ -275,11 +277,11 @@ def _episode_scan(
         keys,
         horizon=batch.horizon,
         batch_noise=batch.noise,
-        further=batch.further,
+        extra_rollouts=batch.extra_rollouts,
         num_branches=batch.num_branches,
     )
     in_order = rollout_noise.make_order(env, policy, batch.noise)
-    transitions = functools.partial(_further_transitions, env, batch, key)
+    transitions = functools.partial(_extra_transitions, env, batch, key)
 
     def step(running: Running, inputs: RandomInputs) -> tuple[Running, Trajectory]:
         state, alive = running
@@ -337,8 +339,8 @@ def _step(
         inputs: The random inputs of this step.
         key: A key of the kind of those in `inputs`.
         act: Distribution, noise -> action.
-        transitions: Random inputs, keys, environment states, actions, observations -> further
-            transitions from here, as `_further_transitions` gives them; default: none.
+        transitions: Random inputs, keys, environment states, actions, observations -> extra
+            transitions from here, as `_extra_transitions` gives them; default: none.
 
     Returns:
         Their state afterwards, unreset, and the row [B, ...] to record, without the carry.
@@ -373,7 +375,7 @@ def _step(
         held=transition.steps,
         successors=successors,
         lookahead=lookahead,
-        other_actions=further_rollouts.other_actions(dist, inputs.other_actions),
+        other_actions=extras.other_actions(dist, inputs.other_actions),
     )
     after = RolloutState(
         env_state=env_state,
@@ -401,8 +403,8 @@ def _masked(row: Trajectory, alive: Bool[Array, " B"], is_last: Bool[Array, " B"
         terminated=alive & row.terminated,
         truncated=alive & (row.truncated | is_last),
         next_obs=where(alive, row.next_obs, row.obs),
-        successors=further_rollouts.of_running(row.successors, alive, is_last, row.obs),
-        lookahead=further_rollouts.of_running(row.lookahead, alive, is_last, row.obs),
+        successors=extras.of_running(row.successors, alive, is_last, row.obs),
+        lookahead=extras.of_running(row.lookahead, alive, is_last, row.obs),
     )
 
 
@@ -466,19 +468,19 @@ class Collector(NamedTuple):
 
 
 def make_collector(
-    config: Config, env: Env, *, further: FurtherRollouts = NOTHING_FURTHER
+    config: Config, env: Env, *, extra_rollouts: ExtraRollouts = NO_EXTRA_ROLLOUTS
 ) -> Collector:
     """The way of collecting that `config` names: complete episodes, or windows.
 
     Args:
         config: The settings.
         env: The environments.
-        further: As in `episodes`.
+        extra_rollouts: As in `episodes`.
 
     Raises:
         ValueError: As in `episodes`.
     """
-    further_rollouts.check_possible(env, further, config.branch_every)
+    extras.check_possible(env, extra_rollouts, config.branch_every)
 
     def nothing(policy: Network, key: PRNGKeyArray) -> tuple[()]:
         return ()
@@ -503,7 +505,7 @@ def make_collector(
     batch = _Batch(
         horizon=env.horizon(config.horizon),
         group_size=config.group_size,
-        further=further,
+        extra_rollouts=extra_rollouts,
         num_branches=config.num_branches,
         branch_every=config.branch_every,
         noise=BatchNoise(config.sampling, env.num_envs, config.sample_env),
@@ -619,7 +621,7 @@ def returns_to_go(
     return row.reward + jnp.where(ended, 0.0, powers @ rest.reward)
 
 
-def _with_further(
+def _with_extra_rollouts(
     traj: Trajectory, states: PyTree, acting: Acting, scan: EpisodeScan, batch: _Batch
 ) -> Trajectory:
     """Complete episodes, with those that are rolled out beside them.
@@ -631,8 +633,8 @@ def _with_further(
         scan: The scan that has made the episodes.
         batch: The settings of the batch.
     """
-    env, further, group_size = acting.env, batch.further, batch.group_size
-    if isinstance(further.branches, Branching):
+    env, extra_rollouts, group_size = acting.env, batch.extra_rollouts, batch.group_size
+    if isinstance(extra_rollouts.branches, Branching):
 
         def make_scan(
             acting: Acting, key: PRNGKeyArray, begin: RolloutState, act: Act = sample
@@ -644,13 +646,13 @@ def _with_further(
             scan.keys.branches,
             Running(states, traj.valid),
             like=scan.init.state,
-            branching=further.branches,
+            branching=extra_rollouts.branches,
             num_branches=batch.num_branches,
             branch_every=batch.branch_every,
             make_scan=make_scan,
         )
         traj = traj._replace(branches=branches)
-    if further.greedy:
+    if extra_rollouts.greedy:
         each_group = jax.tree.map(lambda x: x[::group_size], scan.init.state)
         if acting.policy.draw_carry is not None:  # greedy episodes have none that is drawn
             undrawn = networks.start(acting.policy, len(each_group.time))
@@ -658,16 +660,16 @@ def _with_further(
         some = acting.with_envs(env.num_envs // group_size)
         greedy_batch = _Batch(batch.horizon, act=greedy)
         one = _episodes(some, scan.keys.greedy, greedy_batch, each_group)
-        of_groups = further_rollouts.greedy_of_groups(one.reward, one.env_steps, group_size)
+        of_groups = extras.greedy_of_groups(one.reward, one.env_steps, group_size)
         traj = traj._replace(greedy=of_groups)
-    if further.starts:
+    if extra_rollouts.starts:
         first = traj.first & traj.valid
-        starts = further_rollouts.initial_states(env, further.starts, scan.keys.starts, first)
+        starts = extras.initial_states(env, extra_rollouts.starts, scan.keys.starts, first)
         traj = traj._replace(starts=starts._replace(obs=as_stored(env, starts.obs)))
     return traj
 
 
-def _further_transitions(
+def _extra_transitions(
     env: Env,
     batch: _Batch,
     key: PRNGKeyArray,
@@ -677,8 +679,8 @@ def _further_transitions(
     action: PyTree,
     obs: PyTree,
 ) -> Any:
-    """`successors` and `lookahead` of a step, as in `further.transitions`, their observations in
-    the dtypes of a trajectory.
+    """`successors` and `lookahead` of a step, as in `extra_rollouts.transitions`, their
+    observations in the dtypes of a trajectory.
 
     Args:
         env: B environments.
@@ -691,8 +693,8 @@ def _further_transitions(
         obs: What each observes.
     """
     more_keys = jax.random.wrap_key_data(inputs.transition_keys, impl=jax.random.key_impl(key))
-    asked = further_rollouts.transitions(
-        env, batch.further, batch.num_branches, keys, more_keys, env_state, action, obs
+    asked = extras.transitions(
+        env, batch.extra_rollouts, batch.num_branches, keys, more_keys, env_state, action, obs
     )
 
     def stored(x: Transitions | tuple[()]) -> Transitions | tuple[()]:

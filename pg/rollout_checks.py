@@ -4,7 +4,7 @@ from typing import Any
 
 from pg import networks, numerals
 from pg.envs import Env
-from pg.further import FurtherRollouts
+from pg.extra_rollouts import ExtraRollouts
 from pg.inputs import check_key, check_kind
 from pg.networks import Network
 from pg.settings.choices import Sampling
@@ -64,7 +64,7 @@ def check_standardised(policy: Network) -> None:
 
 def check_sample_env(
     policy: Network,
-    further: FurtherRollouts,
+    extra_rollouts: ExtraRollouts,
     sampling: Sampling,
     num_episodes: int,
     group_size: int,
@@ -75,9 +75,9 @@ def check_sample_env(
             "sample_env draws the environment's noise by sampling, got 'independent': give "
             "sampling='sobol', or another of these"
         )
-    if policy.draw_carry is not None or further.successors or further.lookahead:
+    if policy.draw_carry is not None or extra_rollouts.successors or extra_rollouts.lookahead:
         raise ValueError(
-            "sample_env is for policies that draw an action at every step, and excludes further "
+            "sample_env is for policies that draw an action at every step, and excludes extra "
             "transitions, which have random numbers of their own: leave sample_env out"
         )
     if num_episodes % group_size:

@@ -17,16 +17,16 @@ from pg import sampling as noise_sampling
 from pg.envs import Env, Masked
 from pg.envs.actions import random_action
 from pg.envs.views import seen
+from pg.extra_rollouts import ExtraRollouts
 from pg.fast import point_keys, row_keys
-from pg.further import FurtherRollouts
 from pg.networks import Network
 from pg.sampling import NO_NUMBERS, BatchNoise, EnvNumbers, StepNoise
-from pg.trajectory import Acting, FurtherKeys, RandomInputs, RolloutState, Running
+from pg.trajectory import Acting, ExtraKeys, RandomInputs, RolloutState, Running
 
 __all__ = [
     "env_numbers",
     "episode_inputs",
-    "further_keys",
+    "extra_keys",
     "make_order",
     "reset_keys",
     "step_inputs",
@@ -34,10 +34,10 @@ __all__ = [
 ]
 
 
-def further_keys(key: PRNGKeyArray, horizon: int) -> FurtherKeys:
+def extra_keys(key: PRNGKeyArray, horizon: int) -> ExtraKeys:
     """The keys beside those of the steps, which fold in numbers below the horizon."""
-    numbers = range(len(FurtherKeys._fields))
-    return FurtherKeys(*(jax.random.fold_in(key, horizon + number) for number in numbers))
+    numbers = range(len(ExtraKeys._fields))
+    return ExtraKeys(*(jax.random.fold_in(key, horizon + number) for number in numbers))
 
 
 def step_inputs(
@@ -48,7 +48,7 @@ def step_inputs(
     batch_noise: BatchNoise | None = None,
     numbers: EnvNumbers = NO_NUMBERS,
 ) -> Callable[[Int[Array, " K"]], RandomInputs]:
-    """Step numbers [K] -> the random inputs of those steps, without any for further rollouts.
+    """Step numbers [K] -> the random inputs of those steps, without any for extra rollouts.
 
     Args:
         acting: The policy, and where it acts.
@@ -77,30 +77,30 @@ def episode_inputs(
     acting: Acting,
     state: RolloutState,
     key: PRNGKeyArray,
-    keys: FurtherKeys,
+    keys: ExtraKeys,
     *,
     horizon: int,
     batch_noise: BatchNoise | None,
-    further: FurtherRollouts,
+    extra_rollouts: ExtraRollouts,
     num_branches: int,
 ) -> Callable[[Int[Array, " K"]], RandomInputs]:
-    """Step numbers [K] -> the random inputs of those steps, with those of further rollouts.
+    """Step numbers [K] -> the random inputs of those steps, with those of extra rollouts.
 
     Args:
         acting: The policy, and where it acts.
         state: The environments' state, of which shapes alone are read.
         key: The random key of the steps.
-        keys: The keys of further rollouts.
+        keys: The keys of extra rollouts.
         horizon: The steps of an episode.
         batch_noise: How the noise of a batch is drawn; None: independently.
-        further: What is rolled out beside the episodes.
+        extra_rollouts: What is rolled out beside the episodes.
         num_branches: M, the transitions of each state and action where these are asked for.
     """
     of_actions = batch_noise if acting.policy.draw_carry is None else None
     numbers = env_numbers(acting.env, batch_noise)
     of_steps = step_inputs(acting, state, key, horizon, of_actions, numbers)
-    num_keys = further.num_keys(num_branches)
-    other_actions = _noise_of_other_actions(acting, state, keys.actions, further.actions)
+    num_keys = extra_rollouts.num_keys(num_branches)
+    other_actions = _noise_of_other_actions(acting, state, keys.actions, extra_rollouts.actions)
 
     def inputs(times: Int[Array, " K"]) -> RandomInputs:
         transition_keys = _transition_keys(keys.transitions, times, num_keys, acting.env.num_envs)
@@ -206,7 +206,7 @@ def _shape_of_distribution(policy: Network, params: PyTree, state: RolloutState)
 def _noise_of_other_actions(
     acting: Acting, state: RolloutState, key: PRNGKeyArray, number: int
 ) -> Callable[[Int[Array, " K"]], PyTree]:
-    """Step numbers [K] -> the noise of further actions of those steps, leaves [K, B, number, ...];
+    """Step numbers [K] -> the noise of extra actions of those steps, leaves [K, B, number, ...];
     () for none.
     """
     if not number:
@@ -223,7 +223,7 @@ def _noise_of_other_actions(
 def _transition_keys(
     key: PRNGKeyArray, times: Int[Array, " K"], number: int, num_envs: int
 ) -> Shaped[Array, "K number B ..."]:
-    """The keys of further transitions of steps, [K, number, B], as their numbers; empty for none.
+    """The keys of extra transitions of steps, [K, number, B], as their numbers; empty for none.
 
     Args:
         key: A random key.

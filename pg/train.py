@@ -166,7 +166,7 @@ def make_learner(
     make_estimator = factory_of(config.estimator)
     est = make_estimator(policy, critic, h)
     _check_estimator(config, est)
-    collector = rollout.make_collector(config, env, further=est.further)
+    collector = rollout.make_collector(config, env, extra_rollouts=est.extra_rollouts)
     micro_batch_collector = _micro_batch_collector(config, h)
     optimizer_at = optimizers.planned(config, h)
     init_optimizer = optimizer_at(jnp.int32(0)).init

@@ -11,7 +11,7 @@ from pg.axes import expand_to
 from pg.branches import Branches
 from pg.envs import Env, Masked
 from pg.envs.observations import map_observation
-from pg.further import GreedyEpisodes, InitialStates, Transitions
+from pg.extra_rollouts import GreedyEpisodes, InitialStates, Transitions
 from pg.networks import Network
 from pg.sampling import StepNoise
 
@@ -19,8 +19,8 @@ __all__ = [
     "Acting",
     "Collected",
     "EpisodeScan",
+    "ExtraKeys",
     "Finished",
-    "FurtherKeys",
     "RandomInputs",
     "RolloutState",
     "Running",
@@ -56,15 +56,15 @@ class Trajectory(NamedTuple):
     held: Int[Array, "T B"] | tuple[()] = ()
     # what the greedy policy does from the same initial states; () where nobody asks for it
     greedy: GreedyEpisodes | tuple[()] = ()
-    # further transitions of the action that was taken, [T, B, M, ...]
+    # extra transitions of the action that was taken, [T, B, M, ...]
     successors: Transitions | tuple[()] = ()
     # transitions of every action, [T, B, A, M, ...]
     lookahead: Transitions | tuple[()] = ()
     # whole episodes out of each state, [T, B, K, M, ...]
     branches: Branches | tuple[()] = ()
-    # further initial states, the observation [1, B, R, ...]
+    # extra initial states, the observation [1, B, R, ...]
     starts: InitialStates | tuple[()] = ()
-    # further samples of the policy in each state, none of them taken, [T, B, M, ...]; () for none
+    # extra samples of the policy in each state, none of them taken, [T, B, M, ...]; () for none
     other_actions: PyTree = ()
 
     @property
@@ -89,17 +89,17 @@ class Trajectory(NamedTuple):
 
     @property
     def all_env_steps(self) -> Int[Array, "*T"]:
-        """[T, B] the same with those of all further rollouts: the cost of the batch."""
+        """[T, B] the same with those of all extra rollouts: the cost of the batch."""
         total = self.env_steps
         asked = (self.greedy, self.successors, self.lookahead, self.branches, self.starts)
-        for further in asked:
-            if isinstance(further, GreedyEpisodes | Transitions | Branches | InitialStates):
-                total = total + further.env_steps
+        for extra in asked:
+            if isinstance(extra, GreedyEpisodes | Transitions | Branches | InitialStates):
+                total = total + extra.env_steps
         return total
 
     @property
-    def without_further(self) -> "Trajectory":
-        """The trajectory without the further rollouts, which only `weigh` reads."""
+    def without_extra_rollouts(self) -> "Trajectory":
+        """The trajectory without the extra rollouts, which only `weigh` reads."""
         return self._replace(
             greedy=(), successors=(), lookahead=(), branches=(), starts=(), other_actions=()
         )
@@ -155,15 +155,15 @@ def is_alive(running: Running) -> Bool[Array, " B"]:
     return running.alive
 
 
-class FurtherKeys(NamedTuple):
+class ExtraKeys(NamedTuple):
     """The random keys of complete episodes for all but their resets and their own steps."""
 
     greedy: PRNGKeyArray  # the greedy policy's episodes
-    transitions: PRNGKeyArray  # further transitions of each step
+    transitions: PRNGKeyArray  # extra transitions of each step
     branches: PRNGKeyArray  # episodes out of visited states
-    starts: PRNGKeyArray  # further initial states
+    starts: PRNGKeyArray  # extra initial states
     carry: PRNGKeyArray  # a carry that is drawn for each episode
-    actions: PRNGKeyArray  # further actions of each step
+    actions: PRNGKeyArray  # extra actions of each step
 
 
 class RandomInputs(NamedTuple):
@@ -174,8 +174,8 @@ class RandomInputs(NamedTuple):
 
     noise: StepNoise
     env_keys: Shaped[Array, "B ..."]
-    transition_keys: PyTree = ()  # those of further transitions, [M, B, ...]; () for none
-    other_actions: PyTree = ()  # the noise of further actions, leaves [B, M, ...]; () for none
+    transition_keys: PyTree = ()  # those of extra transitions, [M, B, ...]; () for none
+    other_actions: PyTree = ()  # the noise of extra actions, leaves [B, M, ...]; () for none
 
 
 class EpisodeScan(NamedTuple):
@@ -186,7 +186,7 @@ class EpisodeScan(NamedTuple):
     # step numbers [K] -> the random numbers of these steps
     inputs: Callable[[Int[Array, " K"]], RandomInputs]
     length: int  # the horizon
-    keys: FurtherKeys
+    keys: ExtraKeys
 
 
 class Acting(NamedTuple):

@@ -610,19 +610,19 @@ def describe(
     longest = (config.horizon or horizon) if episodes else config.num_steps
     num_rollouts = config.num_envs
     facts = facts_of(config.estimator)
-    further = facts.further
-    if further == "greedy":
+    extra_rollouts = facts.extra_rollouts
+    if extra_rollouts == "greedy":
         num_rollouts += config.num_envs // config.group_size
-    if further == "successors":
+    if extra_rollouts == "successors":
         num_rollouts *= 1 + config.num_branches
-    if further == "lookahead":
+    if extra_rollouts == "lookahead":
         num_rollouts *= num_actions * config.num_branches
     num_resets = config.num_envs * facts.starts
     if config.optimizer in RESAMPLING:
         num_rollouts *= 2
         num_resets *= 2
     beside = ""
-    if further == "branches":
+    if extra_rollouts == "branches":
         beside = ", and those of the episodes out of visited states"
     of_update = num_rollouts * longest * config.action_repeat + num_resets
     planned = config.num_updates * of_update

@@ -56,14 +56,14 @@ def moments(
     """E x [P] and E x xᵀ [P, P] of the estimate x of one episode.
 
     Args:
-        estimator: The estimator; `estimator.further.branches` are its branches.
+        estimator: The estimator; `estimator.extra_rollouts.branches` are its branches.
         params: Of policy and critic.
         mdp: The problem.
         logits: Of the policy that acts.
         num_branches: K.
         limit_ends: The time limit counts as a termination.
     """
-    branching = estimator.further.branches
+    branching = estimator.extra_rollouts.branches
     assert isinstance(branching, Branching)
     choices = _choices(branching, mdp, logits, num_branches)
     traj, probability = tabular.enumerate_trajectories(mdp, logits)

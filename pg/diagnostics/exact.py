@@ -18,7 +18,7 @@ from pg.diagnostics import branched
 from pg.estimators import Estimator, Params
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
-from pg.further import GreedyEpisodes
+from pg.extra_rollouts import GreedyEpisodes
 from pg.inputs import count
 from pg.rollout import Trajectory
 
@@ -55,13 +55,13 @@ def exact_moments(
         limit_ends: the time limit counts as a termination, so that nothing is bootstrapped there.
         share_start: all episodes of a group begin at one state.
         num_groups: independent groups of a batch, for estimators that compare these.
-        num_branches: further transitions from each state, or repetitions of the episodes from it,
+        num_branches: extra transitions from each state, or repetitions of the episodes from it,
             for estimators that ask for them. With episodes an estimate must be a sum over states of
             terms that are affine in their returns (`diagnostics.branched`).
 
     Raises:
         ValueError: num_episodes, num_groups or num_branches is not a whole number of at least 1,
-            there are too many batches, or several episodes with further episodes from their states.
+            there are too many batches, or several episodes with extra episodes from their states.
     """
     of_logits = moments_by_logits(
         estimator,
@@ -99,12 +99,12 @@ def moments_by_logits(
         limit_ends: the time limit counts as a termination.
         share_start: all episodes of a group begin at one state.
         num_groups: groups of a batch.
-        num_branches: further transitions from each state, or repetitions of the episodes.
+        num_branches: extra transitions from each state, or repetitions of the episodes.
     """
     num_episodes = count("num_episodes", num_episodes)
     num_branches = count("num_branches", num_branches)
     batch_size = num_episodes * count("num_groups", num_groups)
-    if isinstance(estimator.further.branches, Branching):
+    if isinstance(estimator.extra_rollouts.branches, Branching):
         if batch_size > 1:
             raise ValueError(
                 "the exact moments with episodes from each state need a single episode, got "
@@ -120,11 +120,12 @@ def moments_by_logits(
         )
         return jax.jit(of_one)
     group = np.arange(batch_size, dtype=np.int32) // num_episodes
-    asked = estimator.further._replace(greedy=False)  # greedy episodes are enumerated beside them
+    # greedy episodes are enumerated beside them
+    asked = estimator.extra_rollouts._replace(greedy=False)
     start = tabular.initial_states(mdp, asked, num_branches)
     begins = np.unique(start, return_inverse=True)[1]
     num_greedy = 0
-    if estimator.further.greedy:
+    if estimator.extra_rollouts.greedy:
         num_greedy = num_groups if share_start else batch_size
 
     def of_logits(
@@ -141,7 +142,7 @@ def moments_by_logits(
         if limit_ends:
             traj = traj._replace(terminated=traj.done)
         greedy: Any = ()
-        if estimator.further.greedy:
+        if estimator.extra_rollouts.greedy:
             greedy = tabular.enumerate_trajectories(mdp, tabular.greedy_logits(mdp, logits))[1]
         every = _Episodes(traj, probability, greedy, jnp.asarray(begins))
         return _moments(estimator, params, every, group, share_start=share_start)
@@ -201,7 +202,7 @@ def _moments(
     follows = np.setdiff1d(np.arange(size), leads)
     # the others of a batch by their numbers, [K, n - 1], then the greedy episodes of the first
     # ones; without any, K is 1
-    number_of_others = size - 1 + (len(leads) if estimator.further.greedy else 0)
+    number_of_others = size - 1 + (len(leads) if estimator.extra_rollouts.greedy else 0)
     tuples = list(itertools.product(range(len(probability)), repeat=number_of_others))
     others = jnp.asarray(tuples, jnp.int32).reshape(len(tuples), number_of_others)
 
@@ -209,7 +210,7 @@ def _moments(
         members, greedy = numbers[:size], numbers[size:]
         batch = jax.tree.map(lambda x: jnp.moveaxis(x[members], 0, 1), episodes)
         batch = batch._replace(group=jnp.broadcast_to(group, batch.reward.shape))
-        if estimator.further.greedy:
+        if estimator.extra_rollouts.greedy:
             compared_with = greedy[np.searchsorted(leads, leader)]
             reward = traj.reward[:, compared_with]
             env_steps = jnp.where(leader == np.arange(size), traj.env_steps[:, compared_with], 0)
@@ -224,7 +225,7 @@ def _moments(
         batches = jnp.concatenate([jnp.broadcast_to(first, (len(others), 1)), others], axis=1)
         weight = jnp.prod(probability[batches[:, leads]], axis=1)
         weight *= every.given_start(probability, batches[:, follows], batches[:, leader[follows]])
-        if estimator.further.greedy:
+        if estimator.extra_rollouts.greedy:
             weight *= every.given_start(every.greedy, batches[:, size:], batches[:, leads])
 
         def of_batch(rest: Int[Array, " m"]) -> Float[Array, " P"]:

@@ -305,7 +305,7 @@ def num_branches(estimator: Estimator) -> int:
     """Repetitions of the episodes from each state: 2, so that one is compared with another; 1 for
     an estimator that needs none.
     """
-    return 2 if isinstance(estimator.further.branches, Branching) else 1
+    return 2 if isinstance(estimator.extra_rollouts.branches, Branching) else 1
 
 
 def batch_size(facts: Facts) -> int:

@@ -250,7 +250,7 @@ class _Subject(NamedTuple):
                     logits,
                     key,
                     group_size=together,
-                    further=estimator.further,
+                    extra_rollouts=estimator.extra_rollouts,
                     num_branches=references.num_branches(estimator),
                 )
             start_key, key = jax.random.split(key)

@@ -58,8 +58,10 @@ def all_action(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
             return Credit(discount, target=to_go, extra=at)
         return Credit(discount[..., None] * at.q, target=to_go)
 
-    further = continuous.further_of(critic)
-    return build_estimator(policy, critic, h, weigh, every_action, taken, further=further)
+    extra_rollouts = continuous.extra_rollouts_of(critic)
+    return build_estimator(
+        policy, critic, h, weigh, every_action, taken, extra_rollouts=extra_rollouts
+    )
 
 
 def action_dependent_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -80,9 +82,9 @@ def action_dependent_baseline(policy: Network, critic: Network, h: Hyperparams) 
         surprise = to_go - value_of(at)
         return corrected_credit(at, surprise, to_go, traj, h)
 
-    further = continuous.further_of(critic)
+    extra_rollouts = continuous.extra_rollouts_of(critic)
     return build_estimator(
-        policy, critic, h, weigh, every_action_and_surprise, taken, further=further
+        policy, critic, h, weigh, every_action_and_surprise, taken, extra_rollouts=extra_rollouts
     )
 
 
@@ -110,9 +112,9 @@ def trajectory_control_variate(policy: Network, critic: Network, h: Hyperparams)
         of_action = calm + advantage
         return corrected_credit(at, calm - v, of_action, traj, h)
 
-    further = continuous.further_of(critic)
+    extra_rollouts = continuous.extra_rollouts_of(critic)
     return build_estimator(
-        policy, critic, h, weigh, every_action_and_surprise, taken, further=further
+        policy, critic, h, weigh, every_action_and_surprise, taken, extra_rollouts=extra_rollouts
     )
 
 
@@ -154,9 +156,9 @@ def pooled_trajectory_control_variate(
         own = returns.reward_to_go(error, traj.done, h.gamma)
         return corrected_credit(at, surprise, q + own, traj, h)
 
-    further = continuous.further_of(critic)
+    extra_rollouts = continuous.extra_rollouts_of(critic)
     return build_estimator(
-        policy, critic, h, weigh, every_action_and_surprise, taken, further=further
+        policy, critic, h, weigh, every_action_and_surprise, taken, extra_rollouts=extra_rollouts
     )
 
 

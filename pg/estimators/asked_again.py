@@ -36,7 +36,7 @@ from pg.estimators.base import (
     successor_values,
     values,
 )
-from pg.further import FurtherRollouts, Transitions
+from pg.extra_rollouts import ExtraRollouts, Transitions
 from pg.networks import Network
 from pg.rollout import Trajectory
 
@@ -54,7 +54,7 @@ def dynamics_control_variate(policy: Network, critic: Network, h: Hyperparams) -
     Ψₜ = γᵗ (Σ_{k≥t} γᵏ⁻ᵗ (rₖ - Cₖ) - V(sₜ)),  C = x - mean of x over M + 1 draws, x = r + γ V(s')
     Unbiased for: J: for any V, as it was fitted to earlier batches.
     Variance: that of state_value, its part of the dynamics over M + 1 as far as V is right.
-    Needs: complete episodes, a critic V, on-policy, further transitions.
+    Needs: complete episodes, a critic V, on-policy, extra transitions.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
@@ -64,7 +64,7 @@ def dynamics_control_variate(policy: Network, critic: Network, h: Hyperparams) -
         psi = returns.discount_powers(advantage, h.gamma) * advantage
         return Credit(psi, target=returns.reward_to_go(traj.reward, traj.done, h.gamma))
 
-    return build_estimator(policy, critic, h, weigh, further=FurtherRollouts(successors=True))
+    return build_estimator(policy, critic, h, weigh, extra_rollouts=ExtraRollouts(successors=True))
 
 
 def lookahead_control_variate(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -94,7 +94,7 @@ def lookahead_control_variate(policy: Network, critic: Network, h: Hyperparams) 
         return corrected_credit(AtActions(q, traj.action), calm - v, to_go, traj, h)
 
     return build_estimator(
-        policy, critic, h, weigh, every_action, further=FurtherRollouts(lookahead=True)
+        policy, critic, h, weigh, every_action, extra_rollouts=ExtraRollouts(lookahead=True)
     )
 
 
@@ -128,13 +128,13 @@ def outcomes(
     asked: Callable[[Trajectory], Any],
     h: Hyperparams,
 ) -> Float[Array, "T B *K"]:
-    """r + γ V(s') of further transitions, [T, B, *K].
+    """r + γ V(s') of extra transitions, [T, B, *K].
 
     Args:
         critic: V.
         params: Its parameters.
         traj: The trajectory.
-        asked: Rows of it -> their further transitions.
+        asked: Rows of it -> their extra transitions.
         h: The hyperparameters, of which γ.
 
     Raises:
@@ -142,27 +142,27 @@ def outcomes(
     """
     if critic.recurrent:
         raise ValueError(
-            "further transitions are valued by a critic that sees one observation, and this one is "
+            "extra transitions are valued by a critic that sees one observation, and this one is "
             "recurrent: give rnn='none', or an estimator that does not ask the environment again"
         )
     if not isinstance(asked(traj), Transitions):
         raise ValueError(
-            "there are no further transitions to compare with: collect with "
-            "pg.episodes(..., further=estimator.further)"
+            "there are no extra transitions to compare with: collect with "
+            "pg.episodes(..., extra_rollouts=estimator.extra_rollouts)"
         )
 
     def block(rows: Trajectory) -> Float[Array, "T B *K"]:
-        further = asked(rows)
-        extra = further.reward.shape[2:]
+        found = asked(rows)
+        extra = found.reward.shape[2:]
 
         def value(obs: Any) -> Shaped[Array, "T B"]:
             v = critic_output(critic, params, rows._replace(obs=obs))
             return per_step("the critic's V", v, rows, ONE_NUMBER)
 
         flat = jax.tree.map(
-            lambda x: x.reshape(*x.shape[:2], -1, *x.shape[2 + len(extra) :]), further.next_obs
+            lambda x: x.reshape(*x.shape[:2], -1, *x.shape[2 + len(extra) :]), found.next_obs
         )
-        v = jax.vmap(value, in_axes=2, out_axes=2)(flat).reshape(further.reward.shape)
-        return further.reward + h.gamma * jnp.where(further.done, 0.0, v)
+        v = jax.vmap(value, in_axes=2, out_axes=2)(flat).reshape(found.reward.shape)
+        return found.reward + h.gamma * jnp.where(found.done, 0.0, v)
 
     return map_along(critic, block, traj)

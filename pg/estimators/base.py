@@ -18,12 +18,12 @@ from pg import baselines, returns, rounding, surrogates
 from pg.axes import expand_to
 from pg.branches import Branches
 from pg.config import Hyperparams, check_is_hyperparams
+from pg.extra_rollouts import ExtraRollouts, GreedyEpisodes
 from pg.fast import blocks
-from pg.further import FurtherRollouts, GreedyEpisodes
 from pg.inputs import check_function, check_kind, check_name, described, numbers
 from pg.layers import ActionFunction
 from pg.networks import Network, Pair, as_float, check_policy, check_shape, unroll
-from pg.rollout import NOTHING_FURTHER, Trajectory
+from pg.rollout import NO_EXTRA_ROLLOUTS, Trajectory
 
 
 class Params(NamedTuple):
@@ -67,7 +67,7 @@ class Estimator(NamedTuple):
     separable: bool = True  # the gradient of a weighed batch is the mean of those of its episodes
     # γ of the weight γᵗ that a state at step t has in the gradient's mean; 1: none
     state_discount: Float[ArrayLike, ""] = 1.0
-    further: FurtherRollouts = FurtherRollouts()  # what `weigh` compares the batch with
+    extra_rollouts: ExtraRollouts = ExtraRollouts()  # what `weigh` compares the batch with
 
 
 OF_EACH_STEP = "weigh must give one number for each step"
@@ -158,7 +158,7 @@ def build_estimator(
     accepts: tuple[str, ...] | str = ("episodes", "windows"),
     state_discount: Float[ArrayLike, ""] | None = None,
     whole_episodes: bool = False,
-    further: FurtherRollouts = NOTHING_FURTHER,
+    extra_rollouts: ExtraRollouts = NO_EXTRA_ROLLOUTS,
     off_policy: bool = False,
 ) -> Estimator:
     """The estimator of a choice of Ψ (`weigh`) and of a surrogate.
@@ -184,7 +184,7 @@ def build_estimator(
             gradient has to share; default: h.gamma, as the theorem says; 1 for a Ψ that drops it.
         whole_episodes: The surrogate of a step depends on the other steps of its episode, as with
             the ratio of a whole sequence: time is not cut into blocks.
-        further: What is to be rolled out beside a batch, as `weigh` compares it with that.
+        extra_rollouts: What is to be rolled out beside a batch, as `weigh` compares it with that.
         off_policy: The batch may come from another policy, as with a lag: if there is a
             temperature, one more forward pass replaces log μ by log π in the reward.
 
@@ -213,7 +213,9 @@ def build_estimator(
             traj = traj.without_carry
         credit = _credit(weigh(params, state, traj), traj, critic)
         psi = _of_each_step(credit.psi, traj)
-        batch = Weighted(traj.without_further, psi, credit.target, credit.value, credit.extra)
+        batch = Weighted(
+            traj.without_extra_rollouts, psi, credit.target, credit.value, credit.extra
+        )
         return jax.lax.stop_gradient((batch, credit.state))
 
     def loss(params: Params, batch: Weighted, num_envs: int) -> tuple[Float[Array, ""], Sums]:
@@ -240,7 +242,9 @@ def build_estimator(
         return grads, {name: x / steps for name, x in sums.items()}
 
     discount = h.gamma if state_discount is None else state_discount
-    return Estimator(init, weighted, grad, accepts, state_discount=discount, further=further)
+    return Estimator(
+        init, weighted, grad, accepts, state_discount=discount, extra_rollouts=extra_rollouts
+    )
 
 
 def critic_gradient(
@@ -364,7 +368,7 @@ def greedy_return(traj: Trajectory, h: Hyperparams) -> Float[Array, " B"]:
     if not isinstance(traj.greedy, GreedyEpisodes):
         raise ValueError(
             "there are no greedy episodes to compare with: collect with "
-            "pg.episodes(..., further=pg.FurtherRollouts(greedy=True))"
+            "pg.episodes(..., extra_rollouts=pg.ExtraRollouts(greedy=True))"
         )
     reward = traj.greedy.reward
     return rounding.sum_in_pairs(returns.discount_powers(reward, h.gamma) * reward)

@@ -1,4 +1,4 @@
-"""Further episodes out of the states that a batch visits, in the place of a critic: no function is
+"""Extra episodes out of the states that a batch visits, in the place of a critic: no function is
 fitted, and more episodes have less noise.
 
     V̂ₜ = (1/K) Σₖ Gₜₖ        the mean return of K episodes out of sₜ
@@ -22,7 +22,7 @@ from pg.config import Hyperparams
 from pg.distributions import Gaussian
 from pg.estimators.action_values import every_action
 from pg.estimators.base import Credit, Estimator, Params, Weighted, build_estimator
-from pg.further import FurtherRollouts
+from pg.extra_rollouts import ExtraRollouts
 from pg.networks import Network
 from pg.rollout import Trajectory
 
@@ -181,7 +181,7 @@ def branches_of(traj: Trajectory) -> Branches:
     if not isinstance(traj.branches, Branches):
         raise ValueError(
             "there are no episodes out of the visited states: collect with "
-            "pg.episodes(..., further=estimator.further, num_branches=4)"
+            "pg.episodes(..., extra_rollouts=estimator.extra_rollouts, num_branches=4)"
         )
     return traj.branches
 
@@ -204,6 +204,8 @@ def _estimator(
     policy: Network, h: Hyperparams, weigh: Any, branching: Branching, surrogate: Any = None
 ) -> Estimator:
     """The estimator whose Ψ and surrogate are of episodes out of each state."""
-    further = FurtherRollouts(branches=branching)
+    extra_rollouts = ExtraRollouts(branches=branching)
     own = {} if surrogate is None else {"surrogate": surrogate}
-    return build_estimator(policy, None, h, weigh, accepts="episodes", further=further, **own)
+    return build_estimator(
+        policy, None, h, weigh, accepts="episodes", extra_rollouts=extra_rollouts, **own
+    )

@@ -83,7 +83,7 @@ def facts_of_selection(candidates: Mapping[str, Facts]) -> Facts:
         candidates: Their facts, by name.
 
     Raises:
-        ValueError: Fewer than two, or candidates that cannot share a critic, batches or further
+        ValueError: Fewer than two, or candidates that cannot share a critic, batches or extra
             rollouts.
     """
     rows = list(candidates.values())
@@ -104,7 +104,7 @@ def facts_of_selection(candidates: Mapping[str, Facts]) -> Facts:
     if not collect:
         names = ", ".join(candidates)
         raise ValueError(f"there is no way of collecting that all of {names} accept")
-    critic, further = _shared("critic", candidates), _shared("further", candidates)
+    critic, extra_rollouts = _shared("critic", candidates), _shared("extra_rollouts", candidates)
     actions = tuple(kind for kind in rows[0].actions if all(kind in row.actions for row in rows))
     objectives = {row.unbiased_for for row in rows}
     objective = objectives.pop() if len(objectives) == 1 else "no"
@@ -123,7 +123,7 @@ def facts_of_selection(candidates: Mapping[str, Facts]) -> Facts:
         # the weights of one may not be standardised, whichever is chosen
         regression=any(row.regression for row in rows),
         psi_depends_on_policy=any(row.psi_depends_on_policy for row in rows),
-        further=further,
+        extra_rollouts=extra_rollouts,
         starts=max(row.starts for row in rows),
         every_action=any(row.every_action for row in rows),
         reads=tuple(dict.fromkeys(name for row in rows for name in row.reads)),
@@ -155,7 +155,7 @@ def reference_of_selection(candidates: Mapping[str, Facts], reference: str | Non
 
 
 def _shared(fact: str, candidates: Mapping[str, Facts]) -> Any:
-    """The critic or the further rollouts that candidates have together; "none" where none has any.
+    """The critic or the extra rollouts that candidates have together; "none" where none has any.
 
     Raises ValueError where two have different ones.
     """
@@ -163,7 +163,7 @@ def _shared(fact: str, candidates: Mapping[str, Facts]) -> Any:
     had.pop("none", None)
     if len(had) > 1:
         (first, one), (second, other) = list(had.items())[:2]
-        what = {"critic": "critic", "further": "further rollouts"}[fact]
+        what = {"critic": "critic", "extra_rollouts": "extra rollouts"}[fact]
         raise ValueError(
             f"candidates share their {what}, and {one!r} has {first}, {other!r} {second}: leave "
             "one of them out"

@@ -43,7 +43,7 @@ def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
         estimator: A function of policy, critic and hyperparameters, or its name.
 
     Raises:
-        ValueError: It is for windows, has a critic of actions, or asks for further rollouts itself.
+        ValueError: It is for windows, has a critic of actions, or asks for extra rollouts itself.
     """
     estimator = loaded(estimator)
     facts = facts_of(estimator)
@@ -53,9 +53,9 @@ def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
         raise ValueError(f"estimator {name!r} is for windows: {instead}")
     if facts.critic in ("Q", "hindsight"):
         raise ValueError(f"estimator {name!r} has a critic of actions: {instead}")
-    if facts.further != "none":
+    if facts.extra_rollouts != "none":
         raise ValueError(
-            f"estimator {name!r} has further rollouts of its own: give one without, or use it alone"
+            f"estimator {name!r} has extra rollouts of its own: give one without, or use it alone"
         )
     factory = factory_of(estimator)
 
@@ -84,12 +84,12 @@ def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
             weigh=weigh,
             grad=with_value_loss(made, critic, h),
             accepts=("episodes",),
-            further=made.further._replace(successors=True),
+            extra_rollouts=made.extra_rollouts._replace(successors=True),
         )
 
     make.__name__ = f"{name}_with_dynamics_control_variate"
     make.facts = replace(  # type: ignore[attr-defined]
-        facts, module="", collect=("episodes",), critic="V", further="successors"
+        facts, module="", collect=("episodes",), critic="V", extra_rollouts="successors"
     )
     return make
 
@@ -107,7 +107,7 @@ def with_gradient_control_variate(
 
     Args:
         estimator: A function of policy, critic and hyperparameters, or its name.
-        num_starts: The further initial states of each episode, each of which counts as a step.
+        num_starts: The extra initial states of each episode, each of which counts as a step.
 
     Raises:
         ValueError: It is for windows.
@@ -132,7 +132,7 @@ def with_gradient_control_variate(
         several_steps=False,
         regression=False,
         psi_depends_on_policy=True,
-        further="starts" if facts.further == "none" else facts.further,
+        extra_rollouts="starts" if facts.extra_rollouts == "none" else facts.extra_rollouts,
         starts=num_starts,
         reads=tuple(dict.fromkeys([*facts.reads, "baseline_decay"])),
     )

@@ -17,8 +17,8 @@ from pg.estimators.base import (
     per_step,
     policy_output,
 )
+from pg.extra_rollouts import ExtraRollouts
 from pg.fast import blocks
-from pg.further import FurtherRollouts
 from pg.layers import ActionFunction
 from pg.networks import Network, Pair
 from pg.rollout import Trajectory
@@ -76,9 +76,9 @@ class SampledValues(NamedTuple):
 FunctionOfAction = ActionFunction | SampledValues
 
 
-def further_of(critic: Network) -> FurtherRollouts:
-    """The further actions over which a critic is averaged; none of one whose mean is known."""
-    return FurtherRollouts(actions=critic.action_samples)
+def extra_rollouts_of(critic: Network) -> ExtraRollouts:
+    """The extra actions over which a critic is averaged; none of one whose mean is known."""
+    return ExtraRollouts(actions=critic.action_samples)
 
 
 def sampled_values(
@@ -91,8 +91,8 @@ def sampled_values(
     """
     if not jax.tree.leaves(traj.other_actions):
         raise ValueError(
-            "there are no further actions to average over: collect with "
-            "pg.episodes(..., further=estimator.further)"
+            "there are no extra actions to average over: collect with "
+            "pg.episodes(..., extra_rollouts=estimator.extra_rollouts)"
         )
 
     def block(rows: Trajectory) -> SampledValues:

@@ -5,7 +5,7 @@ earlier batches.
 
 gₙ is the gradient of one episode by another estimator, and zₙ are d numbers of that episode:
 
-    z₁ = φ(s₀) - mean of φ over R further initial states
+    z₁ = φ(s₀) - mean of φ over R extra initial states
     z₂ = Σₜ γᵗ φ(sₜ) ∂ log π(aₜ|sₜ) / ∂η,  η the logits, or the mean, of the policy's distribution
     φ  = 1, the entries of the observation, and their products two by two where there are few
 
@@ -31,8 +31,8 @@ from pg.distributions import Categorical, CensoredGaussian, Gaussian, Product, T
 from pg.envs.views import seen
 from pg.estimators.action_values import trajectory_control_variate
 from pg.estimators.base import Estimator, Params, Weighted, map_along, policy_output
+from pg.extra_rollouts import InitialStates
 from pg.fast import blocks
-from pg.further import InitialStates
 from pg.inputs import described
 from pg.networks import Network, as_float
 from pg.rollout import Trajectory
@@ -71,7 +71,7 @@ def gradient_control_variate(policy: Network, critic: Network, h: Hyperparams) -
     """trajectory_control_variate, and a linear control variate of the whole gradient (after Wang et
     al. 2013; Geffner & Domke 2018, 1810.12482).
 
-    z are features of the episode: of the initial state, less their mean over four further ones, and
+    z are features of the episode: of the initial state, less their mean over four extra ones, and
     of every visited state, times the score of the logits. B is regressed on the gradients of
     single episodes of earlier batches, with decay `baseline_decay`; in the first batch it is 0.
     Observations must be arrays of few entries, and there is memory for N gradients.
@@ -93,7 +93,7 @@ def with_control_variate(
         made: The estimator, whose gradient is a mean over episodes.
         policy: Its policy.
         h: Its hyperparameters.
-        num_starts: R, the further initial states of each episode.
+        num_starts: R, the extra initial states of each episode.
 
     Raises:
         ValueError: Its gradient is not a mean over episodes, or observations are not arrays; by
@@ -140,7 +140,7 @@ def with_control_variate(
         weigh=weigh,
         grad=grad,
         accepts=("episodes",),
-        further=made.further._replace(starts=num_starts),
+        extra_rollouts=made.extra_rollouts._replace(starts=num_starts),
     )
 
 
@@ -194,12 +194,12 @@ def control_variates(
         h: The hyperparameters, of which γ.
 
     Raises:
-        ValueError: There are no further initial states to compare with.
+        ValueError: There are no extra initial states to compare with.
     """
     if not isinstance(traj.starts, InitialStates):
         raise ValueError(
-            "there are no further initial states to compare with: collect with "
-            "pg.episodes(..., further=estimator.further)"
+            "there are no extra initial states to compare with: collect with "
+            "pg.episodes(..., extra_rollouts=estimator.extra_rollouts)"
         )
     obs, starts = seen(traj.obs, policy.view), seen(traj.starts.obs, policy.view)
     shape = obs.shape[2:]
@@ -230,7 +230,7 @@ def control_variates(
 
 
 def mean_difference(own: Float[Array, "B F"], others: Float[Array, "B R F"]) -> Float[Array, "B F"]:
-    """φ(s₀) - φ(s₀') on average over the further initial states, [B, F]; 0 where they are equal but
+    """φ(s₀) - φ(s₀') on average over the extra initial states, [B, F]; 0 where they are equal but
     for rounding.
 
     The difference from their mean is a constant there instead, as that of three equal numbers is

@@ -44,8 +44,8 @@ from pg.estimators.checks import factory_of
 from pg.estimators.combined import loaded, with_hyperparams, with_value_loss
 from pg.estimators.family import Factory
 from pg.estimators.names import facts_of
+from pg.extra_rollouts import ExtraRollouts
 from pg.fast import blocks
-from pg.further import FurtherRollouts
 from pg.inputs import count
 from pg.networks import Network
 from pg.rollout import Trajectory
@@ -107,7 +107,7 @@ def selected(
         period: Updates from one measurement to the next.
 
     Raises:
-        ValueError: Candidates that cannot share a critic, batches or further rollouts; two of one
+        ValueError: Candidates that cannot share a critic, batches or extra rollouts; two of one
             name; or none that is unbiased, and no reference.
     """
     if len(candidates) == 1 and isinstance(candidates[0], list):
@@ -228,7 +228,7 @@ def _selection(
         accepts=tuple(way for way in first.accepts if all(way in est.accepts for est in made)),
         separable=all(est.separable for est in made),
         state_discount=first.state_discount,
-        further=_all_further([est.further for est in made]),
+        extra_rollouts=_all_extra_rollouts([est.extra_rollouts for est in made]),
     )
 
 
@@ -362,24 +362,24 @@ def _with_common_metrics(grads: Sequence[Callable[[], Any]]) -> list[Callable[[]
     return [functools.partial(of_one, grad) for grad in grads]
 
 
-def _all_further(wanted: list[FurtherRollouts]) -> FurtherRollouts:
-    """The further rollouts of all candidates together. Raises ValueError where two want other
+def _all_extra_rollouts(wanted: list[ExtraRollouts]) -> ExtraRollouts:
+    """The extra rollouts of all candidates together. Raises ValueError where two want other
     episodes out of the same states, or different numbers of initial states.
     """
-    branches = [further.branches for further in wanted if isinstance(further.branches, Branching)]
+    branches = [each.branches for each in wanted if isinstance(each.branches, Branching)]
     kinds = {(x.kind, x.common_numbers, x.every_state) for x in branches}
     if len(kinds) > 1:
         raise ValueError("candidates branch out of states in different ways: leave all but one out")
-    numbers = {further.starts for further in wanted if further.starts}
+    numbers = {each.starts for each in wanted if each.starts}
     if len(numbers) > 1:
         raise ValueError(
-            "candidates want different numbers of further initial states, "
+            "candidates want different numbers of extra initial states, "
             f"{' and '.join(map(str, sorted(numbers)))}: give all the same"
         )
-    return FurtherRollouts(
-        greedy=any(further.greedy for further in wanted),
-        successors=any(further.successors for further in wanted),
-        lookahead=any(further.lookahead for further in wanted),
+    return ExtraRollouts(
+        greedy=any(each.greedy for each in wanted),
+        successors=any(each.successors for each in wanted),
+        lookahead=any(each.lookahead for each in wanted),
         branches=branches[0] if branches else (),
         starts=max(numbers, default=0),
     )

@@ -36,7 +36,7 @@ from pg.estimators.base import (
 )
 from pg.estimators.switches import Switches, facts_of, name_of
 from pg.estimators.trees import check_trees_equal
-from pg.further import FurtherRollouts
+from pg.extra_rollouts import ExtraRollouts
 from pg.inputs import check_name
 from pg.networks import Network
 from pg.rollout import Trajectory
@@ -159,7 +159,7 @@ def build(
         extra_metrics=_extra_metrics(switches, h),
         accepts="episodes",
         whole_episodes=switches.whole_sequences,
-        further=FurtherRollouts(greedy=switches.baseline == "greedy"),
+        extra_rollouts=ExtraRollouts(greedy=switches.baseline == "greedy"),
         off_policy=switches.ratio != "none",
     )
     if not switches.with_reference:

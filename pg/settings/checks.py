@@ -177,7 +177,7 @@ def _check_batch(config: Any) -> None:
             f"{config.num_minibatches}; use one of: {', '.join(others)}{BY_A_SWITCH}"
         )
     _check_lag(config, facts)
-    _check_further(config, facts)
+    _check_extra_rollouts(config, facts)
     if config.sampling != "independent":
         _check_sampling(config, facts)
     if config.num_envs % config.num_minibatches:
@@ -241,35 +241,39 @@ def _check_mixture(config: Any) -> None:
         )
 
 
-def _check_further(config: Any, facts: Any) -> None:
-    """Raises ValueError for settings of further rollouts that the estimator does not use, and for a
+def _check_extra_rollouts(config: Any, facts: Any) -> None:
+    """Raises ValueError for settings of extra rollouts that the estimator does not use, and for a
     critic that cannot value them.
     """
-    estimator, further = part_name(config.estimator), facts.further
+    estimator, extra_rollouts = part_name(config.estimator), facts.extra_rollouts
     known = facts is not UNSTATED  # an estimator without facts may use them
-    if known and config.num_branches > 1 and further not in ("successors", "lookahead", "branches"):
+    if (
+        known
+        and config.num_branches > 1
+        and extra_rollouts not in ("successors", "lookahead", "branches")
+    ):
         raise ValueError(
-            f"num_branches={config.num_branches} is the number of further transitions or episodes "
+            f"num_branches={config.num_branches} is the number of extra transitions or episodes "
             f"from each state, and estimator={estimator!r} takes none: leave it out, or use one "
             f"of: {', '.join(_asking('successors', 'lookahead', 'branches'))}"
         )
-    if known and config.branch_every > 1 and further != "branches":
+    if known and config.branch_every > 1 and extra_rollouts != "branches":
         raise ValueError(
             f"branch_every={config.branch_every} is about episodes from visited states, and "
             f"estimator={estimator!r} takes none: leave it out, or use one of: "
             f"{', '.join(_asking('branches'))}"
         )
-    if further in ("successors", "lookahead") and config.rnn != "none":
+    if extra_rollouts in ("successors", "lookahead") and config.rnn != "none":
         raise ValueError(
-            f"estimator={estimator!r} values further transitions by a critic that sees one "
+            f"estimator={estimator!r} values extra transitions by a critic that sees one "
             f"observation, and with rnn={config.rnn!r} it is recurrent: give rnn='none', or use "
             "another estimator"
         )
 
 
-def _asking(*further: str) -> list[str]:
-    """The estimators that ask for one of these further rollouts."""
-    return [name for name, row in FACTS.items() if row.further in further]
+def _asking(*extra_rollouts: str) -> list[str]:
+    """The estimators that ask for one of these extra rollouts."""
+    return [name for name, row in FACTS.items() if row.extra_rollouts in extra_rollouts]
 
 
 def _check_sampling(config: Any, facts: Any) -> None:
@@ -338,7 +342,7 @@ def _check_sample_env(config: Any) -> None:
             "sample_env spreads the noise of starts and steps, and with exploration='parameters' "
             f"sampling applies to the policy's parameters: give exploration='actions', {instead}"
         )
-    if facts.further != "none":
+    if facts.extra_rollouts != "none":
         raise ValueError(
             f"estimator={part_name(config.estimator)!r} asks the environment again with its own "
             f"random numbers, which sample_env does not spread: use another, {instead}"

@@ -57,7 +57,7 @@ def test_a_combination_has_one_name(text: str, name: str) -> None:
         ("state_valu:sampling=sobol", "did you mean 'state_value'"),
         ("state_value:sampling", "write ESTIMATOR:FIELD=VALUE"),
         ("leave_one_out:sampling=sobol", "compares an episode with others"),
-        ("state_value:num_branches=2", "num_branches=2 is the number of further"),
+        ("state_value:num_branches=2", "num_branches=2 is the number of extra"),
         ("state_value:samplin=sobol", "sampling"),
         ("state_value:sampling=sobol+sampling=array", "twice"),
         ("state_value:sampling=sobol+array", "write ESTIMATOR:FIELD=VALUE"),
@@ -81,7 +81,7 @@ def test_a_search_tries_unbiased_estimators_with_settings_that_have_an_effect() 
         found = combination_of(name)
         assert found.facts.unbiased_for == "J"
         assert found.facts.baseline != "batch" or "sampling" not in found.settings
-        assert found.facts.further == "branches" or "num_branches" not in found.settings
+        assert found.facts.extra_rollouts == "branches" or "num_branches" not in found.settings
     assert "state_value:sampling=array+num_episodes=64" in names
     assert "state_value:critic_observe=policy_and_time+sampling=array" in names
     assert "vine_all_action:num_branches=1+branch_every=4" in names

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from pg import FurtherRollouts, branch_rollouts, diagnostics, normalisation
+from pg import ExtraRollouts, branch_rollouts, diagnostics, normalisation
 from pg.branches import Branching, first_actions
 from pg.config import Config, Hyperparams
 from pg.distributions import Categorical, Gaussian, TanhGaussian
@@ -34,12 +34,18 @@ def collected(
 ) -> Trajectory:
     env, policy = make_env(mdp, num_envs), tabular.table_policy(jnp.zeros((mdp.num_states, A)))
     params = jnp.zeros((mdp.num_states, A))
-    further = FurtherRollouts(branches=branching)
+    extra_rollouts = ExtraRollouts(branches=branching)
 
     @jax.jit
     def collect(key: jax.Array) -> Trajectory:
         return episodes(
-            env, policy, params, key, further=further, num_branches=num_branches, **settings
+            env,
+            policy,
+            params,
+            key,
+            extra_rollouts=extra_rollouts,
+            num_branches=num_branches,
+            **settings,
         )
 
     return collect(KEY)
@@ -91,7 +97,7 @@ def test_the_episodes_are_those_without_branches() -> None:
     traj, env = collected(Branching(), mdp), make_env(mdp, 16)
     params = jnp.zeros((S, A))
     plain = jax.jit(lambda: episodes(env, tabular.table_policy(params), params, KEY))()
-    jax.tree.map(np.testing.assert_array_equal, plain, traj.without_further)
+    jax.tree.map(np.testing.assert_array_equal, plain, traj.without_extra_rollouts)
 
 
 def differing(x: jax.Array, axis: int) -> float:
@@ -165,7 +171,9 @@ def test_the_variance_of_the_rollout_is_the_exact_one(common: bool) -> None:
 
     @jax.jit
     def estimates(key: jax.Array) -> jax.Array:
-        traj = episodes(env, policy, logits, key, further=estimator.further, num_branches=2)
+        traj = episodes(
+            env, policy, logits, key, extra_rollouts=estimator.extra_rollouts, num_branches=2
+        )
         weighted = estimator.weigh(params, (), traj)[0]
 
         def alone(episode: Any) -> jax.Array:

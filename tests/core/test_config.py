@@ -81,7 +81,7 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"env_params": {"gravity": float("nan")}}, "gravity must be a finite number"),
     ({"estimator": "reinforce", "collect": "windows"}, "needs collect='episodes'"),
     ({"estimator": "leave_one_out", "num_envs": 1}, "num_envs must be at least 2"),
-    ({"estimator": "reinforce", "num_branches": 4}, "num_branches=4 is the number of further"),
+    ({"estimator": "reinforce", "num_branches": 4}, "num_branches=4 is the number of extra"),
     (
         {"estimator": "lookahead_control_variate", "branch_every": 5},
         "branch_every=5 is about episodes from visited states",

@@ -23,13 +23,13 @@ from pg.estimators import ESTIMATORS, Estimator, Params, Weighted, action_values
 from pg.estimators.base import own_entropy
 from pg.estimators.facts import FACTS, ON_TABLES, estimators_with
 from pg.exact import tabular
-from pg.further import InitialStates, Transitions
+from pg.extra_rollouts import InitialStates, Transitions
 from pg.networks import Carries
 from pg.rollout import Trajectory
 
 pytestmark = pytest.mark.usefixtures("x64")
 S, A, T, N, GAMMA = 4, 3, 6, 5, 0.9
-M = 2  # further transitions from each state
+M = 2  # extra transitions from each state
 H = Hyperparams(gamma=GAMMA, gae_lambda=0.8, n_step=2, entropy_coef=0.01, baseline=0.3)
 TEMPERATURE = 0.2
 GROUP = np.array([0, 1, 0, 2, 1])  # of every episode: two pairs, and one alone
@@ -51,7 +51,7 @@ def batch(length: int = T, seed: int = 0, name: str = "") -> Trajectory:
     states = np.concatenate([states, np.zeros((length - T, N), int)])
     terminated = last & np.array([True, True, False, False, True])
     pad = ((0, length - T), (0, 0))
-    further = np.random.default_rng(seed + 100)
+    other = np.random.default_rng(seed + 100)
     return Trajectory(
         obs=np.eye(S)[states[:-1]],
         action=np.pad(g.integers(A, size=(T, N)), pad),
@@ -65,9 +65,9 @@ def batch(length: int = T, seed: int = 0, name: str = "") -> Trajectory:
         time=time,
         carry=(),
         group=np.broadcast_to(GROUP, time.shape),
-        successors=transitions(further, (M,), length, valid),
-        lookahead=transitions(further, (A, M), length, valid),
-        branches=branches(name, valid) if name and FACTS[name].further == "branches" else (),
+        successors=transitions(other, (M,), length, valid),
+        lookahead=transitions(other, (A, M), length, valid),
+        branches=branches(name, valid) if name and FACTS[name].extra_rollouts == "branches" else (),
         starts=InitialStates(
             np.eye(S)[np.random.default_rng(seed + 200).integers(S, size=(1, N, M))],
             np.where(time == 0, M, 0),
@@ -78,7 +78,7 @@ def batch(length: int = T, seed: int = 0, name: str = "") -> Trajectory:
 def transitions(
     g: np.random.Generator, extra: tuple[int, ...], length: int, valid: np.ndarray
 ) -> Transitions:
-    """Random further transitions, of which the first T steps do not depend on the length."""
+    """Random extra transitions, of which the first T steps do not depend on the length."""
     pad = ((0, length - T), (0, 0), *((0, 0) for _ in extra))
     runs = valid.reshape(length, N, *[1] * len(extra))
     return Transitions(

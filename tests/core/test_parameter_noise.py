@@ -25,7 +25,7 @@ from pg.estimators.base import policy_output
 from pg.estimators.facts import FACTS
 from pg.exact import tabular
 from pg.exact.closed_forms import lqr
-from pg.further import FurtherRollouts
+from pg.extra_rollouts import ExtraRollouts
 from pg.networks import Carries, Network, actor, make_policy
 from pg.parameter_noise import Drawn, perturbed
 from pg.rollout import Trajectory
@@ -268,8 +268,8 @@ def test_greedy_episodes_beside_a_batch_act_by_the_mean() -> None:
     """So that their return is a baseline that the drawn parameters do not change."""
     policy = perturbed(linear())
     params = {"mean": jnp.asarray(GAIN), "log_std": jnp.asarray(LOG_SPREAD)}
-    env, further = envs.make_env(regulator(), 4), FurtherRollouts(greedy=True)
-    traj = rollout.episodes(env, policy, params, jax.random.key(3), further=further)
+    env, extra_rollouts = envs.make_env(regulator(), 4), ExtraRollouts(greedy=True)
+    traj = rollout.episodes(env, policy, params, jax.random.key(3), extra_rollouts=extra_rollouts)
     first = np.asarray(traj.obs[0])
     cost = (first**2).sum(1) + 0.2 * (first @ GAIN[0]) ** 2
     np.testing.assert_allclose(traj.greedy.reward[0], -cost, atol=1e-12)

@@ -178,7 +178,7 @@ def test_what_the_environment_s_noise_cannot_be_spread_for_is_refused() -> None:
         episodes(TakesKeysApart())
     with pytest.raises(ValueError, match="by sampling, got 'independent'"):
         episodes("CartPole-v1", sampling="independent")
-    with pytest.raises(ValueError, match="excludes further transitions"):
-        episodes("CartPole-v1", further=pg.FurtherRollouts(successors=True))
+    with pytest.raises(ValueError, match="excludes extra transitions"):
+        episodes("CartPole-v1", extra_rollouts=pg.ExtraRollouts(successors=True))
     with pytest.raises(ValueError, match="group_size must divide num_episodes=2"):
         episodes("CartPole-v1", group_size=4, num_episodes=2)

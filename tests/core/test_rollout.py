@@ -17,8 +17,8 @@ from pg.config import Config
 from pg.envs import configured, make_env, spaces
 from pg.evaluation import evaluate
 from pg.exact import tabular
+from pg.extra_rollouts import ExtraRollouts
 from pg.fast import devices, key_numbers, resets, scans
-from pg.further import FurtherRollouts
 from pg.networks import Network, make_policy, unroll
 from pg.rollout import (
     Trajectory,
@@ -32,7 +32,7 @@ from pg.rollout import (
 )
 
 KEY = jax.random.key(0)
-WITH_GREEDY = FurtherRollouts(greedy=True)
+WITH_GREEDY = ExtraRollouts(greedy=True)
 
 
 def setup(env: Any, num_envs: int = 8, **config: Any) -> tuple[Any, Network, Any]:
@@ -469,7 +469,7 @@ def test_greedy_episodes_begin_where_the_groups_do(group_size: int) -> None:
             KEY,
             40,
             group_size=group_size,
-            further=FurtherRollouts(greedy=True),
+            extra_rollouts=ExtraRollouts(greedy=True),
         )
     )()
     compared, sampled = traj.greedy, traj._replace(greedy=())
@@ -496,7 +496,7 @@ def test_greedy_episodes_draw_random_numbers_of_their_own() -> None:
     env, policy = make_env(mdp, 64), tabular.table_policy(jnp.zeros((4, 2)))
     always = jnp.asarray([[50.0, -50.0]] * 4)  # so that only the transitions are random
     traj = jax.jit(
-        lambda: episodes(env, policy, always, KEY, further=FurtherRollouts(greedy=True))
+        lambda: episodes(env, policy, always, KEY, extra_rollouts=ExtraRollouts(greedy=True))
     )()
     own, compared = traj.reward.sum(0), traj.greedy.reward.sum(0)
     assert own.std() > 0

@@ -14,7 +14,7 @@ from pg.config import part_name
 from pg.estimators import sequence_estimator, sequences
 from pg.estimators.base import Params
 from pg.estimators.switches import PRESETS, PUBLISHED, Switches, facts_of
-from pg.further import GreedyEpisodes
+from pg.extra_rollouts import GreedyEpisodes
 from pg.networks import Network
 from pg.rollout import Trajectory, episodes
 from pg.train import training_keys
@@ -370,7 +370,7 @@ def test_a_batch_without_greedy_sequences_is_one_sentence() -> None:
     policy, traj = collected(made)
     estimator = sequences.build(policy, made.hyperparams(), Switches(baseline="greedy"))
     params = estimator.init(KEY)[0]
-    with pytest.raises(ValueError, match=re.escape("further=pg.FurtherRollouts(greedy=True)")):
+    with pytest.raises(ValueError, match=re.escape("extra_rollouts=pg.ExtraRollouts(greedy=True)")):
         estimator.weigh(params, (), traj)
 
 

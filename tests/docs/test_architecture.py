@@ -79,7 +79,7 @@ ORDER = (
     "networks",
     "modules",
     "branches",
-    "further",
+    "extra_rollouts",
     "trajectory",
     "rollout_noise",
     "branch_rollouts",

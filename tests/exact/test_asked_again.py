@@ -1,4 +1,4 @@
-"""Further transitions from the states of a batch: their law, their cost, and what they remove of
+"""Extra transitions from the states of a batch: their law, their cost, and what they remove of
 the variance, exactly.
 """
 
@@ -17,14 +17,14 @@ from pg.diagnostics import exact_moments, references
 from pg.estimators import ESTIMATORS, with_dynamics_control_variate
 from pg.estimators.facts import FACTS, estimators_with
 from pg.exact import tabular
-from pg.further import FurtherRollouts
+from pg.extra_rollouts import ExtraRollouts
 from pg.rollout import episodes
 from pg.train import make_learner, training_keys
 
 pytestmark = pytest.mark.usefixtures("x64")
 KEY = jax.random.key(3)
 SETTINGS = Hyperparams(gamma=GAMMA)
-BOTH = FurtherRollouts(successors=True, lookahead=True)
+BOTH = ExtraRollouts(successors=True, lookahead=True)
 
 
 def variance(name: str, critic: str, problem: references.Problem, num_branches: int = 1) -> float:
@@ -36,8 +36,8 @@ def variance(name: str, critic: str, problem: references.Problem, num_branches: 
     return float(np.trace(found[1]))
 
 
-def test_every_trajectory_with_its_further_transitions_has_the_law_of_the_environment() -> None:
-    """The chance of each successor, of the episode's own and of the further ones, is P(s'|s, a);
+def test_every_trajectory_with_its_extra_transitions_has_the_law_of_the_environment() -> None:
+    """The chance of each successor, of the episode's own and of the extra ones, is P(s'|s, a);
     and every random number chooses for all actions at once.
     """
     p = arbitrary()
@@ -69,8 +69,10 @@ def test_a_rollout_asks_the_environment_again() -> None:
     env, policy = envs.make_env(p.mdp, 4000), tabular.table_policy(jnp.asarray(p.logits))
     logits = jnp.asarray(p.logits)
     plain = jax.jit(lambda: episodes(env, policy, logits, KEY))()
-    traj = jax.jit(lambda: episodes(env, policy, logits, KEY, further=BOTH, num_branches=2))()
-    jax.tree.map(np.testing.assert_array_equal, plain, traj.without_further)
+    traj = jax.jit(
+        lambda: episodes(env, policy, logits, KEY, extra_rollouts=BOTH, num_branches=2)
+    )()
+    jax.tree.map(np.testing.assert_array_equal, plain, traj.without_extra_rollouts)
     valid = np.asarray(traj.valid)
     # the first draw of the action that was taken is the episode's own
     taken = np.take_along_axis(
@@ -103,7 +105,7 @@ def test_a_rollout_asks_the_environment_again() -> None:
 def test_nothing_follows_the_time_limit_whichever_way_it_is_reached() -> None:
     p = arbitrary()
     env, policy = envs.make_env(p.mdp, 50), tabular.table_policy(jnp.asarray(p.logits))
-    traj = episodes(env, policy, jnp.asarray(p.logits), KEY, H - 1, further=BOTH)
+    traj = episodes(env, policy, jnp.asarray(p.logits), KEY, H - 1, extra_rollouts=BOTH)
     last = np.asarray(traj.valid[-1])
     assert last.sum() > 10
     assert np.asarray(traj.successors.done[-1])[last].all()
@@ -166,7 +168,7 @@ def test_more_draws_of_a_lookahead_leave_less_of_the_dynamics() -> None:
 
 @pytest.mark.slow
 def test_an_episode_that_ends_in_no_number_is_compared_with_numbers() -> None:
-    """Observations after an end may be anything, also at the end of further transitions."""
+    """Observations after an end may be anything, also at the end of extra transitions."""
     nowhere = np.eye(3)
     nowhere[2] = np.nan
     chain = tabular.chain(3, 4, slip=0.3)
@@ -179,7 +181,7 @@ def test_an_episode_that_ends_in_no_number_is_compared_with_numbers() -> None:
         critic = tabular.table_critic(jnp.asarray([1.0, 2.0, 3.0]))
         estimator = ESTIMATORS[name](policy, critic, Hyperparams(gamma=GAMMA))
         params, state = estimator.init(KEY)
-        traj = episodes(env, policy, params.policy, KEY, further=estimator.further)
+        traj = episodes(env, policy, params.policy, KEY, extra_rollouts=estimator.extra_rollouts)
         grads, _ = estimator.grad(params, estimator.weigh(params, state, traj)[0])
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
 
@@ -189,13 +191,13 @@ def test_what_cannot_be_asked_is_refused() -> None:
     policy = networks.make_policy(Config(env="Pendulum-v1"), pendulum)
     params = policy.init(KEY)
     with pytest.raises(ValueError, match="tries every action, and needs discrete ones"):
-        episodes(pendulum, policy, params, KEY, further=FurtherRollouts(lookahead=True))
+        episodes(pendulum, policy, params, KEY, extra_rollouts=ExtraRollouts(lookahead=True))
     p = arbitrary()
     estimator, params = references.build(
         ESTIMATORS["lookahead_control_variate"], p, "V", Hyperparams(gamma=GAMMA)
     )
     traj, _ = tabular.enumerate_trajectories(p.mdp, p.logits)
-    with pytest.raises(ValueError, match="no further transitions to compare with"):
+    with pytest.raises(ValueError, match="no extra transitions to compare with"):
         estimator.weigh(params, (), traj)
 
 
@@ -203,7 +205,7 @@ def test_what_cannot_be_asked_is_refused() -> None:
 def test_training_counts_every_step() -> None:
     config, h = pg.preset("lookahead_control_variate", num_envs=4, num_updates=2, num_branches=2)
     _, metrics = jax.jit(pg.make_train(config, h))(KEY)
-    # CartPole has two actions: three further steps of each
+    # CartPole has two actions: three extra steps of each
     np.testing.assert_allclose(metrics["env_steps"], 4 * 4 * metrics["length"])
 
 
@@ -211,7 +213,7 @@ FAST = ("leave_one_out", "reward_to_go", "per_decision_importance")
 COMPOSABLE = [
     pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
     for name in estimators_with(unbiased_for="J")
-    if FACTS[name].critic != "Q" and FACTS[name].further == "none"
+    if FACTS[name].critic != "Q" and FACTS[name].extra_rollouts == "none"
 ]
 
 
@@ -266,7 +268,7 @@ def test_its_critic_learns_and_its_preset_trains() -> None:
 def test_what_it_is_not_added_to_is_refused() -> None:
     with pytest.raises(ValueError, match="has a critic of actions"):
         with_dynamics_control_variate("all_action")
-    with pytest.raises(ValueError, match="has further rollouts of its own"):
+    with pytest.raises(ValueError, match="has extra rollouts of its own"):
         with_dynamics_control_variate("vine_value")
     with pytest.raises(ValueError, match="is for windows"):
         with_dynamics_control_variate("gpomdp")

@@ -25,7 +25,7 @@ from pg.estimators import (
 )
 from pg.estimators.linear_control_variate import PastMoments, coefficients, control_variates
 from pg.exact import tabular
-from pg.further import FurtherRollouts
+from pg.extra_rollouts import ExtraRollouts
 from pg.train import make_chunk, make_learner, training_keys
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -58,7 +58,7 @@ def subject() -> tuple[Estimator, Params, references.Problem, Episodes]:
 
 def enumerated(estimator: Estimator, params: Params, problem: references.Problem) -> Episodes:
     traj, probability = tabular.enumerate_trajectories(
-        problem.mdp, problem.logits, estimator.further
+        problem.mdp, problem.logits, estimator.extra_rollouts
     )
     policy = tabular.table_policy(problem.logits)
     z = control_variates(policy, params, traj, SETTINGS).z
@@ -88,7 +88,7 @@ def test_what_is_on_average_over_the_actions_is_the_mean_of_the_squares() -> Non
     problem = arbitrary()
     policy = tabular.table_policy(problem.logits)
     traj, probability = tabular.enumerate_trajectories(
-        problem.mdp, problem.logits, FurtherRollouts(starts=1)
+        problem.mdp, problem.logits, ExtraRollouts(starts=1)
     )
     z, square = control_variates(policy, Params(jnp.asarray(problem.logits), ()), traj, SETTINGS)
     np.testing.assert_allclose(probability @ square, probability @ z**2, atol=1e-12)
@@ -132,11 +132,11 @@ def test_a_fixed_start_is_no_control_variate() -> None:
     )
     with jax.enable_x64(False):
         env, logits = envs.make_env(mdp, 64), jnp.float32(arbitrary().logits)
-        policy, further = tabular.table_policy(logits), FurtherRollouts(starts=3)
+        policy, extra_rollouts = tabular.table_policy(logits), ExtraRollouts(starts=3)
 
         @jax.jit
         def numbers(key: jax.Array) -> jax.Array:
-            traj = rollout.episodes(env, policy, logits, key, further=further)
+            traj = rollout.episodes(env, policy, logits, key, extra_rollouts=extra_rollouts)
             return control_variates(policy, Params(logits, ()), traj, SETTINGS).z
 
         z = numbers(KEY)
@@ -203,7 +203,7 @@ def test_the_regression_finds_them_but_for_the_ridge(subject: Any) -> None:
 
 @pytest.mark.slow
 def test_it_goes_with_another_control_variate(subject: Any) -> None:
-    """The mean is ∇J over every outcome of the further transitions and of the resets, too."""
+    """The mean is ∇J over every outcome of the extra transitions and of the resets, too."""
     mdp = tabular.garnet(0, S, A, branching=2, horizon=1)
     problem = arbitrary()._replace(mdp=mdp)
     factory = with_gradient_control_variate(
@@ -218,7 +218,7 @@ def test_it_goes_with_another_control_variate(subject: Any) -> None:
 def test_a_batch_that_is_not_finite_leaves_the_past_as_it_was(subject: Any) -> None:
     estimator, params, problem, episodes = subject
     past = jax.tree.map(jnp.asarray, past_of(episodes, episodes.probability))
-    traj, _ = tabular.enumerate_trajectories(problem.mdp, problem.logits, estimator.further)
+    traj, _ = tabular.enumerate_trajectories(problem.mdp, problem.logits, estimator.extra_rollouts)
     weigh = jax.jit(lambda traj: estimator.weigh(params, ((), past), traj)[1][1])
     after = weigh(traj._replace(reward=traj.reward.at[0, 3].set(jnp.nan)))
     jax.tree.map(np.testing.assert_array_equal, past, after)
@@ -226,11 +226,13 @@ def test_a_batch_that_is_not_finite_leaves_the_past_as_it_was(subject: Any) -> N
 
 
 def test_every_reset_is_counted_and_has_the_law_of_the_first_states() -> None:
-    problem, further = arbitrary(), FurtherRollouts(starts=4)
+    problem, extra_rollouts = arbitrary(), ExtraRollouts(starts=4)
     env, policy = envs.make_env(problem.mdp, 1000), tabular.table_policy(problem.logits)
     plain = rollout.episodes(env, policy, jnp.asarray(problem.logits), KEY)
-    traj = rollout.episodes(env, policy, jnp.asarray(problem.logits), KEY, further=further)
-    jax.tree.map(np.testing.assert_array_equal, plain, traj.without_further)
+    traj = rollout.episodes(
+        env, policy, jnp.asarray(problem.logits), KEY, extra_rollouts=extra_rollouts
+    )
+    jax.tree.map(np.testing.assert_array_equal, plain, traj.without_extra_rollouts)
     assert traj.starts.obs.shape == (1, 1000, 4, S)
     assert traj.all_env_steps.sum() == traj.valid.sum() + 4 * 1000
     initial = problem.mdp.initial
@@ -290,5 +292,5 @@ def test_what_it_cannot_control_is_refused(subject: Any) -> None:
         with_gradient_control_variate("gpomdp")
     traj, _ = tabular.enumerate_trajectories(problem.mdp, problem.logits)
     estimator = make(policy, critic, SETTINGS)
-    with pytest.raises(ValueError, match="no further initial states to compare with"):
+    with pytest.raises(ValueError, match="no extra initial states to compare with"):
         estimator.weigh(*estimator.init(KEY), traj)

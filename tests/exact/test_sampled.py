@@ -34,8 +34,8 @@ from pg import diagnostics, envs, returns
 from pg.estimators import Params, Weighted
 from pg.estimators.facts import FACTS
 from pg.exact import tabular
-from pg.further import FurtherRollouts
-from pg.rollout import NOTHING_FURTHER, Trajectory, episodes, start, windows
+from pg.extra_rollouts import ExtraRollouts
+from pg.rollout import NO_EXTRA_ROLLOUTS, Trajectory, episodes, start, windows
 
 pytestmark = pytest.mark.usefixtures("x64")
 EPISODES = 800_000
@@ -50,13 +50,13 @@ def sampled(
     on_policy: bool,
     group_size: int,
     way: str,
-    further: FurtherRollouts = NOTHING_FURTHER,
+    extra_rollouts: ExtraRollouts = NO_EXTRA_ROLLOUTS,
     num_branches: int = 1,
 ) -> Trajectory:
     """Leaves [H, EPISODES, ...], through the same code as in training."""
     mdp, logits = problem().mdp, jnp.asarray(problem().logits if on_policy else problem().behaviour)
     # with rollouts out of each state, whose cost and memory are several times those, fewer
-    asked = further.branches or further.successors or further.lookahead
+    asked = extra_rollouts.branches or extra_rollouts.successors or extra_rollouts.lookahead
     number = EPISODES // 8 if asked else EPISODES
     env, policy = envs.make_env(mdp, number), tabular_policy(*logits.shape)
 
@@ -70,7 +70,7 @@ def sampled(
             logits,
             key,
             group_size=group_size,
-            further=further,
+            extra_rollouts=extra_rollouts,
             num_branches=num_branches,
         )
 
@@ -88,7 +88,7 @@ def z_scores(
     estimator, params = row.build()
     state, size = estimator.init(jax.random.key(0))[1], 4 if row.mean is None else row.num_episodes
     group, way = 2 if row.share_start else 1, FACTS[row.name].collect[0]
-    asked = estimator.further, row.num_branches
+    asked = estimator.extra_rollouts, row.num_branches
     traj = sampled(row.problem or arbitrary, row.on_policy, group, way, *asked)
     traj = traj._replace(terminated=traj.done) if row.limit_ends else traj
     if FACTS[row.name].baseline == "group" and group == 1:
@@ -114,13 +114,13 @@ ALWAYS = ("ppo", "all_action")
 def sampled_rows() -> Iterator[Any]:
     """With the fast tests one row of each way in which an estimator depends on the rollout: by its
     own policy or another, which episodes it compares, the critic, and how the batch is collected;
-    of those with further rollouts, which take longest, one of each kind. The formula of every row
+    of those with extra rollouts, which take longest, one of each kind. The formula of every row
     is held over every trajectory by test_unbiased.py.
     """
     kinds, collected, names = set(), set(), set()
     for row in CASES:
         facts = FACTS[row.name]
-        kind = facts.further
+        kind = facts.extra_rollouts
         usual = row.problem in (None, exact_critics, exact_hindsight)
         on = row.on_policy, row.share_start, usual, row.problem is exact_hindsight
         compared = facts.baseline if facts.baseline in ("batch", "group", "branches") else "none"
@@ -273,7 +273,7 @@ PLANTED: list[tuple[str, Change | Reweigh]] = [
 
 
 def planted() -> Iterator[Any]:
-    """Each bug once with the fast tests; in further estimators with the slow ones."""
+    """Each bug once with the fast tests; in others with the slow ones."""
     seen = set()
     for name, bug in PLANTED:
         yield pytest.param(name, bug, marks=[pytest.mark.slow] if bug in seen else [])

@@ -16,7 +16,7 @@ from pg.distributions import Gaussian
 from pg.envs import make_env
 from pg.estimators.continuous import SampledValues
 from pg.exact.closed_forms import LQR, lqr
-from pg.further import FurtherRollouts
+from pg.extra_rollouts import ExtraRollouts
 from pg.networks import Network, Pair
 from pg.rollout import episodes as rolled_out
 
@@ -131,9 +131,9 @@ def test_samples_are_of_the_policy_and_leave_the_episodes_as_they_are() -> None:
     )
     key = jax.random.key(3)
     alone = rolled_out(env, policy, (), key, 10)
-    beside = rolled_out(env, policy, (), key, 10, further=FurtherRollouts(actions=5))
+    beside = rolled_out(env, policy, (), key, 10, extra_rollouts=ExtraRollouts(actions=5))
     assert beside.other_actions.shape == (10, 64, 5, 1)
-    jax.tree.map(np.testing.assert_array_equal, beside.without_further, alone)
+    jax.tree.map(np.testing.assert_array_equal, beside.without_extra_rollouts, alone)
     np.testing.assert_array_equal(beside.all_env_steps, alone.all_env_steps)
     of_others = (beside.other_actions[..., 0] - beside.obs[..., :1]) / np.exp(-0.5)
     own = (beside.action - beside.obs[..., :1]) / np.exp(-0.5)

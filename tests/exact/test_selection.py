@@ -211,7 +211,7 @@ REFUSED = {
     "at least two candidates": ("reinforce",),
     "two candidates are called 'reinforce'": ("reinforce", "reinforce"),
     "share their critic, and 'state_value' has V, 'all_action' Q": ("state_value", "all_action"),
-    "share their further rollouts, and 'vine_value' has branches": (
+    "share their extra rollouts, and 'vine_value' has branches": (
         "vine_value",
         "dynamics_control_variate",
     ),
@@ -242,14 +242,14 @@ def test_a_batch_or_a_setting_that_will_not_do_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown reference 'gae'"):
         selected("reinforce", "leave_one_out", reference="gae")
     estimator, params = built("lookahead_control_variate", "state_value")
-    traj, _ = tabular.enumerate_trajectories(MDP, params.policy, estimator.further)
+    traj, _ = tabular.enumerate_trajectories(MDP, params.policy, estimator.extra_rollouts)
     with pytest.raises(ValueError, match="others one for every action"):
         jax.eval_shape(estimator.weigh, params, estimator.init(jax.random.key(0))[1], traj)
     numbers = [with_gradient_control_variate("reward_to_go", num_starts=n) for n in (2, 3)]
     numbers[1].__name__ = "other"
     with pytest.raises(ValueError, match="initial states, 2 and 3: give all the same"):
         built(*numbers)
-    assert built("reward_to_go", numbers[0])[0].further.starts == 2
+    assert built("reward_to_go", numbers[0])[0].extra_rollouts.starts == 2
     with pytest.raises(ValueError, match="'learning_rate'"):
         with_hyperparams("gae", learning_rate=0.1)
     with pytest.raises(ValueError, match="gae_lambda must be"):

@@ -145,14 +145,14 @@ def test_exact_variance_of_baselines() -> None:
 def uncoupled_rows() -> Iterator[Any]:
     """The rows whose estimate is of one episode, without those of episodes out of its states. With
     the fast tests one of each way in which the moments are summed: over actions of the own policy
-    or another, over further transitions, with and without a critic.
+    or another, over extra transitions, with and without a critic.
     """
     seen = set()
     for row in CASES:
         facts = FACTS[row.name]
-        if row.num_episodes != 1 or facts.further == "branches":
+        if row.num_episodes != 1 or facts.extra_rollouts == "branches":
             continue
-        how = (row.on_policy, row.limit_ends, facts.critic, facts.further)
+        how = (row.on_policy, row.limit_ends, facts.critic, facts.extra_rollouts)
         yield pytest.param(row, marks=[pytest.mark.slow] if how in seen else [])
         seen.add(how)
 
@@ -164,7 +164,7 @@ def test_exact_variance_by_another_route(row: Case) -> None:
     """
     estimator, params = row.build()
     traj, probability = tabular.enumerate_trajectories(
-        row.on.mdp, jnp.asarray(row.acting), estimator.further, row.num_branches
+        row.on.mdp, jnp.asarray(row.acting), estimator.extra_rollouts, row.num_branches
     )
     traj = traj._replace(terminated=traj.done) if row.limit_ends else traj
     state = estimator.init(jax.random.key(0))[1]

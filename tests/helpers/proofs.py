@@ -86,7 +86,7 @@ class Case(NamedTuple):
 
 def with_past(estimator: Estimator, params: Params, problem: Problem) -> tuple[Estimator, Params]:
     """The estimator as it is after a batch of every trajectory once, whatever its probability."""
-    traj, _ = tabular.enumerate_trajectories(problem.mdp, problem.logits, estimator.further)
+    traj, _ = tabular.enumerate_trajectories(problem.mdp, problem.logits, estimator.extra_rollouts)
     _, state = estimator.weigh(params, estimator.init(jax.random.key(0))[1], traj)
     return estimator._replace(init=lambda key: (params, state)), params
 

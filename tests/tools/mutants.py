@@ -627,16 +627,16 @@ MUTANTS = [
     Mutant(
         "a greedy baseline with the random numbers of the episode that it is compared with",
         "rollout.py",
-        "return _with_further(traj, states, acting, scan, batch)",
+        "return _with_extra_rollouts(traj, states, acting, scan, batch)",
         "own = scan._replace(keys=scan.keys._replace(greedy=key))\n"
-        "    return _with_further(traj, states, acting, own, batch)",
+        "    return _with_extra_rollouts(traj, states, acting, own, batch)",
         "tests/core/test_rollout.py -k 'numbers_of_their_own'",
     ),
     Mutant(
         "a greedy baseline whose steps cost nothing",
         "trajectory.py",
-        "                total = total + further.env_steps\n",
-        "                total = total + 0 * further.env_steps\n",
+        "                total = total + extra.env_steps\n",
+        "                total = total + 0 * extra.env_steps\n",
         "tests/core/test_switches.py -k 'counted_once_a_group'",
     ),
     Mutant(
@@ -1548,7 +1548,7 @@ MUTANTS = [
         "tests/exact/test_linear_control_variate.py -k fixed_start",
     ),
     Mutant(
-        "the resets of further initial states, which the plan leaves out",
+        "the resets of extra initial states, which the plan leaves out",
         "commands/cli.py",
         " * config.action_repeat + num_resets\n",
         " * config.action_repeat\n",
@@ -1625,7 +1625,7 @@ MUTANTS = [
         "tests/exact/test_sampled_actions.py -k keep_the_mean",
     ),
     Mutant(
-        "further actions by the noise of the one that is taken",
+        "extra actions by the noise of the one that is taken",
         "rollout_noise.py",
         "keys = jax.random.split(jax.random.fold_in(key, time), number)",
         "keys = jnp.repeat(jax.random.fold_in(key, time)[None], number)",
@@ -1789,15 +1789,15 @@ MUTANTS = [
         "tests/exact/test_unbiased.py -k doubly_robust",
     ),
     Mutant(
-        "a value of what comes after the time limit in a further transition",
-        "further.py",
+        "a value of what comes after the time limit in an extra transition",
+        "extra_rollouts.py",
         "    done = x.done | of_each(is_last, x.reward)\n",
         "    done = x.done\n",
         "tests/exact/test_asked_again.py -k time_limit",
     ),
     Mutant(
-        "further transitions with the random numbers of the episode",
-        "further.py",
+        "extra transitions with the random numbers of the episode",
+        "extra_rollouts.py",
         "_resampled(env, more_keys[:num_branches], env_state, action)",
         "_resampled(env, jnp.stack([own_keys] * num_branches), env_state, action)",
         "tests/exact/test_asked_again.py -k asks_the_environment",
@@ -1835,8 +1835,8 @@ MUTANTS = [
     Mutant(
         "branches that cost nothing",
         "trajectory.py",
-        "if isinstance(further, GreedyEpisodes | Transitions | Branches | InitialStates):",
-        "if isinstance(further, GreedyEpisodes | Transitions | InitialStates):",
+        "if isinstance(extra, GreedyEpisodes | Transitions | Branches | InitialStates):",
+        "if isinstance(extra, GreedyEpisodes | Transitions | InitialStates):",
         "tests/core/test_branches.py -k time_limit",
     ),
     Mutant(
@@ -1889,8 +1889,8 @@ MUTANTS = [
         "tests/core/test_branches.py -k on_the_scale -m slow",
     ),
     Mutant(
-        "further transitions that cost nothing",
-        "further.py",
+        "extra transitions that cost nothing",
+        "extra_rollouts.py",
         "        env_steps=jnp.where(alive, x.env_steps, 0),\n",
         "        env_steps=jnp.zeros_like(x.env_steps),\n",
         "tests/exact/test_asked_again.py -k asks_the_environment",

@@ -172,7 +172,7 @@ def _config(problem: Problem, combination: Combination, num_episodes: int) -> Co
     """
     facts = combination.facts
     collection = {k: v for k, v in facts.settings.items() if k in COLLECTION_FIELDS}
-    if facts.further == "branches":
+    if facts.extra_rollouts == "branches":
         collection |= problem.branching
     collection |= {k: v for k, v in combination.settings.items() if k != "num_episodes"}
     if facts.baseline == "group":
@@ -290,7 +290,7 @@ def _estimates(
             key,
             config.horizon,
             group_size=config.group_size,
-            further=estimator.further,
+            extra_rollouts=estimator.extra_rollouts,
             num_branches=config.num_branches,
             sampling=config.sampling,
             sample_env=config.sample_env,

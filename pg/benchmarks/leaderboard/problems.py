@@ -95,7 +95,7 @@ class Problem(NamedTuple):
     fit_episodes: int  # of each
     # custom `policy`, `critic` and `optimizer`
     parts: Mapping[str, Any] = MappingProxyType({})
-    # of further episodes from visited states, of which long episodes have many
+    # of extra episodes from visited states, of which long episodes have many
     branching: Mapping[str, int] = MappingProxyType({})
     critic_widths: tuple[int, ...] | None = (
         None  # widths of its hidden layers; none: as the policy's
@@ -436,7 +436,9 @@ def _make_fit(
         start, state = est.init(init_key)
 
         def sampled(params: Params, key: jax.Array) -> Weighted:
-            traj = rollout.episodes(env, actor, params, key, config.horizon, further=est.further)
+            traj = rollout.episodes(
+                env, actor, params, key, config.horizon, extra_rollouts=est.extra_rollouts
+            )
             return est.weigh(params, state, traj)[0]
 
         def fit_batch(learned: Any, key: jax.Array) -> tuple[Any, None]:

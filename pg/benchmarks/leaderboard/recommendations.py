@@ -36,9 +36,11 @@ class Situation(NamedTuple):
     adds: Callable[[Facts], bool]
 
 
-def _has(critics: Sequence[str], further: Sequence[str] = ("none",)) -> Callable[[Facts], bool]:
-    """True for facts with one of these critics, and one of these kinds of further rollouts."""
-    return lambda facts: facts.critic in critics and facts.further in further
+def _has(
+    critics: Sequence[str], extra_rollouts: Sequence[str] = ("none",)
+) -> Callable[[Facts], bool]:
+    """True for facts with one of these critics, and one of these kinds of extra rollouts."""
+    return lambda facts: facts.critic in critics and facts.extra_rollouts in extra_rollouts
 
 
 def _unbiased(allows: Callable[[Facts], bool]) -> Callable[[Facts], bool]:
@@ -49,7 +51,7 @@ def _biased(allows: Callable[[Facts], bool]) -> Callable[[Facts], bool]:
     return lambda facts: facts.unbiased_for != "J" and allows(facts)
 
 
-_ANY_FURTHER = ("none", "starts", "successors", "lookahead", "branches")
+_ANY_EXTRA_ROLLOUTS = ("none", "starts", "successors", "lookahead", "branches")
 SITUATIONS = (
     Situation("unbiased, no critic", _unbiased(_has(["none"])), _has(["none"])),
     Situation("unbiased, a critic V", _unbiased(_has(["none", "V"])), _has(["V"])),
@@ -58,8 +60,8 @@ SITUATIONS = (
     ),
     Situation(
         "the same, an environment that can be asked again",
-        _unbiased(_has(["none", "V", "Q"], _ANY_FURTHER)),
-        _unbiased(lambda facts: facts.further != "none"),
+        _unbiased(_has(["none", "V", "Q"], _ANY_EXTRA_ROLLOUTS)),
+        _unbiased(lambda facts: facts.extra_rollouts != "none"),
     ),
     Situation("any bias, a critic V", _has(["none", "V"]), _biased(_has(["none", "V"]))),
     Situation(

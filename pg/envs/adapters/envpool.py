@@ -4,7 +4,7 @@
 They work like those of `pg.envs.adapters.gymnasium` (`pg.envs.adapters.hosted`), with one
 difference: an environment of EnvPool takes its seed when it is made, and its episodes follow from
 there one after another, so that no history restores a state. A state can be stepped from once; to
-use it again is an error: groups of episodes, branches and further transitions need
+use it again is an error: groups of episodes, branches and extra transitions need
 `gymnasium:NAME`. A resumed run begins with new episodes, and reports that.
 
 The library resets an environment in the step after its end. Here it is told to do so in the step of
@@ -92,7 +92,7 @@ class EnvPoolFleet:
             return []
         raise HostError(
             f"{self.name} cannot return to a state: an environment of EnvPool steps from each "
-            f"of its states once, so groups, branches, further transitions and other runs from one "
+            f"of its states once, so groups, branches, extra transitions and other runs from one "
             f"state need gymnasium:NAME"
         )
 

@@ -7,7 +7,7 @@ number under which the host has it now:
 
 A step passes the host only the numbers and the actions. Only if the host does not know a number, it
 gets the histories too: after a checkpoint, for a state that is used twice (groups, branches,
-further transitions), or one that was dropped. So a step is a pure function, as JAX assumes, in
+extra transitions), or one that was dropped. So a step is a pure function, as JAX assumes, in
 episodes and in windows, mapped over seeds and environments, and costs as much as the environments
 do. The order of the steps is that of the numbers: each is made by the step before.
 

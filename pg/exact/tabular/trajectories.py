@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from pg.envs import Masked
 from pg.exact.tabular.exact import time_dependent
 from pg.exact.tabular.mdp import TabularMDP
-from pg.further import FurtherRollouts, InitialStates, Transitions
-from pg.rollout import NOTHING_FURTHER, Trajectory
+from pg.extra_rollouts import ExtraRollouts, InitialStates, Transitions
+from pg.rollout import NO_EXTRA_ROLLOUTS, Trajectory
 
 POINTS_APART = 1e-12  # closer points of a distribution function are the same, up to rounding
 
@@ -21,24 +21,24 @@ POINTS_APART = 1e-12  # closer points of a distribution function are the same, u
 def enumerate_trajectories(
     mdp: TabularMDP,
     logits: Float[Array | np.ndarray, "*H S A"],
-    further: FurtherRollouts = NOTHING_FURTHER,
+    extra_rollouts: ExtraRollouts = NO_EXTRA_ROLLOUTS,
     num_branches: int = 1,
 ) -> tuple[Trajectory, Float[Array, " M"]]:
     """Every trajectory of positive probability, leaves [H, M, ...], and its probability [M],
     differentiable; with a mask, of actions that are legal.
 
     p(τ) = ρ(s₀) Πₜ π(aₜ|sₜ) P(sₜ₊₁|sₜ, aₜ), over the valid steps. There are up to S (A S)ᴴ of them,
-    and many more with further transitions or initial states. Further initial states are in
+    and many more with extra transitions or initial states. Extra initial states are in
     ascending order, as the order of the drawn ones does not matter.
 
     Args:
         mdp: The MDP.
         logits: Of the policy.
-        further: The further transitions that the trajectories have, as in `pg.episodes`; greedy
-            episodes are not among them.
+        extra_rollouts: The extra transitions of the trajectories, as in `pg.episodes`, without
+            greedy episodes.
         num_branches: See `pg.episodes`.
     """
-    paths = _asked(mdp, further, num_branches)
+    paths = _asked(mdp, extra_rollouts, num_branches)
     state, action, after = paths.state, paths.action, paths.after
     entered = np.asarray(mdp.terminal)[after]
     ended = np.cumsum(entered, axis=0) - entered > 0
@@ -81,30 +81,30 @@ def enumerate_trajectories(
         time=jnp.asarray(time),
         carry=(),
     )
-    if further.successors:
+    if extra_rollouts.successors:
         again = paths.draws[:, :, 1 : 1 + num_branches]
         found = _outcomes(mdp, state[..., None], action[..., None], again)
         traj = traj._replace(successors=transitions(found, action[..., None], num_branches))
-    if further.lookahead:
-        more = paths.draws[:, :, 1 + num_branches * further.successors :]
+    if extra_rollouts.lookahead:
+        more = paths.draws[:, :, 1 + num_branches * extra_rollouts.successors :]
         draws = np.concatenate([paths.draws[:, :, :1], more], axis=2)[:, :, None]
         every = np.arange(mdp.num_actions)[None, None, :, None]
         found = _outcomes(mdp, state[..., None, None], every, draws)
         steps = mdp.num_actions * num_branches - 1
         traj = traj._replace(lookahead=transitions(found, every, steps))
-    if further.starts:
-        resets = jnp.asarray(np.where(time == 0, np.int32(further.starts), 0))
+    if extra_rollouts.starts:
+        resets = jnp.asarray(np.where(time == 0, np.int32(extra_rollouts.starts), 0))
         traj = traj._replace(starts=InitialStates(observed(paths.starts[None]), resets))
     return traj, probability
 
 
 def initial_states(
-    mdp: TabularMDP, further: FurtherRollouts = NOTHING_FURTHER, num_branches: int = 1
+    mdp: TabularMDP, extra_rollouts: ExtraRollouts = NO_EXTRA_ROLLOUTS, num_branches: int = 1
 ) -> Int[np.ndarray, " M"]:
     """The state in which every trajectory of `enumerate_trajectories` begins, int [M]; the same
     arguments.
     """
-    return _asked(mdp, further, num_branches).state[0]
+    return _asked(mdp, extra_rollouts, num_branches).state[0]
 
 
 def visited_states(mdp: TabularMDP) -> Int[np.ndarray, "H M"]:
@@ -137,23 +137,23 @@ class _Paths(NamedTuple):
     after: Int[np.ndarray, "H M"]
     probability: Float[np.ndarray, "H M"]  # of the transition, with the other draws there
     draws: Int[np.ndarray, "H M D"]  # the outcome of each random number
-    starts: Int[np.ndarray, "M R"]  # further initial states
+    starts: Int[np.ndarray, "M R"]  # extra initial states
     of_starts: Float[np.ndarray, " M"]  # the probability of these, in whichever order
 
 
-def _asked(mdp: TabularMDP, further: FurtherRollouts, num_branches: int) -> _Paths:
-    """Every path, with random numbers at requested further transitions, and with further initial
+def _asked(mdp: TabularMDP, extra_rollouts: ExtraRollouts, num_branches: int) -> _Paths:
+    """Every path, with random numbers at requested extra transitions, and with extra initial
     states.
     """
-    if further.successors or further.lookahead:
-        paths = _coupled_paths(mdp, further.num_keys(num_branches))
+    if extra_rollouts.successors or extra_rollouts.lookahead:
+        paths = _coupled_paths(mdp, extra_rollouts.num_keys(num_branches))
     else:
         paths = _paths(mdp)
-    return _with_starts(mdp, paths, further.starts) if further.starts else paths
+    return _with_starts(mdp, paths, extra_rollouts.starts) if extra_rollouts.starts else paths
 
 
 def _with_starts(mdp: TabularMDP, paths: _Paths, number: int) -> _Paths:
-    """Every path with every choice of this many further initial states."""
+    """Every path with every choice of this many extra initial states."""
     possible = np.flatnonzero(mdp.initial)
     chosen = np.array(list(itertools.combinations_with_replacement(possible, number)))
     times = np.stack([np.sum(chosen == s, axis=1) for s in possible], axis=1)  # each is drawn
@@ -230,7 +230,7 @@ def _coupled_paths(mdp: TabularMDP, num_more: int) -> _Paths:
 
 
 def _no_starts(state: Int[np.ndarray, "H M"]) -> tuple[np.ndarray, np.ndarray]:
-    """The `starts` and `of_starts` of paths without further initial states."""
+    """The `starts` and `of_starts` of paths without extra initial states."""
     num_paths = state.shape[1]
     return np.zeros((num_paths, 0), int), np.ones(num_paths)
 

@@ -1,4 +1,4 @@
-"""Further rollouts: what is asked of the environment beside the episodes of a batch.
+"""Extra rollouts: what is asked of the environment beside the episodes of a batch.
 
     greedy       the greedy policy's episode from each initial state
     starts       initial states s₀ ~ ρ, R beside that of each episode
@@ -24,15 +24,15 @@ from pg.envs import Discrete, Env, Masked
 from pg.inputs import described
 
 
-class FurtherRollouts(NamedTuple):
+class ExtraRollouts(NamedTuple):
     """Rollouts beside the episodes of a batch, for an estimator to compare them with."""
 
     greedy: bool = False  # the greedy policy's episode from each initial state
-    successors: bool = False  # further transitions of each state and its action
+    successors: bool = False  # extra transitions of each state and its action
     lookahead: bool = False  # transitions of each state and every discrete action
     branches: Branching | tuple[()] = ()  # episodes out of each visited state
-    starts: int = 0  # R, the further initial states of each episode
-    actions: int = 0  # M, the further actions of the policy in each state
+    starts: int = 0  # R, the extra initial states of each episode
+    actions: int = 0  # M, the extra actions of the policy in each state
 
     def num_keys(self, num_branches: int) -> int:
         """Random keys that each step of an environment needs beside its own."""
@@ -49,14 +49,14 @@ class GreedyEpisodes(NamedTuple):
 
 
 class InitialStates(NamedTuple):
-    """Further initial states beside each episode of a batch; a reset counts as a step."""
+    """Extra initial states beside each episode of a batch; a reset counts as a step."""
 
     obs: PyTree[Shaped[Array, "1 B ..."]]  # [1, B, R, *O]
     env_steps: Int[Array, "T B"]  # at the first step of each episode; 0 at the others
 
 
 class Transitions(NamedTuple):
-    """Further transitions out of each state of a batch: leaves [T, B, M, ...] of the action that
+    """Extra transitions out of each state of a batch: leaves [T, B, M, ...] of the action that
     was taken, or [T, B, A, M, ...] of every action.
     """
 
@@ -85,7 +85,7 @@ def greedy_of_groups(
 def initial_states(
     env: Env, number: int, key: PRNGKeyArray, first: Bool[Array, "T B"]
 ) -> InitialStates:
-    """Further initial states of B environments.
+    """Extra initial states of B environments.
 
     Args:
         env: B environments.
@@ -101,7 +101,7 @@ def initial_states(
 
 def transitions(
     env: Env,
-    further: FurtherRollouts,
+    extra_rollouts: ExtraRollouts,
     num_branches: int,
     own_keys: Shaped[Array, " B"],
     more_keys: Shaped[Array, "M B"],
@@ -114,7 +114,7 @@ def transitions(
 
     Args:
         env: B environments.
-        further: What is asked for.
+        extra_rollouts: What is asked for.
         num_branches: M.
         own_keys: The random keys of the episodes' own step, [B].
         more_keys: Others, [num_keys, B].
@@ -124,11 +124,11 @@ def transitions(
     """
     successors: Transitions | tuple[()] = ()
     lookahead: Transitions | tuple[()] = ()
-    if further.successors:
+    if extra_rollouts.successors:
         successors = _resampled(env, more_keys[:num_branches], env_state, action)
         successors = successors._replace(env_steps=jnp.sum(successors.env_steps, axis=1))
         more_keys = more_keys[num_branches:]
-    if further.lookahead:
+    if extra_rollouts.lookahead:
         keys = jnp.concatenate([own_keys[None], more_keys])
         lookahead = _of_every_action(env, keys, env_state, action, obs)
     return successors, lookahead
@@ -141,12 +141,12 @@ def other_actions(dist: Any, noise: PyTree) -> PyTree:
     return jax.vmap(dist.sample, in_axes=1, out_axes=1)(noise)
 
 
-def check_possible(env: Env, further: FurtherRollouts, branch_every: int = 1) -> None:
+def check_possible(env: Env, extra_rollouts: ExtraRollouts, branch_every: int = 1) -> None:
     """Raises ValueError where every action is to be tried and actions cannot be listed, or states
     are left out that others are compared with.
     """
-    branching = further.branches
-    every_action, every_state = further.lookahead, False
+    branching = extra_rollouts.branches
+    every_action, every_state = extra_rollouts.lookahead, False
     if isinstance(branching, Branching):
         every_action = every_action or branching.kind == "every_action"
         every_state = branching.every_state
