@@ -131,11 +131,9 @@ def parse_given(
     own = {field.name for field in dataclasses.fields(options)}
     defaults, of_machine = options(), Machine()
     variant = None
-    settings_of = _settings_of(argv)
     try:
         run = _named(argv, "resume") if "resume" in own else None
-        if settings_of and (run or (file and file.run)):
-            raise ValueError("settings_of is for a new run, and this one has all its settings")
+        settings_of = _settings_of(argv, is_new=not (run or (file and file.run)))
         if run:
             config, hyperparams = _stored(Path(run), argv)
             stored = folders.read_options(Path(run))
@@ -176,12 +174,7 @@ def parse_given(
         hyperparams = check_hyperparams(hyperparams._replace(**of_hyperparams))
         check_together(config, hyperparams)
         chosen = options(**flags.values_of(options, values))
-        if of_variant:
-            instead = f"vary env with {described(str(variant))}"
-            _check_env_is_not_varied(f"estimator {variant!r}", chosen, instead)
-        if settings_of:
-            instead = "give one command for each environment"
-            _check_env_is_not_varied(f"settings_of {settings_of!r}", chosen, instead)
+        _check_env_is_not_varied(variant, settings_of, chosen)
         machine = Machine(**flags.values_of(Machine, values))
     except ValueError as error:
         fail(error)
@@ -199,18 +192,21 @@ def parse_given(
     return config, hyperparams, chosen, machine, given
 
 
-def _check_env_is_not_varied(what: str, options: Any, instead: str) -> None:
-    """Raises ValueError if the options of a sweep vary the environment although the settings were
-    tuned for one.
-
-    Args:
-        what: The flag that chose the settings, and its value.
-        options: Of the command.
-        instead: The advice.
+def _check_env_is_not_varied(estimator: str | None, settings_of: str | None, options: Any) -> None:
+    """Raises ValueError if the options of a sweep vary the environment although the settings, those
+    of a variant or of `settings_of`, were tuned for one.
     """
-    if any(text.startswith("env=") for text in getattr(options, "over", ())):
+    if not any(text.startswith("env=") for text in getattr(options, "over", ())):
+        return
+    if estimator in VARIANTS:
         raise ValueError(
-            f"{what} has the settings of one environment, and env is varied: {instead}"
+            f"estimator {estimator!r} has the settings of one environment, and env is varied: vary "
+            f"env with {described(estimator)}"
+        )
+    if settings_of is not None:
+        raise ValueError(
+            f"settings_of {settings_of!r} has the settings of one environment, and env is varied: "
+            "give one command for each environment"
         )
 
 
@@ -423,10 +419,17 @@ def _preset(argv: list[str], settings_of: str | None) -> tuple[Config, Hyperpara
     return preset(estimator, **changes)
 
 
-def _settings_of(argv: list[str]) -> str | None:
-    """The name that --settings-of gives; None: none."""
+def _settings_of(argv: list[str], *, is_new: bool) -> str | None:
+    """The name that --settings-of gives; None: none.
+
+    Raises ValueError if there is one for a run that is not new, whose settings are stored.
+    """
     name = _named(argv, "settings-of")
-    return None if name is None or name.lower() == "none" else name
+    if name is None or name.lower() == "none":
+        return None
+    if not is_new:
+        raise ValueError("settings_of is for a new run, and this one has all its settings")
+    return name
 
 
 def _check_settings_of(name: str, estimator: str) -> None:

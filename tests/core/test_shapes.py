@@ -153,7 +153,7 @@ def test_a_weight_of_another_shape_is_refused(psi: Any) -> None:
 
 
 def test_a_weight_is_broadcast_along_the_axis_of_length_one() -> None:
-    """Where T = B: [1, B] is of whole episodes, [T, 1] of steps, and a number of all."""
+    """As many steps as episodes: [1, B] is of whole episodes, [T, 1] of steps, a number of all."""
     whole = gradient(own(lambda r: r.sum(0)[None, :]), policy())
     full = gradient(own(lambda r: jnp.broadcast_to(r.sum(0), r.shape)), policy())
     np.testing.assert_array_equal(whole.policy, full.policy)
