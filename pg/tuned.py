@@ -71,11 +71,12 @@ _ROBOT: dict[str, Any] = {  # a window is an episode
     "schedule": "linear",
     "num_envs": 64,
     "num_steps": 100,
-    "num_updates": 1250,
+    "num_updates": 1000,
     "num_epochs": 4,
     "num_minibatches": 4,
     "learning_rate": 0.0015,
-    "entropy_coef": 0.01,
+    "gamma": 0.97,
+    "entropy_coef": 0.03,
     "entropy_schedule": "linear",
 }
 # The bonus keeps actions diverse: two starts and no noise, and a policy that settles sees the same
