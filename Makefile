@@ -41,7 +41,7 @@ benchmark: $(VENV)/.installed  ## the suites of the results; flags in ARGS="--su
 
 # Of the core's tests those that are quick once their programs are compiled, the longest files first, so that both
 # processes end together.
-CHECKED := rollout estimators networks distributions returns config evaluate blocks baselines surrogates \
+CHECKED := rollout estimators networks distributions returns config evaluation blocks baselines surrogates \
 	signatures numerals
 check: lint  ## linter, types and the core's quick tests, in about a minute: the inner loop
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(CHECKED:%=tests/core/test_%.py) $(ARGS)

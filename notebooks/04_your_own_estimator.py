@@ -63,7 +63,7 @@ def median_of_all(policy, critic, h):
     def weigh(params, state, traj):
         R = pg.returns.total_return(traj.reward, h.gamma)  # [N]
         psi = R - jnp.median(R)
-        return psi[None], (), state
+        return psi[None, :], (), state
 
     return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
 
@@ -84,7 +84,7 @@ def median_of_others(policy, critic, h):
             jnp.eye(R.size, dtype=bool), jnp.nan, R[None, :]
         )  # [N, N], without the own
         psi = R - jnp.nanmedian(others, axis=1)
-        return psi[None], (), state
+        return psi[None, :], (), state
 
     return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
 
@@ -238,7 +238,7 @@ def powered(power):
     def make(policy, critic, h):
         def weigh(params, state, traj):
             R = pg.returns.total_return(traj.reward, h.gamma)
-            return R[None], (), state
+            return R[None, :], (), state
 
         def surrogate(dist, batch):
             ratio = jnp.exp(dist.log_prob(batch.traj.action) - batch.traj.log_prob)

@@ -92,9 +92,9 @@ class Trajectory(NamedTuple):
         """[T, B] the same with those of all extra rollouts: the cost of the batch."""
         total = self.env_steps
         asked = (self.greedy, self.successors, self.lookahead, self.branches, self.starts)
-        for extra in asked:
-            if isinstance(extra, GreedyEpisodes | Transitions | Branches | InitialStates):
-                total = total + extra.env_steps
+        for found in asked:
+            if isinstance(found, GreedyEpisodes | Transitions | Branches | InitialStates):
+                total = total + found.env_steps
         return total
 
     @property

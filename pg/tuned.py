@@ -23,7 +23,7 @@ _ON_RETURNS = (
         if facts.takes("discrete")
         and facts.collect == ("episodes",)
         and facts.baseline != "none"
-        and facts.extra_rollouts != "branches"
+        and facts.extra_rollout_kind != "branches"
     ),
 )
 _BOOTSTRAPPED = tuple(

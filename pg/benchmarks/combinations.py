@@ -158,7 +158,7 @@ def searched(bases: tuple[str, ...] = BASES) -> list[str]:
 def _searched_of(base: str) -> Iterator[str]:
     facts = FACTS[base]
     views = TRIED["critic_observe"] if facts.critic != "none" else ("policy",)
-    branches = TRIED["branches"] if facts.extra_rollouts == "branches" else [()]
+    branches = TRIED["branches"] if facts.extra_rollout_kind == "branches" else [()]
     for view, noise, of in itertools.product(views, _noises_tried(facts), branches):
         settings = {"critic_observe": view, **noise}
         settings |= dict(zip(("num_branches", "branch_every"), of, strict=False))
@@ -171,12 +171,12 @@ def _noises_tried(facts: Facts) -> Iterator[dict[str, Any]]:
     yield {}
     if facts.pools_episodes:  # else it is the mean of independent estimates
         yield from ({"num_episodes": number} for number in more)
-    if facts.extra_rollouts == "branches" or facts.needs_independent_episodes:
+    if facts.extra_rollout_kind == "branches" or facts.needs_independent_episodes:
         return  # their episodes must be independent
     for sampling in TRIED["sampling"][1:]:
         yield {"sampling": sampling}
         yield {"sampling": sampling, "num_episodes": more[-1]}
-        if facts.extra_rollouts == "none" and sampling != "antithetic":
+        if facts.extra_rollout_kind == "none" and sampling != "antithetic":
             of_env = {"sampling": sampling, "sample_env": True}
             yield from (of_env | {"num_episodes": number} for number in more)
 

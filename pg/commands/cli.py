@@ -613,7 +613,7 @@ def describe(
     longest = (config.horizon or horizon) if episodes else config.num_steps
     num_rollouts = config.num_envs
     facts = facts_of(config.estimator)
-    extra_rollouts = facts.extra_rollouts
+    extra_rollouts = facts.extra_rollout_kind
     if extra_rollouts == "greedy":
         num_rollouts += config.num_envs // config.group_size
     if extra_rollouts == "successors":

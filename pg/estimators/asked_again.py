@@ -153,14 +153,15 @@ def outcomes(
 
     def block(rows: Trajectory) -> Float[Array, "T B *K"]:
         found = asked(rows)
-        extra = found.reward.shape[2:]
+        per_step_shape = found.reward.shape[2:]
 
         def value(obs: Any) -> Shaped[Array, "T B"]:
             v = critic_output(critic, params, rows._replace(obs=obs))
             return per_step("the critic's V", v, rows, ONE_NUMBER)
 
         flat = jax.tree.map(
-            lambda x: x.reshape(*x.shape[:2], -1, *x.shape[2 + len(extra) :]), found.next_obs
+            lambda x: x.reshape(*x.shape[:2], -1, *x.shape[2 + len(per_step_shape) :]),
+            found.next_obs,
         )
         v = jax.vmap(value, in_axes=2, out_axes=2)(flat).reshape(found.reward.shape)
         return found.reward + h.gamma * jnp.where(found.done, 0.0, v)

@@ -603,15 +603,15 @@ def _of_each_step(psi: ArrayLike, traj: Trajectory) -> Shaped[Array, "T B *A"]:
         n in (1, m) for n, m in zip(psi.shape, steps, strict=False)
     )
     if psi.ndim > 0 and not in_time_and_episodes:
-        instead = "give one number for each step"
+        instead = "weigh must give one number for each step"
         if psi.ndim == 1:
             instead = (
                 "write psi[None, :] if it has one number for each episode, psi[:, None] if it has "
                 "one for each step"
             )
         raise ValueError(
-            f"psi must be [T, B] = {list(steps)}, [1, B] for whole episodes, or [T, B, A] of every "
-            f"action; got shape {list(psi.shape)}: {instead}"
+            f"psi must be one number, [T, B] = {list(steps)}, [1, B] for whole episodes, [T, 1], "
+            f"or [T, B, A] of every action; got shape {list(psi.shape)}: {instead}"
         )
     return jnp.broadcast_to(psi, steps + psi.shape[2:])
 

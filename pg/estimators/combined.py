@@ -53,7 +53,7 @@ def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
         raise ValueError(f"estimator {name!r} is for windows: {instead}")
     if facts.critic in ("Q", "hindsight"):
         raise ValueError(f"estimator {name!r} has a critic of actions: {instead}")
-    if facts.extra_rollouts != "none":
+    if facts.extra_rollout_kind != "none":
         raise ValueError(
             f"estimator {name!r} has extra rollouts of its own: give one without, or use it alone"
         )
@@ -89,7 +89,7 @@ def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
 
     make.__name__ = f"{name}_with_dynamics_control_variate"
     make.facts = replace(  # type: ignore[attr-defined]
-        facts, module="", collect=("episodes",), critic="V", extra_rollouts="successors"
+        facts, module="", collect=("episodes",), critic="V", extra_rollout_kind="successors"
     )
     return make
 
@@ -132,7 +132,9 @@ def with_gradient_control_variate(
         several_steps=False,
         regression=False,
         psi_depends_on_policy=True,
-        extra_rollouts="starts" if facts.extra_rollouts == "none" else facts.extra_rollouts,
+        extra_rollout_kind="starts"
+        if facts.extra_rollout_kind == "none"
+        else facts.extra_rollout_kind,
         starts=num_starts,
         reads=tuple(dict.fromkeys([*facts.reads, "baseline_decay"])),
     )

@@ -39,7 +39,7 @@ def reinforce(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         total = returns.total_return(traj.reward, h.gamma)
-        return Credit(total[None])
+        return Credit(total[None, :])
 
     return build_estimator(policy, None, h, weigh)
 
@@ -88,7 +88,7 @@ def constant_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estim
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         psi = returns.total_return(traj.reward, h.gamma) - h.baseline
-        return Credit(psi[None])
+        return Credit(psi[None, :])
 
     return build_estimator(policy, None, h, weigh)
 
@@ -105,7 +105,7 @@ def batch_mean(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         total = returns.total_return(traj.reward, h.gamma)
         psi = total - total.mean()
-        return Credit(psi[None])
+        return Credit(psi[None, :])
 
     return build_estimator(policy, None, h, weigh)
 
@@ -124,7 +124,7 @@ def standardised(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         psi = baselines.standardise(*return_and_error(traj, h))
-        return Credit(psi[None])
+        return Credit(psi[None, :])
 
     return build_estimator(policy, None, h, weigh)
 
@@ -141,7 +141,7 @@ def leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Estimator
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         total = returns.total_return(traj.reward, h.gamma)
         psi = total - baselines.leave_one_out(total)
-        return Credit(psi[None])
+        return Credit(psi[None, :])
 
     return build_estimator(policy, None, h, weigh)
 
@@ -197,7 +197,7 @@ def optimal_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estima
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         total = returns.total_return(traj.reward, h.gamma)
-        return Credit(total[None])
+        return Credit(total[None, :])
 
     plain = build_estimator(policy, None, h, weigh)
     bare = build_estimator(policy, None, h._replace(entropy_coef=0.0), weigh)
@@ -234,7 +234,7 @@ def moving_average(policy: Network, critic: Network, h: Hyperparams) -> Estimato
     def weigh(params: Params, state: MovingAverage, traj: Trajectory) -> Credit:
         total = returns.total_return(traj.reward, h.gamma)
         psi = total - state.value()
-        return Credit(psi[None], state=state.update(total.mean(), h.baseline_decay))
+        return Credit(psi[None, :], state=state.update(total.mean(), h.baseline_decay))
 
     return build_estimator(policy, None, h, weigh, state=MovingAverage.start())
 

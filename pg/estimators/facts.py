@@ -96,7 +96,7 @@ class Facts:
     """
     with_reference: bool = False
     """Compares the policy with a reference policy, whose parameters are its state."""
-    extra_rollouts: ExtraRolloutKind = "none"
+    extra_rollout_kind: ExtraRolloutKind = "none"
     """Rollouts beside the batch, which are counted: the greedy policy's episodes from the same
     initial states, extra transitions of each action that was taken, transitions of every action,
     whole episodes out of each visited state, or extra initial states.
@@ -153,7 +153,7 @@ class Facts:
         """True if its gradient can be accumulated over groups of environments: Ψ is of one episode
         alone, or what it compares of all of them are returns, without V, ratios or scores.
         """
-        if self.extra_rollouts != "none" or self.with_reference:
+        if self.extra_rollout_kind != "none" or self.with_reference:
             return False
         if self.critic == "hindsight":  # its metric is a mean over pairs of steps, not over steps
             return False
@@ -168,7 +168,7 @@ class Facts:
         """
         if self.off_policy or self.several_steps or self.with_reference:
             return False
-        of_one_rollout = self.extra_rollouts in ("none", "greedy")
+        of_one_rollout = self.extra_rollout_kind in ("none", "greedy")
         credits_actions = self.critic in ("Q", "hindsight")
         return self.collect == ("episodes",) and not credits_actions and of_one_rollout
 
@@ -212,8 +212,8 @@ class Facts:
             parts.append("on-policy")
         if self.baseline == "batch":
             parts.append("N ≥ 2")
-        if self.extra_rollouts != "none":
-            parts.append(_EXTRA_ROLLOUTS[self.extra_rollouts])
+        if self.extra_rollout_kind != "none":
+            parts.append(_EXTRA_ROLLOUTS[self.extra_rollout_kind])
         if self.every_action:
             parts.append("discrete actions")
         if self.needs_also:
@@ -504,7 +504,7 @@ FACTS: dict[str, Facts] = {
         actions=("discrete", "continuous"),
         baseline="critic",
         psi_depends_on_policy=True,
-        extra_rollouts="starts",
+        extra_rollout_kind="starts",
         starts=4,
         reads=("baseline_decay",),
     ),
@@ -608,7 +608,7 @@ FACTS: dict[str, Facts] = {
         variance="that of state_value, its part of the dynamics over M + 1 as far as V is right",
         critic="V",
         baseline="critic",
-        extra_rollouts="successors",
+        extra_rollout_kind="successors",
     ),
     "lookahead_control_variate": Facts(
         module="asked_again",
@@ -621,7 +621,7 @@ FACTS: dict[str, Facts] = {
         critic="V",
         baseline="critic",
         psi_depends_on_policy=True,
-        extra_rollouts="lookahead",
+        extra_rollout_kind="lookahead",
         every_action=True,
     ),
     "vine_value": Facts(
@@ -633,7 +633,7 @@ FACTS: dict[str, Facts] = {
         why="V̂ₜ is independent of the action, given the state",
         variance="that of a perfect critic, plus 1/K of the variance of the return from the state",
         baseline="branches",
-        extra_rollouts="branches",
+        extra_rollout_kind="branches",
         settings={"num_branches": 4},
     ),
     "vine_advantage": Facts(
@@ -645,7 +645,7 @@ FACTS: dict[str, Facts] = {
         why="V̂ₜ₊₁ has the mean V(sₜ₊₁), and V̂ₜ is independent of the action",
         variance="of what follows the successor only 1/K is left",
         baseline="branches",
-        extra_rollouts="branches",
+        extra_rollout_kind="branches",
         psi_depends_on_policy=True,
         settings={"num_branches": 4},
     ),
@@ -658,7 +658,7 @@ FACTS: dict[str, Facts] = {
         why="an action is compared with returns that are independent of it",
         variance="1/K of that of the choice of the action and of what follows; that of the states",
         baseline="branches",
-        extra_rollouts="branches",
+        extra_rollout_kind="branches",
         psi_depends_on_policy=True,
         settings={"num_branches": 4},
     ),
@@ -670,7 +670,7 @@ FACTS: dict[str, Facts] = {
         unbiased_for="J",
         why="Ĝₜ(a) has the mean Q(sₜ, a)",
         variance="none from the choice of the action; 1/K of what follows it; that of the states",
-        extra_rollouts="branches",
+        extra_rollout_kind="branches",
         every_action=True,
         psi_depends_on_policy=True,
     ),
@@ -682,7 +682,7 @@ FACTS: dict[str, Facts] = {
         unbiased_for="J",
         why="c (p⁺ - p⁻) is the derivative of the action distribution",
         variance="that of a difference of returns with common random numbers; that of the states",
-        extra_rollouts="branches",
+        extra_rollout_kind="branches",
         psi_depends_on_policy=True,
         needs_also="discrete or Gaussian actions",
     ),

@@ -33,7 +33,7 @@ def group_leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Est
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         total = returns.total_return(traj.reward, h.gamma)
         psi = total - baselines.group_leave_one_out(total, group_of(traj))
-        return Credit(psi[None])
+        return Credit(psi[None, :])
 
     return build_estimator(policy, None, h, weigh)
 

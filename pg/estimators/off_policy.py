@@ -39,7 +39,7 @@ def trajectory_importance(policy: Network, critic: Network, h: Hyperparams) -> E
         log_rho = log_ratio(policy, params, traj)
         total = returns.total_return(own_entropy(traj, log_rho, h).reward, h.gamma)
         psi = jnp.exp(log_rho.sum(0)) * total
-        return Credit(psi[None])
+        return Credit(psi[None, :])
 
     return build_estimator(policy, None, h, weigh)
 

@@ -230,7 +230,7 @@ def facts_of(switches: Switches) -> Facts:
         several_steps=s.ratio != "none",
         psi_depends_on_policy=s.ratio != "none" or s.kl != "none" or divided or of_lengths,
         with_reference=s.with_reference,
-        extra_rollouts="greedy" if s.baseline == "greedy" else "none",
+        extra_rollout_kind="greedy" if s.baseline == "greedy" else "none",
         shrunk=straight and s.kl == "none" and (own_part or constant),
         reads=_READ_BY_CLIP[s.clip],
         settings={

@@ -51,7 +51,7 @@ def _check_estimator(config: Any, facts: Facts, setting: str) -> None:
     if facts.accumulates and not candidates:
         return
     reason = "compares all episodes by more than their returns"
-    if facts.extra_rollouts != "none":
+    if facts.extra_rollout_kind != "none":
         reason = "asks the environment again, by random numbers of the whole batch"
     elif facts.compares_episodes and not (facts.module or isinstance(config.estimator, str)):
         reason = (

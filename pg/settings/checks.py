@@ -245,7 +245,7 @@ def _check_extra_rollouts(config: Any, facts: Any) -> None:
     """Raises ValueError for settings of extra rollouts that the estimator does not use, and for a
     critic that cannot value them.
     """
-    estimator, extra_rollouts = part_name(config.estimator), facts.extra_rollouts
+    estimator, extra_rollouts = part_name(config.estimator), facts.extra_rollout_kind
     known = facts is not UNSTATED  # an estimator without facts may use them
     if (
         known
@@ -273,7 +273,7 @@ def _check_extra_rollouts(config: Any, facts: Any) -> None:
 
 def _asking(*extra_rollouts: str) -> list[str]:
     """The estimators that ask for one of these extra rollouts."""
-    return [name for name, row in FACTS.items() if row.extra_rollouts in extra_rollouts]
+    return [name for name, row in FACTS.items() if row.extra_rollout_kind in extra_rollouts]
 
 
 def _check_sampling(config: Any, facts: Any) -> None:
@@ -342,7 +342,7 @@ def _check_sample_env(config: Any) -> None:
             "sample_env spreads the noise of starts and steps, and with exploration='parameters' "
             f"sampling applies to the policy's parameters: give exploration='actions', {instead}"
         )
-    if facts.extra_rollouts != "none":
+    if facts.extra_rollout_kind != "none":
         raise ValueError(
             f"estimator={part_name(config.estimator)!r} asks the environment again with its own "
             f"random numbers, which sample_env does not spread: use another, {instead}"

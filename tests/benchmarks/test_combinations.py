@@ -81,7 +81,7 @@ def test_a_search_tries_unbiased_estimators_with_settings_that_have_an_effect() 
         found = combination_of(name)
         assert found.facts.unbiased_for == "J"
         assert found.facts.baseline != "batch" or "sampling" not in found.settings
-        assert found.facts.extra_rollouts == "branches" or "num_branches" not in found.settings
+        assert found.facts.extra_rollout_kind == "branches" or "num_branches" not in found.settings
     assert "state_value:sampling=array+num_episodes=64" in names
     assert "state_value:critic_observe=policy_and_time+sampling=array" in names
     assert "vine_all_action:num_branches=1+branch_every=4" in names

@@ -308,7 +308,7 @@ def test_a_report_on_stored_results_refuses_other_code(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--estimators", "{own}:misshapen"], "psi must be [T, B] = [10, 8]"),
+        (["--estimators", "{own}:misshapen"], "psi must be one number, [T, B] = [10, 8]"),
         (["--estimators", "{own}:of_windows"], "'of_windows' is for windows, and complete"),
         (["--problems", "{own}:number"], "env must be"),
         (["--policy", "{own}:linear_critic"], "policy"),

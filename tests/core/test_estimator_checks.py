@@ -210,14 +210,14 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "a psi without environments": (
         estimator_from(lambda params, state, traj: (jnp.zeros((3, 5)), (), ())),
-        "psi must be [T, B] = [2, 2], [1, B] for whole episodes, or [T, B, A] of every action; got "
-        "shape [3, 5]: give one number for each step",
+        "psi must be one number, [T, B] = [2, 2], [1, B] for whole episodes, [T, 1], or [T, B, A] "
+        "of every action; got shape [3, 5]: weigh must give one number for each step",
     ),
     "a psi of one axis": (
         estimator_from(lambda params, state, traj: (traj.reward.sum(0), (), ())),
-        "psi must be [T, B] = [2, 2], [1, B] for whole episodes, or [T, B, A] of every action; got "
-        "shape [2]: write psi[None, :] if it has one number for each episode, psi[:, None] if it "
-        "has one for each step",
+        "psi must be one number, [T, B] = [2, 2], [1, B] for whole episodes, [T, 1], or [T, B, A] "
+        "of every action; got shape [2]: write psi[None, :] if it has one number for each episode, "
+        "psi[:, None] if it has one for each step",
     ),
     "a weigh without the state": (
         estimator_from(lambda params, traj: traj.reward),

@@ -67,7 +67,9 @@ def batch(length: int = T, seed: int = 0, name: str = "") -> Trajectory:
         group=np.broadcast_to(GROUP, time.shape),
         successors=transitions(other, (M,), length, valid),
         lookahead=transitions(other, (A, M), length, valid),
-        branches=branches(name, valid) if name and FACTS[name].extra_rollouts == "branches" else (),
+        branches=branches(name, valid)
+        if name and FACTS[name].extra_rollout_kind == "branches"
+        else (),
         starts=InitialStates(
             np.eye(S)[np.random.default_rng(seed + 200).integers(S, size=(1, N, M))],
             np.where(time == 0, M, 0),

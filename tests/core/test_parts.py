@@ -44,7 +44,7 @@ def clipped(policy: Network, critic: Network, h: Hyperparams) -> Any:
     def weigh(params: Any, state: Any, traj: Any) -> Any:
         total = jnp.minimum(pg.returns.total_return(traj.reward, h.gamma), 50.0)
         psi = total - pg.baselines.leave_one_out(total)
-        return psi[None], (), state
+        return psi[None, :], (), state
 
     return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
 

@@ -213,7 +213,7 @@ FAST = ("leave_one_out", "reward_to_go", "per_decision_importance")
 COMPOSABLE = [
     pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
     for name in estimators_with(unbiased_for="J")
-    if FACTS[name].critic != "Q" and FACTS[name].extra_rollouts == "none"
+    if FACTS[name].critic != "Q" and FACTS[name].extra_rollout_kind == "none"
 ]
 
 

@@ -120,7 +120,7 @@ def sampled_rows() -> Iterator[Any]:
     kinds, collected, names = set(), set(), set()
     for row in CASES:
         facts = FACTS[row.name]
-        kind = facts.extra_rollouts
+        kind = facts.extra_rollout_kind
         usual = row.problem in (None, exact_critics, exact_hindsight)
         on = row.on_policy, row.share_start, usual, row.problem is exact_hindsight
         compared = facts.baseline if facts.baseline in ("batch", "group", "branches") else "none"

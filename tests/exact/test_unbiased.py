@@ -150,9 +150,9 @@ def uncoupled_rows() -> Iterator[Any]:
     seen = set()
     for row in CASES:
         facts = FACTS[row.name]
-        if row.num_episodes != 1 or facts.extra_rollouts == "branches":
+        if row.num_episodes != 1 or facts.extra_rollout_kind == "branches":
             continue
-        how = (row.on_policy, row.limit_ends, facts.critic, facts.extra_rollouts)
+        how = (row.on_policy, row.limit_ends, facts.critic, facts.extra_rollout_kind)
         yield pytest.param(row, marks=[pytest.mark.slow] if how in seen else [])
         seen.add(how)
 

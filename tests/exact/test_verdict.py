@@ -169,7 +169,7 @@ def with_another_discount(traj: Trajectory, h: Hyperparams, state: Any) -> Any:
 
 # The factory, its claims, the finding that fails, and what it says.
 PLANTED: dict[str, tuple[Factory, Facts | None, str, str]] = {
-    "too many numbers": (of_two_batches, UNBIASED, "results", "psi must be [T, B]"),
+    "too many numbers": (of_two_batches, UNBIASED, "results", "psi must be one number, [T, B]"),
     "not finite": (not_finite, None, "results", "the gradient is not finite"),
     "impure": (counting(), UNBIASED, "purity", "two traces give different numbers"),
     "a gradient through weigh": (leaking, None, "leak", "wrap them in jax.lax.stop_gradient"),

@@ -12,7 +12,7 @@ def clipped(policy, critic, h):
     def weigh(params, state, traj):
         total = jnp.minimum(pg.returns.total_return(traj.reward, h.gamma), 50.0)
         psi = total - pg.baselines.leave_one_out(total)
-        return psi[None], (), state
+        return psi[None, :], (), state
 
     return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
 '''

@@ -278,7 +278,7 @@ def test_no_line_of_a_log_is_cut(
     assert err == "error: a sentence that is longer than the line\n"
 
 
-@with_facts(unbiased_for="J", extra_rollouts="starts", starts=4)
+@with_facts(unbiased_for="J", extra_rollout_kind="starts", starts=4)
 def with_resets(policy: Any, critic: Any, h: Hyperparams) -> Any:
     """Not made here."""
 

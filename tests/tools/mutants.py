@@ -802,8 +802,8 @@ MUTANTS = [
     Mutant(
         "actions of Gymnasium that are not counted from its first number",
         "envs/adapters/python_envs.py",
-        "        return int(next(action) + space.start)",
-        "        return int(next(action))",
+        "(next(actions) + space.start).tolist()",
+        "next(actions).tolist()",
         "tests/core/test_adapter_contract.py -k random_rollouts",
     ),
     # Environments of Gymnasium with parts and masks.
@@ -829,7 +829,7 @@ MUTANTS = [
     Mutant(
         "a state that does not come back is taken for the one that was asked for",
         "envs/adapters/hosts.py",
-        "if _checks(row)[0] != checks[i]:",
+        "if self._check(outcome.seen) != checks[i]:",
         "if False:",
         "tests/core/test_hosted_envs.py -k does_not_come_back",
     ),

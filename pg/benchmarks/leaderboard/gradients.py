@@ -172,7 +172,7 @@ def _config(problem: Problem, combination: Combination, num_episodes: int) -> Co
     """
     facts = combination.facts
     collection = {k: v for k, v in facts.settings.items() if k in COLLECTION_FIELDS}
-    if facts.extra_rollouts == "branches":
+    if facts.extra_rollout_kind == "branches":
         collection |= problem.branching
     collection |= {k: v for k, v in combination.settings.items() if k != "num_episodes"}
     if facts.baseline == "group":

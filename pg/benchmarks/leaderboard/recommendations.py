@@ -40,7 +40,7 @@ def _has(
     critics: Sequence[str], extra_rollouts: Sequence[str] = ("none",)
 ) -> Callable[[Facts], bool]:
     """True for facts with one of these critics, and one of these kinds of extra rollouts."""
-    return lambda facts: facts.critic in critics and facts.extra_rollouts in extra_rollouts
+    return lambda facts: facts.critic in critics and facts.extra_rollout_kind in extra_rollouts
 
 
 def _unbiased(allows: Callable[[Facts], bool]) -> Callable[[Facts], bool]:
@@ -61,7 +61,7 @@ SITUATIONS = (
     Situation(
         "the same, an environment that can be asked again",
         _unbiased(_has(["none", "V", "Q"], _ANY_EXTRA_ROLLOUTS)),
-        _unbiased(lambda facts: facts.extra_rollouts != "none"),
+        _unbiased(lambda facts: facts.extra_rollout_kind != "none"),
     ),
     Situation("any bias, a critic V", _has(["none", "V"]), _biased(_has(["none", "V"]))),
     Situation(
