@@ -465,9 +465,7 @@ def _choose_devices_for_files(argv: Sequence[str]) -> None:
 
 
 def _stored(run: Path, argv: list[str]) -> tuple[Config, Hyperparams]:
-    """The settings of a run's folder, with the custom parts that are given again, or found in their
-    recorded files.
-    """
+    """The settings of a run's folder, with the custom parts that are given again."""
     given = {name: _named(argv, name) for name in PARTS}
     parts = {name: part for name, part in given.items() if own_files.is_reference(part)}
     return folders.read_setup(
@@ -475,7 +473,6 @@ def _stored(run: Path, argv: list[str]) -> tuple[Config, Hyperparams]:
         parts.pop("env", None),
         parts=parts,
         allow_changed_code=_is_given(argv, "allow-changed-code"),
-        find_files=True,
     )
 
 

@@ -181,8 +181,7 @@ def resume(
 
     Args:
         folder: The run's folder.
-        env: The environment object, for a run that was given one. It and the other parts may be
-            left out if they were `FILE.py:NAME`, and the file is still there.
+        env: The environment object, for a run that was given one.
         estimator: The function, or `FILE.py:NAME`, for a run that was given one.
         policy: The same for its policy.
         critic: The same for its critic.
@@ -207,7 +206,6 @@ def resume(
                 "optimizer": optimizer,
             },
             allow_changed_code=allow_changed_code,
-            find_files=True,
         )
         stored = folders.read_options(folder)
         if num_updates is not None:

@@ -3,10 +3,6 @@
 RUN is the folder that pg train printed last; the settings are those of the run. These flags may be
 given too: --num-updates, if no schedule depends on it, --on-nonfinite, --strict, the checkpoints,
 and the devices of the machine. Exit codes are those of the train command.
-
-Your own estimator, environment or other part is taken from the file that the folder records. Give
-it again, as in --estimator FILE.py:NAME, if the file has moved; and --allow-changed-code if it has
-changed and you want to continue with it as it is now.
 """
 
 import sys

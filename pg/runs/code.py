@@ -3,16 +3,14 @@
     config.json     "parts": name, file and sha256 of each, and those of what its file imports from
                     its folder                                  code/NAME-SHA256.py    their texts
 
-A run is replayed and loaded with parts that are given again, which must match the records; `pg
-resume` also finds them at their recorded paths. No file in a run's folder is ever executed, and one
-that it names only by `pg resume`, if both are the user's own. A folder with several parts of one
-field, such as the leaderboard's, records a list of them. For a part given in Python, whose file
-says little about it, a digest of its definition is recorded too.
+A run is resumed, replayed and loaded with parts that are given again, which must match the records.
+Neither a file in a run's folder nor one that it names is ever executed. A folder with several
+parts of one field, such as the leaderboard's, records a list of them. For a part given in Python,
+whose file says little about it, a digest of its definition is recorded too.
 """
 
 import hashlib
 import operator
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -220,7 +218,6 @@ def given_again(
     *,
     needed: Collection[str],
     allow_changed_code: bool = False,
-    find_files: bool = False,
 ) -> dict[str, Any]:
     """The custom parts of a stored run, by field: the given ones, after checking that they are the
     same.
@@ -232,8 +229,6 @@ def given_again(
             before it is executed.
         needed: the fields that must be given; others may be replaced by a `StandIn`.
         allow_changed_code: a file may have another digest than the recorded one.
-        find_files: a part that is not given is looked for in its recorded file, see
-            `_recorded_file`.
 
     Raises:
         ChangedCodeError: a part has another digest.
@@ -250,8 +245,6 @@ def given_again(
     found: dict[str, Any] = {}
     for field, entry in recorded.items():
         part = given.get(field)
-        if part is None and find_files:
-            part = _recorded_file(folder, entry)
         if part is not None:
             is_changed(folder, field, entry, part, allow_changed_code=allow_changed_code)
             found[field] = part
@@ -260,31 +253,6 @@ def given_again(
         else:
             found[field] = StandIn(folder, field, entry["name"])
     return resolved(found)  # only now: no file is executed until all are the recorded ones
-
-
-def _recorded_file(folder: Path, entry: Mapping[str, Any]) -> str | None:
-    """`FILE.py:NAME` of a part's recorded file, if that still exists; None for a part that was
-    given in Python.
-
-    None too if the file or the run's settings belong to another user, whose code is executed only
-    where it is given by hand.
-
-    Args:
-        folder: of the run.
-        entry: the recorded part.
-    """
-    if "module" in entry or not os.path.isfile(entry["file"]):
-        return None
-    of_user = _is_of_user(Path(entry["file"])) and _is_of_user(folder / "config.json")
-    reference = f"{entry['file']}:{entry['name']}"
-    return reference if of_user and own_files.is_reference(reference) else None
-
-
-def _is_of_user(file: Path) -> bool:
-    """True for a file of the user of this process; for every file where the system has no user
-    ids.
-    """
-    return not hasattr(os, "getuid") or file.stat().st_uid == os.getuid()
 
 
 def is_changed(
@@ -396,13 +364,6 @@ def _missing(folder: Path, field: str, entry: Mapping[str, str]) -> str:
     if "module" in entry:
         give = f"in Python, as in pg.commands.job.resume({str(folder)!r}, {field}={entry['name']})"
     else:
-        if not os.path.isfile(entry["file"]):
-            copy = folder / "code" / _copy(entry["file"], entry["sha256"])
-            return (
-                f"{folder} holds a run whose {field} is custom, {entry['name']!r}, and its file "
-                f"{entry['file']} is gone: give it from elsewhere, as --{field} "
-                f"FILE.py:{entry['name']}; its text is {copy}"
-            )
         reference = f"{entry['file']}:{entry['name']}"
         give = f"--{field} {reference} (in Python {field}={reference!r})"
     return f"{folder} holds a run whose {field} is custom, {entry['name']!r}: give it, {give}"

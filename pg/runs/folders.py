@@ -294,7 +294,6 @@ def read_setup(
     parts: Mapping[str, Any] | None = None,
     needed: Collection[str] = PARTS,
     allow_changed_code: bool = False,
-    find_files: bool = False,
 ) -> tuple[Config, Hyperparams]:
     """Config and Hyperparams of the run in a folder.
 
@@ -306,7 +305,6 @@ def read_setup(
         needed: the fields that must be given if the run has custom parts.
         allow_changed_code: see `code.given_again`; always allowed for a run that has done no
             update.
-        find_files: see `code.given_again`.
 
     Raises:
         ChangedCodeError: a file of these parts has changed since the run.
@@ -319,14 +317,7 @@ def read_setup(
         if own_files.is_reference(env) or "env" in data.get("parts", {}):
             given["env"] = env
         may_differ = allow_changed_code or not has_updates(folder)
-        own = code.given_again(
-            folder,
-            data,
-            given,
-            needed=needed,
-            allow_changed_code=may_differ,
-            find_files=find_files,
-        )
+        own = code.given_again(folder, data, given, needed=needed, allow_changed_code=may_differ)
         data = _with_env(folder, data, own.pop("env", env))
         config, hyperparams = stored_settings({**data, "config": {**data["config"], **own}})
         return policy_files.attached(folder, config), hyperparams

@@ -4,7 +4,6 @@ evaluated, drawn.
 
 import importlib.util
 import json
-import os
 import re
 import signal
 import subprocess
@@ -93,7 +92,7 @@ def test_killed_and_resumed_it_has_the_same_bits(whole: Path, own: Path, tmp_pat
     process.send_signal(signal.SIGKILL)
     process.wait()
     (folder / "summary.json").unlink(missing_ok=True)  # where it was faster than the signal
-    done = run("train.py", "--resume", str(folder))
+    done = run("train.py", "--resume", str(folder), *parts(own))
     assert done.returncode == 0, done.stderr
     for name in ("params.safetensors", "metrics.parquet"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
@@ -125,6 +124,8 @@ def test_parts_are_given_again_and_are_the_recorded_ones(
 ) -> None:
     """Before jax is loaded, and before the other file is executed."""
     resume = ("train.py", "--resume", str(whole))
+    words = " ".join(refused_without_jax(*resume).stderr.split())
+    assert f"whose estimator is custom, 'clipped': give it, --estimator {own}:clipped" in words
     other = tmp_path / "other.py"
     other.write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\n{OWN}", encoding="utf-8")
     changed = ("--estimator", f"{own}:clipped", "--policy", f"{other}:linear")
@@ -153,56 +154,6 @@ def recorded(tmp_path: Path) -> Path:
     folders.write_setup(folder, config, Hyperparams(), {}, {"pg": "0"})
     (folder / "metrics.parquet").touch()
     return folder
-
-
-def resumed(folder: Path, *words: str) -> Config:
-    """The settings with which `pg resume` continues."""
-    return cli.parse(None, "", job.Options, ["--resume", str(folder), *words])[0]
-
-
-def refused(capsys: pytest.CaptureFixture[str], folder: Path, *words: str) -> str:
-    """The sentence with which `pg resume` refuses a run."""
-    with pytest.raises(SystemExit) as stopped:
-        resumed(folder, *words)
-    assert stopped.value.code == cli.MISTAKE
-    return " ".join(capsys.readouterr().err.split())
-
-
-@pytest.mark.acceptance("P3")
-def test_a_run_is_resumed_with_its_recorded_files(
-    recorded: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """While they are unchanged; a file that is gone is asked for."""
-    path = recorded.with_name("mine.py")
-    config = resumed(recorded)
-    assert config.num_envs == 7
-    assert config.estimator is own_files.load(f"{path}:clipped")
-    path.write_text(f"raise AssertionError('executed')\n{path.read_text()}", encoding="utf-8")
-    said = refused(capsys, recorded)
-    assert f"{path} is not the file that {recorded} was run with" in said
-    assert "--allow-changed-code (in Python allow_changed_code=True) continues with" in said
-    assert "executed" not in said
-    assert "AssertionError: executed" in refused(capsys, recorded, "--allow-changed-code")
-    (copy,) = (recorded / "code").iterdir()
-    moved = path.with_name("moved.py")
-    moved.write_bytes(copy.read_bytes())
-    path.unlink()
-    said = refused(capsys, recorded)
-    assert f"'clipped', and its file {path} is gone: give it from elsewhere, as --estimator" in said
-    assert said.endswith(f"its text is {copy}")
-    assert resumed(recorded, "--estimator", f"{moved}:clipped").num_envs == 7
-
-
-@pytest.mark.skipif(not hasattr(os, "getuid"), reason="files have no owners")
-def test_another_user_s_recorded_files_are_not_executed(
-    recorded: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    user = os.getuid()
-    monkeypatch.setattr(os, "getuid", lambda: user + 1)
-    path = recorded.with_name("mine.py")
-    said = f"whose estimator is custom, 'clipped': give it, --estimator {path}:clipped"
-    assert said in refused(capsys, recorded)
-    assert resumed(recorded, "--estimator", f"{path}:clipped").num_envs == 7
 
 
 @pytest.mark.parametrize("label", ["ppo", "natural"])

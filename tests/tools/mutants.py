@@ -635,8 +635,8 @@ MUTANTS = [
     Mutant(
         "a greedy baseline whose steps cost nothing",
         "trajectory.py",
-        "                total = total + extra.env_steps\n",
-        "                total = total + 0 * extra.env_steps\n",
+        "                total = total + found.env_steps\n",
+        "                total = total + 0 * found.env_steps\n",
         "tests/core/test_switches.py -k 'counted_once_a_group'",
     ),
     Mutant(
@@ -1835,8 +1835,8 @@ MUTANTS = [
     Mutant(
         "branches that cost nothing",
         "trajectory.py",
-        "if isinstance(extra, GreedyEpisodes | Transitions | Branches | InitialStates):",
-        "if isinstance(extra, GreedyEpisodes | Transitions | InitialStates):",
+        "if isinstance(found, GreedyEpisodes | Transitions | Branches | InitialStates):",
+        "if isinstance(found, GreedyEpisodes | Transitions | InitialStates):",
         "tests/core/test_branches.py -k time_limit",
     ),
     Mutant(
@@ -3111,13 +3111,6 @@ MUTANTS = [
         "(np.isnan(a) != np.isnan(b)).sum()",
         "0",
         "tests/runs/test_periodic.py -k from_nan",
-    ),
-    Mutant(
-        "another user's file is executed because a folder names it",
-        "runs/code.py",
-        '    return not hasattr(os, "getuid") or file.stat().st_uid == os.getuid()\n',
-        "    return True\n",
-        "tests/runs/test_own_files.py -k another_user",
     ),
     Mutant(
         "an own part is resumed with another module beside its file",
