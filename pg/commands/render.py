@@ -6,6 +6,7 @@ itself, with its render mode rgb_array. Exit codes: 0 done, 2 a mistake, 74 the 
 """
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -123,7 +124,8 @@ def settings(options: Options) -> tuple[Config, Hyperparams, Path]:
         raise ValueError(f"seed_index must be from 0 to {seeds - 1}, got {options.seed_index}")
     out = options.out
     if out is None:
-        name = part_name(config.env).replace(":", "-")  # not valid in a file name on every system
+        # characters that are not valid in a file name on every system, as in gymnasium:ALE/Pong-v5
+        name = re.sub(r"[^\w.-]", "-", part_name(config.env))
         out = options.run / "policy.gif" if options.run else Path(f"{name}.gif")
     if out.suffix != ".gif" or not out.parent.is_dir():
         raise ValueError(f"out must be a path that ends in .gif, in an existing folder, got {out}")
@@ -138,16 +140,16 @@ def played(config: Config, hyperparams: Hyperparams, options: Options) -> drawin
     from pg.runs import acting, host_states, parameters
 
     drawings.check_first_frame(config.env)
-    key = jax.random.key(options.seed)
-    if options.run is None:
-        state = make_learner(config, hyperparams).init(key)
-        found = state.params.policy, state.normaliser
-    else:
-        env = envs.configured(config, 1, hyperparams.env_params)
-        shapes = acting.acting_shapes(config, env, networks.make_policy(config, env))
-        stored = parameters.read_policy(options.run, *shapes, best=options.best)
-        found = jax.tree.map(lambda x: x[options.seed_index], stored)
-    asked = {name: getattr(options, name) for name in ("episodes", "steps", "greedy")}
-    asked |= {"normaliser": found[1], "env_params": hyperparams.env_params}
     with host_states.closing([config]):
+        key = jax.random.key(options.seed)
+        if options.run is None:
+            state = make_learner(config, hyperparams).init(key)
+            found = state.params.policy, state.normaliser
+        else:
+            env = envs.configured(config, 1, hyperparams.env_params)
+            shapes = acting.acting_shapes(config, env, networks.make_policy(config, env))
+            stored = parameters.read_policy(options.run, *shapes, best=options.best)
+            found = jax.tree.map(lambda x: x[options.seed_index], stored)
+        asked = {name: getattr(options, name) for name in ("episodes", "steps", "greedy")}
+        asked |= {"normaliser": found[1], "env_params": hyperparams.env_params}
         return drawings.film(config, found[0], key, **asked)

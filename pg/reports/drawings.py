@@ -8,6 +8,7 @@ and parameters are gymnax's own, of one environment. A custom environment has a 
 Imports neither jax nor gymnax until there is something to draw.
 """
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -52,17 +53,26 @@ def check(env: Any) -> None:
     only `check_first_frame` builds the environment.
     """
     is_named = isinstance(env, str) and env.startswith(GYMNASIUM)
-    if not is_named and not getattr(env, "draws", False):
+    if not is_named and not getattr(env, "can_render", False):
         drawing_of(env)
 
 
 def check_first_frame(env: Any) -> None:
-    """Raises ValueError as `check` does, and if an environment that draws itself fails to."""
-    drawn = _drawn_by_itself(env)
-    if drawn is None:
-        drawing_of(env)
-    else:
-        drawn.check_draws()
+    """Raises ValueError as `check` does, and if an environment that draws itself fails to. An
+    environment outside of JAX is then closed.
+    """
+    from pg.envs import registry
+
+    own = registry.environment_of(env)
+    try:
+        if getattr(own, "can_render", False):
+            own.check_rendering()
+        else:
+            drawing_of(env)
+    except BaseException:  # also a signal: the caller closes it only after a success
+        if hasattr(own, "close"):
+            own.close()
+        raise
 
 
 def _drawn_by_itself(env: Any) -> Any:
@@ -70,7 +80,7 @@ def _drawn_by_itself(env: Any) -> Any:
     from pg.envs import registry
 
     own = registry.environment_of(env)
-    return own if getattr(own, "draws", False) else None
+    return own if getattr(own, "can_render", False) else None
 
 
 def drawing_of(env: Any) -> Draw:
@@ -177,7 +187,8 @@ def _pictures(env: Any, states: Any, frames: np.ndarray) -> Picture:
         end = jax.tree.map(lambda x, i=i, count=count: x[count - 1, i], states.inner)
         times.append(own)
         # with repeated actions not every step of the environment has a frame
-        pictures += [_smaller(x) for t, x in enumerate(env.pictures(end)) if t in own]
+        with contextlib.closing(env.pictures(end)) as rendered:
+            pictures += [_smaller(x) for t, x in enumerate(rendered) if t in own]
     return Picture(np.concatenate(times), np.stack(pictures))
 
 

@@ -683,6 +683,16 @@ def test_a_fault_in_python_code_is_one_sentence_with_its_place(kind: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_envpool_says_that_it_draws_no_pictures() -> None:
+    pytest.importorskip("envpool")
+    from pg.envs.adapters.envpool import EnvPoolFleet
+
+    fleet = EnvPoolFleet("CartPole-v1", {})
+    said = "^envpool:CartPole-v1 draws no pictures: use gymnasium:NAME"
+    with pytest.raises(base.HostError, match=said):
+        fleet.render_episode(0, [])
+
+
 def test_a_fault_in_python_code_ends_a_run_in_one_sentence(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -586,6 +586,30 @@ def test_an_environment_that_cannot_be_closed_keeps_no_other_from_it() -> None:
     assert [env.is_closed for env in Logged.all] == [True] * 3
 
 
+def test_pictures_that_are_not_all_taken_close_the_environment_that_draws_them() -> None:
+    class Endless:
+        name, is_closed = "Endless", False
+        episodes: list[Any] = []  # noqa: RUF012 - or a generator would be closed as it is deleted
+
+        def render_episode(self, seed: int, past: Any) -> Any:
+            self.episodes.append(self.rendered())
+            return self.episodes[-1]
+
+        def rendered(self) -> Any:
+            try:
+                while True:
+                    yield np.zeros((2, 2, 3), np.uint8), [np.zeros(1)]
+            finally:
+                self.is_closed = True
+
+    fleet: Any = Endless()
+    pictures = Host(fleet, [float]).pictures(0, 0, [np.zeros(3)])
+    assert next(pictures).shape == (2, 2, 3)
+    assert not fleet.is_closed
+    pictures.close()
+    assert fleet.is_closed
+
+
 class Breaking(Logged):
     """One whose sixth step fails."""
 

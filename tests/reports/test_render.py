@@ -14,7 +14,7 @@ from PIL import Image
 from scripts import refused_without_jax, run
 
 from pg import make_learner, make_train
-from pg.commands import cli, render
+from pg.commands import cli, job, render
 from pg.config import Config, Hyperparams
 from pg.reports import drawings
 from pg.runs import folders, parameters
@@ -88,6 +88,11 @@ def test_of_a_sweep_the_best_configuration_is_drawn(tmp_path: Path) -> None:
     options = render.Options(run=tmp_path)
     assert options.run == tmp_path / "best"
     assert render.settings(options)[2] == tmp_path / "best" / "policy.gif"
+
+
+def test_the_name_of_the_file_is_valid_on_every_system() -> None:
+    options = render.Options(env="gymnasium:ALE/Breakout-v5")
+    assert render.settings(options)[2] == Path("gymnasium-ALE-Breakout-v5.gif")
 
 
 @pytest.mark.slow
@@ -221,6 +226,48 @@ def test_an_environment_of_gymnasium_that_cannot_draw_is_one_sentence(
 ) -> None:
     with pytest.raises(ValueError, match=f"^{said}"):
         shown_of(f"{of_gymnasium}:{name}", steps=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("Broken", "^the render of Broken fails"), ("Blind", "^Blind cannot be drawn")],
+)
+def test_an_environment_whose_first_frame_fails_is_closed(
+    of_gymnasium: Path, name: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env: Any = own_files.load(f"{of_gymnasium}:{name}", "env")
+    closed: list[bool] = []
+    monkeypatch.setattr(env, "close", lambda: closed.append(True))
+    with pytest.raises(ValueError, match=said):
+        drawings.check_first_frame(env)
+    assert closed == [True]
+
+
+def trained_with_a_film(reference: str, out: Path) -> int:
+    env = own_files.load(reference, "env")
+    config = Config(env=env, num_updates=1, num_envs=2, hidden_sizes=(4,), preset=None)
+    options = job.Options(out=out, eval_episodes=1, film=True)
+    return job.run(config, Hyperparams(), options)
+
+
+def test_a_run_whose_film_fails_still_writes_its_results(
+    of_gymnasium: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "results"
+    assert trained_with_a_film(f"{of_gymnasium}:Clock", out) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "there is no film: Clock does not repeat itself" in said
+    assert len(list(out.rglob("summary.json"))) == 1
+    assert not list(out.rglob("policy.gif"))
+
+
+def test_a_run_whose_first_frame_fails_is_refused_before_it_begins(
+    of_gymnasium: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "results"
+    assert trained_with_a_film(f"{of_gymnasium}:Broken", out) == cli.MISTAKE
+    assert "the render of Broken fails: ModuleNotFoundError" in capsys.readouterr().err
+    assert not out.exists()
 
 
 @pytest.mark.skipif(bool(find_spec("pygame")), reason="it is installed")

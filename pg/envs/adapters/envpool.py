@@ -96,7 +96,7 @@ class EnvPoolFleet:
             f"state need gymnasium:NAME"
         )
 
-    def draw(self, seed: int, past: Arrays) -> Generator[tuple[np.ndarray, Arrays]]:
+    def render_episode(self, seed: int, past: Arrays) -> Generator[tuple[np.ndarray, Arrays]]:
         """Raises HostError: no history leads to a state again."""
         raise HostError(f"{self.name} draws no pictures: use gymnasium:NAME")
 

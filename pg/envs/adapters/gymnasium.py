@@ -172,7 +172,7 @@ def adapt(
         observations,
         max_steps,
         promise=PROMISE,
-        draws=recipe.draws(first),
+        can_render=recipe.can_render(first),
     )
 
 

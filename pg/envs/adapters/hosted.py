@@ -23,7 +23,7 @@ a tenth of the time of `jax.pure_callback`; on other devices it is the latter.
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import jax
@@ -82,7 +82,7 @@ class HostedEnv(Adapter):
         *,
         promise: str,
         repeats: bool = True,
-        draws: bool = False,
+        can_render: bool = False,
     ) -> None:
         """An environment of this host.
 
@@ -95,9 +95,9 @@ class HostedEnv(Adapter):
             max_steps: The time limit; no episode is longer.
             promise: A sentence on unfinished episodes of a resumed run.
             repeats: A history determines a state.
-            draws: It can draw pictures of its states.
+            can_render: It renders pictures of its states.
         """
-        self.promise, self.draws = promise, draws
+        self.promise, self.can_render = promise, can_render
         self.host, self.shapes, self.repeats = host, shapes, repeats
         self.restarts, self.cut = False, max_steps
         has_mask = bool(jax.tree.leaves(shapes.mask))
@@ -178,7 +178,7 @@ class HostedEnv(Adapter):
         is_play = lambda x: isinstance(x, Play)  # noqa: E731
         return jax.tree.map(one, states, is_leaf=is_play)
 
-    def pictures(self, play: Play) -> Iterator[np.ndarray]:
+    def pictures(self, play: Play) -> Generator[np.ndarray]:
         """The pictures that the environment draws of an episode up to this state, uint8 [height,
         width, 3]: after its reset, and after each action.
 
@@ -188,11 +188,11 @@ class HostedEnv(Adapter):
         past = [x[: play.time] for x in jax.tree.leaves(play.actions)]
         return self.host.pictures(int(play.seed), int(play.check), past)
 
-    def check_draws(self) -> None:
-        """Raises HostError unless the environment draws a picture after a reset."""
+    def check_rendering(self) -> None:
+        """Raises HostError unless the environment renders a picture after a reset."""
         no_actions = [np.zeros((0, *x.shape), x.dtype) for x in jax.tree.leaves(self.shapes.action)]
-        with contextlib.closing(self.host.fleet.draw(0, no_actions)) as drawn:
-            next(drawn)
+        with contextlib.closing(self.host.fleet.render_episode(0, no_actions)) as rendered:
+            next(rendered)
 
     def close(self) -> None:
         """Closes the environments of the host, and ends its worker processes; they are made again

@@ -19,13 +19,14 @@ process are not valid here.
 Nothing here imports JAX: worker processes load it too.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import os
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -83,7 +84,7 @@ class Fleet(Protocol):
         Raises HostError where the library cannot.
         """
 
-    def draw(self, seed: int, past: Arrays) -> Generator[tuple[np.ndarray, Arrays]]:
+    def render_episode(self, seed: int, past: Arrays) -> Generator[tuple[np.ndarray, Arrays]]:
         """The pictures of an episode, uint8 [height, width, 3], after its reset and after each
         action, leaves [t, *A]; and observation and mask there.
 
@@ -222,7 +223,7 @@ class Host:
             self.largest = max(self.largest, len(keys))
             return keys
 
-    def pictures(self, seed: int, check: int, past: Arrays) -> Iterator[np.ndarray]:
+    def pictures(self, seed: int, check: int, past: Arrays) -> Generator[np.ndarray]:
         """The pictures that the environment draws of an episode, uint8 [height, width, 3]: after
         its reset, and after each action.
 
@@ -234,10 +235,12 @@ class Host:
         Raises:
             HostError: It draws none, or the episode does not end with that observation.
         """
-        seen: Arrays = []
-        for picture, seen in self.fleet.draw(seed, past):  # noqa: B007
-            yield picture
-        if self._check(seen) != check:
+        last_seen: Arrays = []
+        with contextlib.closing(self.fleet.render_episode(seed, past)) as rendered:
+            for picture, seen in rendered:
+                last_seen = seen
+                yield picture
+        if self._check(last_seen) != check:
             raise self._not_repeated(seed, len(past[0]))
 
     def close(self) -> None:

@@ -70,8 +70,8 @@ class Recipe(NamedTuple):
         is_tree = parts(env.observation_space) is not None
         return gymnasium.wrappers.FlattenObservation(env) if self.flatten and is_tree else env
 
-    def draws(self, env: Any) -> bool:
-        """True if environments of this recipe, of which this is one, can draw pictures."""
+    def can_render(self, env: Any) -> bool:
+        """True if environments of this recipe, of which this is one, can render pictures."""
         if PICTURES not in (env.metadata or {}).get("render_modes", ()):
             return False
         try:
@@ -106,7 +106,7 @@ class _Envs:
         """Resets, and all steps. rows: number, seed, actions."""
         return [self._replay(*row) for row in rows]
 
-    def draw(self, seed: int, past: list[Any]) -> Generator[tuple[np.ndarray, Arrays]]:
+    def render_episode(self, seed: int, past: list[Any]) -> Generator[tuple[np.ndarray, Arrays]]:
         """The picture and the observation after a reset, and after each action."""
         seen = self._begin(0, seed)
         yield self._picture(0), seen
@@ -414,13 +414,13 @@ class PythonFleet:
         rows = [(slot.number, seed, past) for slot, seed, past in each]
         return list(zip(slots, self._all("replay", slots, rows), strict=True))
 
-    def draw(self, seed: int, past: Arrays) -> Generator[tuple[np.ndarray, Arrays]]:
-        """The pictures of an episode, with observation and mask; see `Fleet.draw`."""
+    def render_episode(self, seed: int, past: Arrays) -> Generator[tuple[np.ndarray, Arrays]]:
+        """The pictures of an episode, with observation and mask; see `Fleet.render_episode`."""
         # pygame looks for a sound card, and prints lines about a missing one
         os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
         envs = _Envs(self.recipe.of_pictures())
         with contextlib.closing(envs):
-            yield from envs.draw(seed, _own_actions(self.action_space, iter(past)))
+            yield from envs.render_episode(seed, _own_actions(self.action_space, iter(past)))
 
     def release(self, slot: _Slot) -> None:
         """The environment there is free for another episode."""
