@@ -25,8 +25,7 @@ from pg.commands import cli
 from pg.config import Config, Hyperparams, merge_env_params, own_parts
 from pg.envs.registry import environment_of
 from pg.inputs import Optional, shown
-from pg.runs import code, execution, files, folders, host_states, results, writing
-from pg.runs.interrupts import Interrupted
+from pg.runs import code, execution, files, folders, host_states, interrupts, results, writing
 
 Settings = Callable[[Task, Row], tuple[Config, Hyperparams]]
 
@@ -199,38 +198,52 @@ def run(
     if finished:
         rows_there = numerals.counted(finished, "row")
         print(f"skipped, as finished in {out} with these settings: {rows_there}")
-    check_environments(cells)
-    check_own_parts(cells)
-    for i, cell in enumerate(cells):
-        title = f"{i + 1}/{len(cells)} {cell.name} {cell.label}"
-        seeds = numerals.counted(len(cell.seeds), "seed")
-        print(f"{title}: {seeds} from {cell.seeds[0]}; compiling ...", flush=True)
-        progress = cli.Progress(cell.config.num_updates)
-        try:
-            lines, seconds = run_cell(cell, out, progress)
-        except KeyboardInterrupt as error:
-            progress.close()
-            programs = numerals.counted(len(cells), "program")
-            print(
-                f"interrupted after {i} of {programs}: the finished ones are kept; the same "
-                "command continues from there",
-                flush=True,
-            )
-            return int(getattr(error, "signum", signal.SIGINT))
-        except ValueError as error:  # errors that only the environment can find
-            raise ValueError(f"{cell.name} {cell.label}: {error}") from None
-        finally:
-            progress.close()
-        means = (
-            f"{name} {numerals.fixed(np.mean([getattr(x, name) for x in lines]))}"
-            for name in ("greedy", "sampled")
+    done = 0  # cells
+    signum = None
+    try:
+        check_environments(cells)
+        check_own_parts(cells)
+        for cell in cells:
+            title = f"{done + 1}/{len(cells)} {cell.name} {cell.label}"
+            signum = _run_and_report(cell, title, out)
+            done += 1
+            if signum is not None:
+                break
+    except KeyboardInterrupt as error:
+        signum = int(getattr(error, "signum", signal.SIGINT))
+    if signum is not None:
+        programs = numerals.counted(len(cells), "program")
+        print(
+            f"interrupted after {done} of {programs}: the finished ones are kept; the same "
+            "command continues from there",
+            flush=True,
         )
-        steps = sum(line.env_steps for line in lines)
-        print(f"{title}: {', '.join(means)}; {steps:,} steps in {seconds:.0f} s", flush=True)
-        if diverged := sum(not np.isfinite(line.greedy) for line in lines):
-            of_seeds = f"{diverged} of {numerals.counted(len(lines), 'seed')}"
-            print(f"{title}: {of_seeds} diverged, and have no score", flush=True)
-    return None
+    return signum
+
+
+def _run_and_report(cell: Cell, title: str, out: Path) -> int | None:
+    """Runs a cell and prints its progress and its means. Returns and raises as `run_cell`, with the
+    signal alone.
+    """
+    seeds = numerals.counted(len(cell.seeds), "seed")
+    print(f"{title}: {seeds} from {cell.seeds[0]}; compiling ...", flush=True)
+    progress = cli.Progress(cell.config.num_updates)
+    try:
+        lines, seconds, signum = run_cell(cell, out, progress)
+    except ValueError as error:  # errors that only the environment can find
+        raise ValueError(f"{cell.name} {cell.label}: {error}") from None
+    finally:
+        progress.close()
+    means = (
+        f"{name} {numerals.fixed(np.mean([getattr(x, name) for x in lines]))}"
+        for name in ("greedy", "sampled")
+    )
+    steps = sum(line.env_steps for line in lines)
+    print(f"{title}: {', '.join(means)}; {steps:,} steps in {seconds:.0f} s", flush=True)
+    if diverged := sum(not np.isfinite(line.greedy) for line in lines):
+        of_seeds = f"{diverged} of {numerals.counted(len(lines), 'seed')}"
+        print(f"{title}: {of_seeds} diverged, and have no score", flush=True)
+    return signum
 
 
 def check_environments(cells: Iterable[Cell]) -> None:
@@ -260,13 +273,16 @@ def check_own_parts(cells: Iterable[Cell]) -> None:
             raise ValueError(f"{name} {label}: {error}") from None
 
 
-def run_cell(cell: Cell, out: Path, progress: cli.Progress) -> tuple[list[Result], float]:
+def run_cell(
+    cell: Cell, out: Path, progress: cli.Progress
+) -> tuple[list[Result], float, int | None]:
     """Trains and evaluates a cell, greedily and by sampling, and writes its folder.
 
     Results of other settings of the same row are then removed.
 
     Returns:
-        The lines of its seeds, and the seconds that compilation and training took.
+        The lines of its seeds, the seconds that compilation and training took, and the signal that
+        came while the folder was written, if any.
 
     Raises:
         KeyboardInterrupt: after a signal, before anything is written.
@@ -276,12 +292,23 @@ def run_cell(cell: Cell, out: Path, progress: cli.Progress) -> tuple[list[Result
             cell.config, cell.hyperparams, cell.seeds, progress, on_compiled=progress.begin
         )
         if run.signum:
-            raise Interrupted(run.signum)
+            raise interrupts.Interrupted(run.signum)
         evaluations = {}
         for actions in ("sampled", "greedy"):
             evaluations[actions] = execution.evaluate_run(
                 cell.config, run, cell.seeds, cell.episodes, greedy=actions == "greedy"
             )
+    with interrupts.deferred("writing the results") as caught:
+        lines = _write(cell, out, run, evaluations)
+    return lines, run.compile_seconds + run.train_seconds, caught.signum
+
+
+def _write(
+    cell: Cell, out: Path, run: execution.Run, evaluations: Mapping[str, Any]
+) -> list[Result]:
+    """Writes the folder of a cell, and removes results of other settings of its row. Returns the
+    lines of its seeds.
+    """
     folder = cell.folder(out)
     files.make_folder(folder, within=out)
     files.remove(folder, r"summary\.json")  # without it a cell is not finished
@@ -297,7 +324,7 @@ def run_cell(cell: Cell, out: Path, progress: cli.Progress) -> tuple[list[Result
     for other in stored_cells(folder.parent):
         if cell.difference(other) is not None:
             _remove(other)
-    return _read_cell(folder).results, run.compile_seconds + run.train_seconds
+    return _read_cell(folder).results
 
 
 def _remove(stored: Stored) -> None:

@@ -84,7 +84,7 @@ class Options:
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Report on this table (a results.csv) instead of running anything."""
 
-    def of_plan(self) -> dict[str, Any]:
+    def plan_arguments(self) -> dict[str, Any]:
         """The further arguments of `learning.plan`."""
         return {
             "seeds": self.seeds,
@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             tables.check_marks(options.readme, report.SHORT_MARKS)
         before = tables.read_csv(options.keep, learning.Result) if options.keep else []
         if not options.from_:
-            signum = learning.run(rows, settings, options.out, **options.of_plan())
+            signum = learning.run(rows, settings, options.out, **options.plan_arguments())
         finished = signum is None
         lines = (
             tables.read_csv(options.from_, learning.Result)
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     except ValueError as error:
         cli.fail(error)
     except KeyboardInterrupt as error:
-        print("interrupted: finished seeds are kept; the same command continues from there")
+        print("interrupted; files that are complete are kept")
         return cli.interrupted(getattr(error, "signum", None))
     except OSError as error:
         cli.fail_to_write(error)

@@ -32,7 +32,7 @@ from pg.estimators.facts import FACTS
 from pg.estimators.variants import VARIANTS
 from pg.presets import preset
 from pg.reports import curves, tables
-from pg.runs import execution, folders, interrupts, results
+from pg.runs import execution, folders, interrupts, results, writing
 from pg.runs.code import SHORT
 from pg.settings import own_files
 from pg.settings.environments import OF_BENCHMARK
@@ -323,6 +323,62 @@ def test_a_signal_in_the_final_evaluation_ends_it_in_a_sentence(
     assert f"{said} continues from there" in capsys.readouterr().out
     assert len(finished) == 1
     assert len(tables.read_csv(tmp_path / "results.csv", Result)) == 2
+
+
+def test_a_signal_while_results_are_written_is_obeyed_after_them(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write = writing.write_results
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return write(*args, **kwargs)
+
+    monkeypatch.setattr(writing, "write_results", interrupted)
+    assert script.main([*SMALL, "--out", str(tmp_path)]) == cli.AGAIN
+    assert "interrupted after 1 of 2 programs: the finished ones are kept" in (
+        capsys.readouterr().out
+    )
+    assert len(list(tmp_path.rglob("summary.json"))) == 1
+    assert len(tables.read_csv(tmp_path / "results.csv", Result)) == 2
+
+
+def test_a_signal_before_the_first_program_leaves_a_report_of_the_finished_ones(
+    script: ModuleType,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = copied(finished, tmp_path)
+
+    def interrupted(cells: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(learning, "check_environments", interrupted)
+    more = [*SMALL[:4], "--seeds", "3", "--eval-episodes", "3"]
+    assert script.main([*more, "--out", str(out)]) == cli.AGAIN
+    assert "interrupted after 0 of 2 programs: the finished ones are kept" in (
+        capsys.readouterr().out
+    )
+    assert len(tables.read_csv(out / "results.csv", Result)) == 4
+
+
+def test_a_signal_while_a_table_is_reported_promises_no_continuation(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*args: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(tables, "read_csv", interrupted)
+    assert script.main([*SMALL, "--from", str(tmp_path / "results.csv")]) == cli.INTERRUPTED
+    assert capsys.readouterr().out == "interrupted; files that are complete are kept\n"
 
 
 def test_ctrl_c_keeps_what_is_finished(
