@@ -293,9 +293,10 @@ def _run(
         steps_before = partial.metrics["env_steps"].sum(axis=1) if partial else 0
         followers.start(folder, seeds, folders.read_stored(folder), steps_before)
     place = folder and folder / "checkpoints"
-    writer = options.checkpoint_writer(place, metadata, {"seed": seeds}, partial)
+    hold = host_states.can_fail(config)
+    writer = options.checkpoint_writer(place, metadata, {"seed": seeds}, partial, hold=hold)
     how = {"layout": layout, "partial": partial, "on_checkpoint": writer}
-    with _discarding_setup(folder if is_new else None), _with_resumption(config, folder, writer):
+    with _discarding_setup(folder if is_new else None), _with_resumption(folder, writer):
         done = _trained(config, hyperparams, seeds, options, followers, quiet=not folder, **how)
     clock.end("start", compile=done.compile_seconds, train=done.train_seconds)
     with _telling_how_to_continue(folder):
@@ -311,39 +312,38 @@ def _run(
 
 
 @contextlib.contextmanager
-def _with_resumption(config: Config, folder: Path | None, writer: Any) -> Iterator[None]:
+def _with_resumption(folder: Path | None, writer: Any) -> Iterator[None]:
     """After the fault of an environment writes a checkpoint of the last updates, and adds to the
-    fault after which update the run can be resumed.
+    fault after which update the run can be resumed, or why that checkpoint is missing.
     """
     from pg.envs.adapters.hosts import HostError
-    from pg.runs import checkpoints, host_states
+    from pg.runs import checkpoints
 
-    writer.hold = host_states.can_fail(config)
     try:
         yield
     except HostError as error:
-        with contextlib.suppress(OSError):  # the fault is to be reported, and an older one exists
+        parts = [str(error)]
+        try:
             writer.write_held()
+        except OSError as unwritten:  # an older checkpoint may exist
+            parts.append(f"the last updates are lost, as a checkpoint failed: {unwritten}")
         done = checkpoints.steps(folder / "checkpoints") if folder else []
-        if not done:
-            raise
-        raise HostError(
-            f"{error}; pg resume {folder} continues after update {done[0]}, the last checkpoint"
-        ) from None
+        if done:
+            update = f"update {done[0]}, the last checkpoint"
+            parts.append(f"pg resume {folder} continues after {update}")
+        raise HostError("; ".join(parts)) from None
 
 
 @contextlib.contextmanager
 def _telling_how_to_continue(folder: Path | None) -> Iterator[None]:
-    """Prints, if a signal ends what follows the training, that the trained run is kept and how to
-    continue.
-    """
+    """Prints, if a signal ends what follows the updates, that they are kept and how to continue."""
     try:
         yield
     except KeyboardInterrupt:
         if folder:
             cli.say(
-                "interrupted after the last update, which is kept, before the results were "
-                f"written; continue with --resume {folder}"
+                "interrupted before the results were written; the updates so far are kept: "
+                f"continue with --resume {folder}"
             )
         raise
 

@@ -133,6 +133,8 @@ class Checkpointing:
         metadata: Mapping[str, Any],
         columns: Mapping[str, Any],
         partial: Any,
+        *,
+        hold: bool = False,
     ) -> Any:
         """The writer of checkpoints; arguments as in `checkpoints.CheckpointWriter`."""
         from pg.runs.checkpoints import CheckpointWriter
@@ -145,6 +147,7 @@ class Checkpointing:
             minutes=self.checkpoint_minutes,
             updates=self.checkpoint_updates,
             max_to_keep=self.checkpoints_kept,
+            hold=hold,
         )
 
 

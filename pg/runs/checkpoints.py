@@ -113,19 +113,23 @@ class CheckpointWriter:
         minutes: float = 1.0,
         updates: int | None = None,
         max_to_keep: int = 2,
+        hold: bool = False,
     ) -> None:
         """folder: None in processes that do not write. metadata: settings, to be compared when runs
         are restored.
 
         columns: labels of the rows of the metrics, such as the seed, [num_logged] each. minutes,
         updates: from one checkpoint to the next, whichever comes first. max_to_keep: the number of
-        checkpoints that are kept.
+        checkpoints that are kept. hold: the states between checkpoints are kept in memory too, for
+        `write_held`.
         """
         self.folder, self.metadata, self.columns = folder, metadata, dict(columns)
         self.max_to_keep = max_to_keep
         # largest time and number of updates from one checkpoint to the next
         self.minutes, self.updates = minutes, updates
-        self.hold = False  # True: the states between checkpoints are copied too, for `write_held`
+        # Costs a copy of all states, with the action histories of environments in Python, after
+        # every chunk.
+        self.hold = hold
         self.held: tuple[int, Any] | None = None  # updates done, states
         self.rows: list[dict[str, np.ndarray]] = []
         self.written = partial.updates if partial else 0  # updates done at the last checkpoint

@@ -3,6 +3,7 @@ before it is used.
 """
 
 import dataclasses
+import errno
 import functools
 import hashlib
 import json
@@ -23,7 +24,9 @@ import pytest
 import safetensors.numpy
 from limits import bytes_read, no_waiting
 
+from pg.commands import job
 from pg.config import Config, Hyperparams
+from pg.envs.adapters.base import HostError
 from pg.fast import devices
 from pg.inputs import shown
 from pg.runs import checkpoints, execution, files, folders
@@ -97,6 +100,30 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     )
     trained = execution.train(programs, keys, h, on_checkpoint=keeper)
     return Kept(folder, programs, keys, h, trained._replace(states=jax.device_get(trained.states)))
+
+
+def test_a_checkpoint_that_fails_before_the_fault_of_an_environment_is_reported(
+    kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full at the last checkpoint: the states held since are lost with it."""
+
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = tmp_path / "checkpoints"
+    columns = {"seed": np.asarray(SEEDS)}
+    writer = CheckpointWriter(folder, about(), columns, updates=2, minutes=60, hold=True)
+    said = "^the step fails; the last updates are lost, as a checkpoint failed: .*No space left"
+
+    def train() -> None:
+        for begin, end in ((0, 2), (2, 3)):
+            metrics = {name: x[:, begin:end] for name, x in kept.trained.metrics.items()}
+            writer(end, lambda: kept.trained.states, metrics, last=False)
+        raise HostError("the step fails")
+
+    monkeypatch.setattr(checkpoints, "save", full)
+    with pytest.raises(HostError, match=said), job._with_resumption(tmp_path, writer):
+        train()
 
 
 @pytest.fixture

@@ -236,7 +236,7 @@ def test_a_signal_in_the_final_evaluation_keeps_the_trained_run(
         assert job.run(config, Hyperparams(), options(tmp_path)) == cli.AGAIN
     (folder,) = (path.parent for path in tmp_path.rglob("config.json"))
     said = " ".join(capsys.readouterr().out.split())
-    assert "interrupted after the last update, which is kept, before the results" in said
+    assert "interrupted before the results were written; the updates so far are kept" in said
     assert f"continue with --resume {folder}" in said
     assert not (folder / "summary.json").exists()
     assert job.resume(folder, env) == 0
