@@ -31,6 +31,10 @@ class Curve(NamedTuple):
     mean: Estimate  # [K] each
 
 
+class ShortenedCurve(Curve):
+    """A mean that ends at the last step that all seeds reached, which some went beyond."""
+
+
 def seed_curves(
     metrics: Mapping[str, np.ndarray], points: int = POINTS
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +85,7 @@ def mean_learning_curve(
     steps: Any, returns: Any, points: int = POINTS, statistic: Statistic = statistics.mean
 ) -> Curve:
     """The mean over seeds of learning curves, or another statistic, with its pointwise bootstrap
-    interval.
+    interval; a `ShortenedCurve` if the seeds have different numbers of steps.
 
     Args:
         steps: environment steps so far, [S, K], or a sequence of S arrays.
@@ -101,9 +105,11 @@ def mean_learning_curve(
     if without := sum(not len(x) for x, _ in pairs):
         raise ValueError(f"no episode ended in {without} of {numerals.counted(len(pairs), 'seed')}")
     grid, values = aligned(pairs, points)
+    last_steps = {int(x[-1]) for x, _ in pairs}
+    kind = Curve if len(last_steps) == 1 else ShortenedCurve
     if statistic is statistics.mean:  # a product with counts, which is faster
-        return Curve(grid, statistics.mean_curve(values))
-    return Curve(grid, statistics.curve(values, statistic))
+        return kind(grid, statistics.mean_curve(values))
+    return kind(grid, statistics.curve(values, statistic))
 
 
 def steps_to_threshold(steps: Any, returns: Any, threshold: float) -> np.ndarray:

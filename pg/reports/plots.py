@@ -18,7 +18,13 @@ import numpy as np
 
 from pg import numerals
 from pg.estimators.facts import FACTS
-from pg.reports.curves import Curve, evaluation_curve, mean_learning_curve, seed_curves
+from pg.reports.curves import (
+    Curve,
+    ShortenedCurve,
+    evaluation_curve,
+    mean_learning_curve,
+    seed_curves,
+)
 from pg.reports.statistics import Estimate
 from pg.runs import files, results
 
@@ -42,8 +48,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 LEVEL = {"color": "0.45", "linestyle": (0, (6, 3)), "linewidth": 0.8}
 LETTER = 0.06  # inches: the mean width of one
 INTERVAL = "95\u00a0% interval"
-# A mean over seeds takes the steps that all have (see `curves.mean_learning_curve`).
-UNTIL = "each learning curve ends with its shortest seed"
+# above figures with a `ShortenedCurve`
+UNTIL = "each mean ends at the last step that all its seeds reached"
 STYLE: dict[Any, Any] = {
     "figure.figsize": (WIDTH, HEIGHT),
     "figure.dpi": 150,
@@ -291,7 +297,7 @@ def learning_curve(
     updates = metrics["return"].shape[1]
     frozen = int(results.failed_runs(metrics).sum()) if "skipped" in metrics else 0
     if seeds > 1 or points < updates:
-        until = " until the shortest ends" if np.ptp(steps[:, -1]) else ""
+        until = ", up to the end of the shortest run" if np.ptp(steps[:, -1]) else ""
         label = f"mean of {seeds} seeds{until}, {INTERVAL}"
         if frozen:
             label += f", {frozen} of them frozen"
@@ -386,7 +392,8 @@ def learning_curves(
         if any(level is not None for level in (best or {}).values())
         else {}
     )
-    legend(figure, [_line(label, **look) for label, look in (look_of | published).items()], UNTIL)
+    handles = [_line(label, **look) for label, look in (look_of | published).items()]
+    legend(figure, handles, _until(panels.values()))
     save(figure, path)
 
 
@@ -470,8 +477,14 @@ def comparison(
     handles = [_line(label, **look) for label, look in look_of.items()]
     if threshold is not None:
         handles.append(_line(f"return {numerals.number(threshold)}", **LEVEL))
-    legend(figure, handles, UNTIL)
+    legend(figure, handles, _until(panel.curves for panel in panels.values()))
     save(figure, path)
+
+
+def _until(panels: Iterable[Mapping[str, Curve]]) -> str:
+    """A sentence on the end of the curves, if a seed of one of them went further; else ""."""
+    curves = [curve for lines in panels for curve in lines.values()]
+    return UNTIL if any(isinstance(curve, ShortenedCurve) for curve in curves) else ""
 
 
 def _lines(axes: Any, lines: Mapping[str, Curve], look_of: Mapping[str, dict[str, Any]]) -> None:

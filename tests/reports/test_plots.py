@@ -451,15 +451,30 @@ def test_only_several_seeds_have_a_mean_with_its_band(
     assert len(areas) == (seeds > 1)
 
 
+@pytest.mark.parametrize(
+    ("lengths", "said"),
+    [([10, 10], ""), ([10, 20], "each mean ends at the last step that all its seeds reached")],
+    ids=["equal", "different"],
+)
 @pytest.mark.parametrize("name", ["learning_curves", "comparison"])
-def test_it_is_said_where_a_mean_curve_ends(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_it_is_said_where_a_mean_curve_ends_if_a_seed_goes_further(
+    name: str, lengths: list[int], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the last step that all seeds have, `mean_learning_curve`."""
     monkeypatch.setattr(plots.files, "replace", lambda path, write: None)
-    figure = drawn(FIGURES[name], tmp_path / "figure.png", monkeypatch)
+    metrics = metrics_of(np.zeros((2, 9)), 1)
+    metrics["env_steps"] = metrics["env_steps"] * np.array(lengths)[:, None]
+    lines = {"ppo": mean_learning_curve(*seed_curves(metrics))}
+
+    def draw(path: Path) -> None:
+        if name == "learning_curves":
+            plots.learning_curves({"CartPole": lines}, path)
+        else:
+            compared = plots.Compared(lines, np.array([]), {})
+            plots.comparison({"CartPole": compared}, path, ylabel="IQM of returns")
+
+    figure = drawn(draw, tmp_path / "figure.png", monkeypatch)
     (legend,) = figure.legends
-    assert legend.get_title().get_text() == "each learning curve ends with its shortest seed"
+    assert legend.get_title().get_text() == said
 
 
 def test_the_curve_of_a_run_says_that_its_mean_ends_before_longer_seeds(
@@ -474,7 +489,7 @@ def test_the_curve_of_a_run_says_that_its_mean_ends_before_longer_seeds(
 
     figure = drawn(draw, tmp_path / "figure.png", monkeypatch)
     _, mean = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert mean == "mean of 2 seeds until the shortest ends, 95\u00a0% interval"
+    assert mean == "mean of 2 seeds, up to the end of the shortest run, 95\u00a0% interval"
 
 
 def test_the_legend_of_the_sensitivity_says_what_a_point_is(
