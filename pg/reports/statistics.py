@@ -45,7 +45,9 @@ class Estimate(NamedTuple):
         """The mean of a sample [n], n at least 1, with its normal interval; of a single value there
         is none.
         """
-        return cls.from_error(sample.mean(), standard_error(sample))
+        with np.errstate(invalid="ignore"):  # inf - inf, whose NaN is the answer
+            mean = sample.mean()
+        return cls.from_error(mean, standard_error(sample))
 
     @property
     def standard_error(self) -> Any:
