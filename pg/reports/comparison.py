@@ -24,8 +24,10 @@ from pg.runs.loading import ENV_PARAM, Runs
 Actions = Literal["sampled", "greedy"]
 STATISTICS: dict[str, Statistic] = {"iqm": statistics.iqm, "mean": statistics.mean}
 NAMES = {"iqm": "IQM", "mean": "mean"}
-DRAWN = len(plots.COLOURS)  # groups of an environment in the picture, each in its own colour
-METHODS = 10  # methods of which a sentence is said over all environments
+# the largest number of groups in the picture of an environment, each in its own colour
+MOST_DRAWN = len(plots.COLOURS)
+# the largest number of methods whose results over all environments are reported in a sentence
+MOST_REMARKS = 10
 THRESHOLDS = 200  # points of a performance profile
 UNEQUAL = 1.1  # ratio of environment steps from which a remark is made
 # Settings that define the environment, besides its name.
@@ -493,7 +495,7 @@ def _over_environments(comparison: Comparison) -> list[str]:
     said: list[str] = []
     num_envs = len(comparison.envs)
     for method in dict.fromkeys(comparison.methods):
-        if num_envs == 1 or method == comparison.baseline or len(said) == METHODS:
+        if num_envs == 1 or method == comparison.baseline or len(said) == MOST_REMARKS:
             continue
         try:
             better = overall_improvement(comparison, method)
@@ -518,11 +520,11 @@ def _drawn(comparison: Comparison, rows: Sequence[Row], env: str) -> dict[str, G
     many.
     """
     here = [i for i, group in enumerate(comparison.groups) if group.env == env]
-    if len(here) > DRAWN:
+    if len(here) > MOST_DRAWN:
         baseline = [i for i in here if comparison.methods[i] == comparison.baseline]
         others = [i for i in here if i not in baseline]
         best = sorted(others, key=lambda i: -np.nan_to_num(rows[i].iqm.value, nan=-np.inf))
-        here = sorted([*baseline, *best[: DRAWN - len(baseline)]])
+        here = sorted([*baseline, *best[: MOST_DRAWN - len(baseline)]])
     return {comparison.labels[i]: comparison.groups[i] for i in here}
 
 
