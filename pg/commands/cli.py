@@ -22,11 +22,11 @@ import tyro
 from pg import __version__, numerals
 from pg.commands import clock, flags, settings_files
 from pg.commands.flags import assignment as assignment
+from pg.commands.options import BorrowedSettings, SettingsFile
 from pg.commands.options import Checkpointing as Checkpointing
 from pg.commands.options import Following as Following
 from pg.commands.options import Length as Length
 from pg.commands.options import Machine as Machine
-from pg.commands.options import OtherSettings, SettingsFile
 from pg.commands.options import OwnParts as OwnParts
 from pg.commands.options import OwnPolicy as OwnPolicy
 from pg.commands.terminal import WIDTH, outlive_readers, wrapped
@@ -107,16 +107,16 @@ _DRY_RUN = ("dry-run", "dryrun")  # --print-config comes nearest, in the command
 def parse(
     prog: str | None, description: str, options: type, argv: Sequence[str] | None = None
 ) -> tuple[Config, Hyperparams, Any, Machine]:
-    """`parse_given` without the names of the given settings."""
+    """The first four results of `parse_given`."""
     return parse_given(prog, description, options, argv)[:4]
 
 
 def parse_given(
     prog: str | None, description: str, options: type, argv: Sequence[str] | None = None
-) -> tuple[Config, Hyperparams, Any, Machine, frozenset[str] | None]:
+) -> tuple[Config, Hyperparams, Any, Machine, frozenset[str] | None, str | None]:
     """Config, Hyperparams, `options` (a dataclass of the script's own flags) and Machine from the
-    command line, and the names of the settings that it or its file gives; None if the file is
-    a run's, which gives all of them.
+    command line; the names of the settings that it or its file gives, None if the file is a run's,
+    which gives all of them; and the value of --settings-of.
 
     Defaults are the preset of the named estimator and environment, with --settings-of NAME that of
     NAME, or, with --resume RUN or --config RUN, the settings of that run. The entries of another
@@ -125,7 +125,7 @@ def parse_given(
     """
     _prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
-    file, argv = _with_file(argv, (Config, Hyperparams, options, Machine, OtherSettings))
+    file, argv = _with_file(argv, (Config, Hyperparams, options, Machine, BorrowedSettings))
     _choose_devices_for_files(argv)
     # a script's flag hides a setting of the same name
     own = {field.name for field in dataclasses.fields(options)}
@@ -157,7 +157,7 @@ def parse_given(
         **flags.flags_of(Hyperparams, hyperparams, own),
         **flags.flags_of(options, defaults),
         **flags.flags_of(Machine, of_machine),
-        **flags.flags_of(OtherSettings, OtherSettings()),
+        **flags.flags_of(BorrowedSettings, BorrowedSettings()),
         **flags.flags_of(SettingsFile, SettingsFile()),
     }
     with _pointing_at(file):
@@ -189,7 +189,7 @@ def parse_given(
     of_run = file is not None and file.run is not None
     named = {name_of(word).removeprefix("no_") for word in argv if is_flag(word)}
     given = None if of_run else frozenset(named | of_variant.keys())
-    return config, hyperparams, chosen, machine, given
+    return config, hyperparams, chosen, machine, given, settings_of
 
 
 def _check_env_is_not_varied(estimator: str | None, settings_of: str | None, options: Any) -> None:

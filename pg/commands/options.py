@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from pg.fast.devices import Layout
 
 __all__ = [
+    "BorrowedSettings",
     "Checkpointing",
     "Following",
     "Length",
     "Machine",
-    "OtherSettings",
     "OwnParts",
     "OwnPolicy",
     "SettingsFile",
@@ -54,12 +54,13 @@ class SettingsFile:
 
 
 @dataclasses.dataclass
-class OtherSettings:
+class BorrowedSettings:
     """The settings of a listed estimator for a custom one."""
 
     settings_of: str | None = None
-    """Estimator, or natural, trpo or another such name, whose settings for the environment your own
-    --estimator FILE.py:NAME has; none: those that its pg.with_facts states.
+    """Train your own --estimator FILE.py:NAME with the settings of this estimator or variant (ppo,
+    trpo, ...) for the environment, in Python Config(preset=...); none: those given by its
+    pg.with_facts.
     """
 
 

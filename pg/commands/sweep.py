@@ -99,7 +99,7 @@ class Options(cli.Checkpointing, cli.Length):
 @cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code, as the train command does; 3 where every run diverged."""
-    config, hyperparams, options, machine, given = cli.parse_given(
+    config, hyperparams, options, machine, given, settings_of = cli.parse_given(
         prog, cli.docstring_of(__file__), Options, argv
     )
     cli.cache_compilations()
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             table = spaces.table_of(options.over, method, options.trials, options.search_seed)
         if options.total_steps is not None:
             given = given and given | {"num_updates"}  # which follows from it
-            presets = spaces.presets(table, config, given)
+            presets = spaces.presets(table, config, given, settings_of)
             table = spaces.lasting(table, config, options.total_steps, presets)
         limit = (
             None if options.memory_limit is None else memory.number_of_bytes(options.memory_limit)
@@ -135,6 +135,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             options.greedy,
             options.exact,
             given,
+            settings_of,
         )
         fresh = options.seeds if options.fresh_seeds is None else options.fresh_seeds
         if is_tpe or is_halving:

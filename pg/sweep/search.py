@@ -281,7 +281,7 @@ def _lasting(search: Search, table: Table) -> Table:
     if steps is None:
         return table
     spec = search.sweep
-    presets = spaces.presets(table, spec.config, spec.given)
+    presets = spaces.presets(table, spec.config, spec.given, spec.settings_of)
     return spaces.lasting(table, spec.config, steps, presets)
 
 

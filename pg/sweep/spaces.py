@@ -166,7 +166,12 @@ def table_of(texts: Sequence[str], method: str = "auto", num: int = 16, seed: in
     return combinations(spaces) if method == "grid" else draws(method, num, spaces, seed)
 
 
-def presets(table: Table, config: Config, given: Collection[str] | None) -> Table:
+def presets(
+    table: Table,
+    config: Config,
+    given: Collection[str] | None,
+    settings_of: str | None = None,
+) -> Table:
     """The settings in which the presets of the configurations differ from that of `config`, if the
     estimator or the environment is varied; [G] for each name.
 
@@ -174,6 +179,7 @@ def presets(table: Table, config: Config, given: Collection[str] | None) -> Tabl
         table: The configurations.
         config: The settings that are not varied.
         given: Names of the settings that are the same for all configurations; None: all.
+        settings_of: The estimator or variant whose preset custom estimators have; None: their own.
 
     Raises:
         ValueError: There is no such estimator, or its file cannot be loaded.
@@ -185,10 +191,10 @@ def presets(table: Table, config: Config, given: Collection[str] | None) -> Tabl
     num = len(next(iter(table.values())))
     columns = {name: table.get(name, [value] * num) for name, value in base.items()}
     rows = [
-        defaults(_loaded(estimator), env, minibatch_size)
+        defaults(_label(estimator, settings_of), env, minibatch_size)
         for estimator, env, minibatch_size in zip(*columns.values(), strict=True)
     ]
-    usual = defaults(config.estimator, config.env, cut)
+    usual = defaults(_label(config.estimator, settings_of), config.env, cut)
     plain = {**vars(Config(preset=None)), **Hyperparams().scalars()}
     found = {}
     for name in dict.fromkeys(name for row in [usual, *rows] for name in row):
@@ -199,13 +205,16 @@ def presets(table: Table, config: Config, given: Collection[str] | None) -> Tabl
     return found
 
 
-def _loaded(estimator: Any) -> Any:
-    """The estimator, or the function that FILE.py:NAME stands for."""
+def _label(estimator: Any, settings_of: str | None) -> Any:
+    """The estimator or variant whose preset an estimator has: for a custom one `settings_of`,
+    unless that is None; else itself, loaded if it is FILE.py:NAME.
+    """
     if own_files.is_reference(estimator):
-        return own_files.load(estimator)
+        estimator = own_files.load(estimator)
     if isinstance(estimator, str):
         check_estimator("estimator", estimator, own_files.FORM)
-    return estimator
+        return estimator
+    return estimator if settings_of is None else settings_of
 
 
 def lasting(table: Table, config: Config, total_steps: int, presets: Table | None = None) -> Table:

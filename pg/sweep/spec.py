@@ -62,6 +62,8 @@ class SweepSpec:
     # names of the settings that are the same for all configurations, while the others follow the
     # estimator and the environment of each; None: all are the same
     given: frozenset[str] | None = None
+    # with `given`, the estimator or variant whose settings custom estimators have; None: their own
+    settings_of: str | None = None
     presets: Table = dataclasses.field(init=False)  # the settings that differ, see `spaces.presets`
 
     def __post_init__(self) -> None:
@@ -89,7 +91,7 @@ class SweepSpec:
 
     def _set_presets(self) -> None:
         """Sets the presets that go with the table; they do not label configurations."""
-        own = spaces.presets(self.table, self.config, self.given)
+        own = spaces.presets(self.table, self.config, self.given, self.settings_of)
         object.__setattr__(self, "presets", own)
 
     @property

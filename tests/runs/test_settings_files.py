@@ -261,7 +261,8 @@ def test_a_variant_has_its_tuned_settings_and_flags_go_before_them(tmp_path: Pat
 def test_what_a_variant_sets_is_given_to_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     """So that no preset of what is varied undoes it."""
     argv = ["--estimator", "recurrent_ppo", "--over"]
-    *_, given = cli.parse_given("sweep.py", "doc", sweep.Options, [*argv, "learning_rate=0.1,0.2"])
+    over = [*argv, "learning_rate=0.1,0.2"]
+    given = cli.parse_given("sweep.py", "doc", sweep.Options, over)[4]
     assert given == {"estimator", "over", "rnn"}
     with pytest.raises(SystemExit):
         cli.parse_given("sweep.py", "doc", sweep.Options, [*argv, "env=CartPole-v1,Acrobot-v1"])

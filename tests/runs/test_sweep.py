@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 from mistakes import Mistake, assert_one_sentence
+from own_parts import CLIPPED, HEADER
 from small import TINY
 from stored import store_run
 
@@ -26,6 +28,7 @@ from pg.reports import tables
 from pg.runs import execution, folders, memory, sweeps
 from pg.runs.interrupts import Interrupted
 from pg.seeds import seed_key
+from pg.settings import own_files
 from pg.sweep import Range, SweepSpec, chunks, driver, grid, random, report, sobol, spaces, sweep
 from pg.sweep import spec as specs
 from pg.sweep.search import Search, Tpe
@@ -334,15 +337,21 @@ def test_a_sweep_of_before_goes_on_under_the_names_of_today(tmp_path: Path) -> N
 
 
 def of_command_line(argv: list[str], table: dict[str, list[Any]]) -> SweepSpec:
-    config, hyperparams, _, _, given = cli.parse_given(None, "", sweep_command.Options, argv)
-    return SweepSpec(config, hyperparams, table, range(2), given=given)
+    config, hyperparams, _, _, given, settings_of = cli.parse_given(
+        None, "", sweep_command.Options, argv
+    )
+    return SweepSpec(config, hyperparams, table, range(2), given=given, settings_of=settings_of)
 
 
-def assert_as_trained(one: SweepSpec, name: str, argv: list[str]) -> None:
-    """Each configuration has the settings that the train command has for its `name`."""
+def assert_as_trained(
+    one: SweepSpec, name: str, argv: list[str], of_own: Sequence[str] = ()
+) -> None:
+    """Each configuration has the settings that the train command has for its `name`, with the
+    words `of_own` if that is a file.
+    """
     for config, group in one.programs():
         value = one.table[name][group.start]
-        flags = [f"--{name}", value, *argv]
+        flags = [f"--{name}", value, *argv, *(of_own if own_files.is_reference(value) else ())]
         trained, wanted = cli.parse(None, "", job.Options, flags)[:2]
         assert config == trained
         found = spaces.hyperparams_of(one.hyperparams, one.traced(group))
@@ -371,6 +380,21 @@ def test_each_estimator_of_a_sweep_has_the_settings_of_the_train_command(argv: l
     assert one.values(0) == {"estimator": "state_value"}
     rows = dataclasses.replace(one, table={"estimator": names[1:]})
     assert_as_trained(rows, "estimator", argv)
+
+
+@pytest.mark.parametrize("label", ["leave_one_out", "natural"])
+def test_own_estimators_of_a_sweep_have_the_settings_of_another(tmp_path: Path, label: str) -> None:
+    """Beside listed ones, which have their own."""
+    path = tmp_path / "mine.py"
+    path.write_text(HEADER + CLIPPED, encoding="utf-8")
+    mine, borrowed = f"{path}:clipped", ["--settings-of", label]
+    argv = ["--env", "Acrobot-v1", "--gamma", "0.9"]
+    table = {"estimator": ["leave_one_out", mine, "reinforce"]}
+    one = of_command_line(["--estimator", mine, *borrowed, *argv], table)
+    assert_as_trained(one, "estimator", argv, borrowed)
+    assert "gamma" not in one.presets
+    pair = dataclasses.replace(one, table={"estimator": ["leave_one_out", mine]})
+    assert bool(pair.presets) == (label != "leave_one_out")  # the two differ in nothing else
 
 
 def test_each_environment_of_a_sweep_has_the_settings_of_the_train_command() -> None:

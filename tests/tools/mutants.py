@@ -48,7 +48,7 @@ MUTANTS = [
     Mutant(
         "a sweep over estimators with the settings of its first flags alone",
         "sweep/spec.py",
-        "own = spaces.presets(self.table, self.config, self.given)",
+        "own = spaces.presets(self.table, self.config, self.given, self.settings_of)",
         "own: Table = {}",
         "tests/runs/test_sweep.py -k settings_of_the_train_command",
     ),
@@ -58,6 +58,13 @@ MUTANTS = [
         "name not in {*base, *given, *table}",
         "name not in {*base, *table}",
         "tests/runs/test_sweep.py -k settings_of_the_train_command",
+    ),
+    Mutant(
+        "a sweep over estimators undoes --settings-of for custom ones",
+        "sweep/spaces.py",
+        "    return estimator if settings_of is None else settings_of\n",
+        "    return estimator\n",
+        "tests/runs/test_sweep.py -k own_estimators_of_a_sweep",
     ),
     # Gradients that are accumulated over micro-batches.
     Mutant(
