@@ -104,7 +104,8 @@ def facts_of_selection(candidates: Mapping[str, Facts]) -> Facts:
     if not collect:
         names = ", ".join(candidates)
         raise ValueError(f"there is no way of collecting that all of {names} accept")
-    critic, extra_rollouts = _shared("critic", candidates), _shared("extra_rollouts", candidates)
+    critic = _shared("critic", candidates)
+    extra_rollout_kind = _shared("extra_rollout_kind", candidates)
     actions = tuple(kind for kind in rows[0].actions if all(kind in row.actions for row in rows))
     objectives = {row.unbiased_for for row in rows}
     objective = objectives.pop() if len(objectives) == 1 else "no"
@@ -123,7 +124,7 @@ def facts_of_selection(candidates: Mapping[str, Facts]) -> Facts:
         # the weights of one may not be standardised, whichever is chosen
         regression=any(row.regression for row in rows),
         psi_depends_on_policy=any(row.psi_depends_on_policy for row in rows),
-        extra_rollouts=extra_rollouts,
+        extra_rollout_kind=extra_rollout_kind,
         starts=max(row.starts for row in rows),
         every_action=any(row.every_action for row in rows),
         reads=tuple(dict.fromkeys(name for row in rows for name in row.reads)),
@@ -163,7 +164,7 @@ def _shared(fact: str, candidates: Mapping[str, Facts]) -> Any:
     had.pop("none", None)
     if len(had) > 1:
         (first, one), (second, other) = list(had.items())[:2]
-        what = {"critic": "critic", "extra_rollouts": "extra rollouts"}[fact]
+        what = {"critic": "critic", "extra_rollout_kind": "extra rollouts"}[fact]
         raise ValueError(
             f"candidates share their {what}, and {one!r} has {first}, {other!r} {second}: leave "
             "one of them out"
