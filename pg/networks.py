@@ -486,9 +486,10 @@ def check_params(params: Any) -> None:
     """Raises ValueError unless the leaves of `params` are arrays or numbers."""
     for leaf in jax.tree.leaves(params):
         if not hasattr(leaf, "dtype") and not isinstance(leaf, Real):
+            remedy = ": give its .params" if hasattr(params, "params") else ""
             raise ValueError(
                 f"params must be a tree of arrays, as policy.init(key) gives it, got "
-                f"{described(params)}"
+                f"{described(params)}{remedy}"
             )
 
 

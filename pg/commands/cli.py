@@ -439,7 +439,8 @@ def _check_settings_of(name: str, estimator: str) -> None:
     check_estimator("settings_of", name, variants=True)
     if not own_files.is_reference(estimator):
         raise ValueError(
-            f"settings_of is for your own estimators: give one, as --estimator {own_files.FORM}"
+            f"settings_of is for your own estimators: give one, as --estimator {own_files.FORM}, "
+            "in a sweep also beside --over"
         )
 
 

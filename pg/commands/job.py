@@ -296,10 +296,10 @@ def _run(
     hold = host_states.can_fail(config)
     writer = options.checkpoint_writer(place, metadata, {"seed": seeds}, partial, hold=hold)
     how = {"layout": layout, "partial": partial, "on_checkpoint": writer}
-    with _discarding_setup(folder if is_new else None), _with_resumption(folder, writer):
+    with _discarding_setup(folder if is_new else None), _with_resumption(config, folder, writer):
         done = _trained(config, hyperparams, seeds, options, followers, quiet=not folder, **how)
     clock.end("start", compile=done.compile_seconds, train=done.train_seconds)
-    with _telling_how_to_continue(folder):
+    with _telling_how_to_continue(config, folder):
         evaluations = _evaluations(config, done, seeds, options, layout, quiet=not folder)
         clock.end("evaluate")
         if machine.debug and folder:
@@ -312,7 +312,7 @@ def _run(
 
 
 @contextlib.contextmanager
-def _with_resumption(folder: Path | None, writer: Any) -> Iterator[None]:
+def _with_resumption(config: Config, folder: Path | None, writer: Any) -> Iterator[None]:
     """After the fault of an environment writes a checkpoint of the last updates, and adds to the
     fault after which update the run can be resumed, or why that checkpoint is missing.
     """
@@ -328,14 +328,14 @@ def _with_resumption(folder: Path | None, writer: Any) -> Iterator[None]:
         except OSError as unwritten:  # an older checkpoint may exist
             parts.append(f"the last updates are lost, as a checkpoint failed: {unwritten}")
         done = checkpoints.steps(folder / "checkpoints") if folder else []
-        if done:
-            update = f"update {done[0]}, the last checkpoint"
-            parts.append(f"pg resume {folder} continues after {update}")
+        if folder and done:
+            command = f"pg resume {code.resumption(folder, config)}"
+            parts.append(f"{command} continues after update {done[0]}, the last checkpoint")
         raise HostError("; ".join(parts)) from None
 
 
 @contextlib.contextmanager
-def _telling_how_to_continue(folder: Path | None) -> Iterator[None]:
+def _telling_how_to_continue(config: Config, folder: Path | None) -> Iterator[None]:
     """Prints, if a signal ends what follows the updates, that they are kept and how to continue."""
     try:
         yield
@@ -343,7 +343,7 @@ def _telling_how_to_continue(folder: Path | None) -> Iterator[None]:
         if folder:
             cli.say(
                 "interrupted before the results were written; the updates so far are kept: "
-                f"continue with --resume {folder}"
+                f"continue with --resume {code.resumption(folder, config)}"
             )
         raise
 
@@ -615,7 +615,8 @@ def _finish(
         cli.say(selected_shares(candidate_names(config.estimator), done.metrics["selected"]))
     if done.signum:
         done_so_far = f"{summary['num_updates']:,} of {planned}"
-        cli.say(f"interrupted after {done_so_far}; continue with --resume {folder}")
+        again = code.resumption(folder, config)
+        cli.say(f"interrupted after {done_so_far}; continue with --resume {again}")
     followers.finish(folders.jsonable(summary))
     print(folder)
 

@@ -93,17 +93,18 @@ def drawing_of(env: Any) -> Draw:
         return own
     if (name := name_of(env)) in DRAWINGS:
         return DRAWINGS[name]
-    remedy = "give it a method draw(axes, state, params)"
+    remedy = "give it a method draw(axes, state, params), or do without a film"
     if name_of(env).startswith(GYMNASIUM):
         remedy = (
             "give it the render mode rgb_array, in its metadata and as an argument of its "
-            "constructor"
+            "constructor, or do without a film"
         )
     elif isinstance(env, str):
-        remedy = "add a function for it to DRAWINGS in pg/reports/drawings.py"
-    raise ValueError(
-        f"{part_name(env)} cannot be drawn: {remedy}, or choose one of {', '.join(DRAWINGS)}"
-    )
+        remedy = (
+            "add a function for it to DRAWINGS in pg/reports/drawings.py, or choose one of "
+            f"{', '.join(DRAWINGS)}"
+        )
+    raise ValueError(f"{part_name(env)} cannot be drawn: {remedy}")
 
 
 def film(

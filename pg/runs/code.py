@@ -75,6 +75,17 @@ def record(config: Config) -> dict[str, dict[str, Any]]:
     return {field: _entry(part, source) for field, part, source in _sources(_of_run(config))}
 
 
+def resumption(folder: Path, config: Config) -> str:
+    """The folder of a run, and after it the flags that give its custom parts again, as a user types
+    them after `pg resume` or `--resume`. Parts that were given in Python have no flag.
+    """
+    words = [str(folder)]
+    for field, entry in record(config).items():
+        if "module" not in entry:
+            words += [f"--{field}", f"{entry['file']}:{entry['name']}"]
+    return " ".join(words)
+
+
 def record_list(parts: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
     """The entries of the custom ones among parts, pairs of a field and a part: each with its
     field.

@@ -98,9 +98,12 @@ def tried(num_configurations: int, num_seeds: int) -> str:
 
 
 def say_presets(spec: SweepSpec) -> None:
-    """Prints which settings follow each configuration's own estimator and environment."""
-    if spec.presets:
-        names = ", ".join(spec.presets)
+    """Prints which settings follow each configuration's own estimator and environment, and differ
+    from one to another.
+    """
+    varying = [name for name, values in spec.presets.items() if len(set(map(str, values))) > 1]
+    if varying:
+        names = ", ".join(varying)
         say(f"as with pg train, each configuration has its own {names} (sweep.json lists them)")
 
 

@@ -156,6 +156,15 @@ def recorded(tmp_path: Path) -> Path:
     return folder
 
 
+def test_the_command_that_resumes_a_run_gives_its_own_files_again(recorded: Path) -> None:
+    estimator = f"{recorded.with_name('mine.py')}:clipped"
+    again = code.resumption(recorded, Config(estimator=estimator, preset=None))
+    assert again == f"{recorded} --estimator {estimator}"
+    resumed, *_ = cli.parse(None, "", job.Options, ["--resume", *again.split()])
+    assert resumed.num_envs == 7
+    assert code.resumption(recorded, Config(preset=None)) == str(recorded)
+
+
 @pytest.mark.parametrize("label", ["ppo", "natural"])
 def test_an_own_estimator_is_trained_with_the_settings_of_another(own: Path, label: str) -> None:
     """All that were tuned for the environment; a flag changes one of them."""

@@ -382,6 +382,18 @@ def test_each_estimator_of_a_sweep_has_the_settings_of_the_train_command(argv: l
     assert_as_trained(rows, "estimator", argv)
 
 
+def test_a_sweep_names_the_settings_that_differ_between_its_configurations(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    argv = ["--env", "Acrobot-v1", "--estimator", "reinforce"]
+    driver.say_presets(of_command_line(argv, {"estimator": ["leave_one_out", "reinforce"]}))
+    assert "each configuration has its own" in capsys.readouterr().out
+    both_differ_from_the_base = of_command_line(argv, {"estimator": ["leave_one_out"] * 2})
+    assert both_differ_from_the_base.presets
+    driver.say_presets(both_differ_from_the_base)
+    assert not capsys.readouterr().out
+
+
 @pytest.mark.parametrize("label", ["leave_one_out", "natural"])
 def test_own_estimators_of_a_sweep_have_the_settings_of_another(tmp_path: Path, label: str) -> None:
     """Beside listed ones, which have their own."""
