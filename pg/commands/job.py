@@ -292,8 +292,7 @@ def _run(
         _say_devices(seeds, layout, on_devices)
         steps_before = partial.metrics["env_steps"].sum(axis=1) if partial else 0
         followers.start(folder, seeds, folders.read_stored(folder), steps_before)
-    place = folder and folder / "checkpoints"
-    hold = host_states.can_fail(config)
+    place, hold = folder and folder / "checkpoints", host_states.can_fail(config)
     writer = options.checkpoint_writer(place, metadata, {"seed": seeds}, partial, hold=hold)
     how = {"layout": layout, "partial": partial, "on_checkpoint": writer}
     with _discarding_setup(folder if is_new else None), _with_resumption(config, folder, writer):

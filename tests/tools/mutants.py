@@ -436,7 +436,7 @@ MUTANTS = [
     Mutant(
         "own part in a benchmark that is traced when its turn has come",
         "benchmarks/learning.py",
-        "    check_own_parts(cells)\n",
+        "        check_own_parts(cells)\n",
         "",
         "tests/benchmarks/test_benchmark.py -k does_not_fit",
     ),
