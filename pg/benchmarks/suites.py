@@ -97,7 +97,7 @@ _BASELINES = tuple(
 )
 _ES = "evolution strategies with memory, gymnax-blines"
 _BLINES = "PPO, gymnax-blines"
-_PGX = "pgx (20M, read off a figure)"
+_PGX = "PPO, pgx (20M, read off a figure)"
 _CARTPOLE, _CATCH, _ACROBOT = Bar(475, 19 / 20), Bar(0.98, 19 / 20), Bar(-90, 19 / 20)
 
 # Floors were measured with gymnax 1.0.1. zoo: benchmark.md of rl-baselines3-zoo; gymnax-blines: its
@@ -281,11 +281,17 @@ MISC = (
 MINATAR = tuple(
     Task(f"{game}-MinAtar", (Row("ppo", 20_000_000, bar),), floor, best, source, seeds=10)
     for game, bar, floor, best, source in (
-        ("Breakout", Bar(55, actions="sampled"), 0.42, 43.4, f"{_BLINES}; {_PGX} about 50"),
+        ("Breakout", Bar(55, actions="sampled"), 0.42, 50.0, f"{_PGX}; gymnax-blines 43.4"),
         ("Asterix", Bar(18, actions="sampled"), 0.41, 17.8, _BLINES),
-        ("Freeway", Bar(64, actions="sampled"), 0.25, 58.8, f"{_BLINES}; {_PGX} 63.5"),
-        ("SpaceInvaders", Bar(155, actions="sampled"), 4.0, 131.6, f"{_BLINES}; {_PGX} 145 to 153"),
-        ("Seaquest", Bar(54, actions="sampled"), 0.07, None, f"none for gymnax; {_PGX} about 54"),
+        ("Freeway", Bar(64, actions="sampled"), 0.25, 63.5, f"{_PGX}; gymnax-blines 58.8"),
+        (
+            "SpaceInvaders",
+            Bar(155, actions="sampled"),
+            4.0,
+            153.0,
+            f"{_PGX}, 145 to 153; gymnax-blines 131.6",
+        ),
+        ("Seaquest", Bar(54, actions="sampled"), 0.07, 54.0, _PGX),
     )
 )
 
