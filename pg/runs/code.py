@@ -11,6 +11,7 @@ whose file says little about it, a digest of its definition is recorded too.
 
 import hashlib
 import operator
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ __all__ = [
     "label",
     "record",
     "record_list",
+    "resumption",
     "write_texts",
 ]
 
@@ -83,7 +85,7 @@ def resumption(folder: Path, config: Config) -> str:
     for field, entry in record(config).items():
         if "module" not in entry:
             words += [f"--{field}", f"{entry['file']}:{entry['name']}"]
-    return " ".join(words)
+    return shlex.join(words)
 
 
 def record_list(parts: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
