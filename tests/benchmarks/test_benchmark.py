@@ -1158,7 +1158,6 @@ def test_the_suites_are_of_environments_and_labels_that_exist() -> None:
         "SimpleBandit-bsuite",
         "Reacher-misc",
         "Swimmer-misc",
-        "Seaquest-MinAtar",
         "Knapsack-jumanji",
     ]
     assert len(selection.select("all")) == sum(len(task.rows) for task in SUITES["all"])

@@ -362,10 +362,11 @@ def test_the_help_shows_the_experiment_first_and_its_choices(
     # in a box, or without where that cannot be drawn
     assert all(len(line) <= 80 for line in text.splitlines())
     flags = re.findall(r"^[^\w-]{1,3}--([a-z][a-z-]*)", text, re.MULTILINE)
-    assert flags[:7] == [
+    assert flags[:8] == [
         "env",
         "env-params",
         "estimator",
+        "settings-of",
         "seeds",
         "seed",
         "num-updates",
