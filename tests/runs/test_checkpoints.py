@@ -122,7 +122,7 @@ def test_a_checkpoint_that_fails_before_the_fault_of_an_environment_is_reported(
         raise HostError("the step fails")
 
     monkeypatch.setattr(checkpoints, "save", full)
-    with pytest.raises(HostError, match=said), job._with_resumption(tmp_path, writer):
+    with pytest.raises(HostError, match=said), job._with_resumption(CONFIG, tmp_path, writer):
         train()
 
 
