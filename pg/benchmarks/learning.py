@@ -12,7 +12,6 @@ seed.
 
 import os
 import re
-import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -210,7 +209,7 @@ def run(
             if signum is not None:
                 break
     except KeyboardInterrupt as error:
-        signum = int(getattr(error, "signum", signal.SIGINT))
+        signum = interrupts.signal_of(error)
     if signum is not None:
         programs = numerals.counted(len(cells), "program")
         print(

@@ -153,7 +153,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         cli.fail(error)
     except KeyboardInterrupt as error:
         print("interrupted; files that are complete are kept")
-        return cli.interrupted(getattr(error, "signum", None))
+        return cli.interrupted(interrupts.signal_of(error))
     except OSError as error:
         cli.fail_to_write(error)
     if not finished:

@@ -155,7 +155,7 @@ def run(
         except ValueError as error:
             return cli.mistake(error)
         except KeyboardInterrupt as error:
-            return cli.interrupted(getattr(error, "signum", None))
+            return cli.interrupted(interrupts.signal_of(error))
         except BrokenPipeError:  # about the reader of the output, not a process of the job
             raise
         except ConnectionError as error:

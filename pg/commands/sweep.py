@@ -165,6 +165,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         cli.abandon(error)
     except KeyboardInterrupt as error:
         print("interrupted: finished work is kept; the same command continues from there")
-        return cli.interrupted(getattr(error, "signum", None))
+        return cli.interrupted(interrupts.signal_of(error))
     except OSError as error:
         cli.fail_to_write(error)

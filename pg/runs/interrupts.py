@@ -31,6 +31,11 @@ class Interrupted(KeyboardInterrupt):
         self.signum = signum
 
 
+def signal_of(error: KeyboardInterrupt) -> int:
+    """The signal that raised it: SIGINT if it is none of ours."""
+    return error.signum if isinstance(error, Interrupted) else int(signal.SIGINT)
+
+
 _say: Callable[[str], object] = lambda work: None  # noqa: E731 - replaced by `listen`
 
 
