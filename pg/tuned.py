@@ -362,7 +362,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "FourRooms-misc": {"ppo": {"num_updates": 976, "entropy_coef": 0.01}},
     "Breakout-MinAtar": {"ppo": _MINATAR_DENSE},
     "Asterix-MinAtar": {"ppo": {**_MINATAR, "num_updates": 150}},
-    "Freeway-MinAtar": {"ppo": {**_MINATAR, "num_updates": 700}},
+    "Freeway-MinAtar": {"ppo": {**_MINATAR_DENSE, "num_updates": 1953, "entropy_coef": 0.01}},
     "SpaceInvaders-MinAtar": {"ppo": {**_MINATAR, "num_updates": 400}},
     "Seaquest-MinAtar": {"ppo": {**_MINATAR, "num_updates": 300}},
     **{f"gymnasium:{name}": {"ppo": _MUJOCO} for name in ("Hopper-v5", "Walker2d-v5")},
