@@ -101,7 +101,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     `cli.interrupted`.
     """
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog, with_file=True)
-    interrupts.listen(cli.announce)
     signum = None
     try:
         for name in ("seeds", "seeds_per_program", "eval_episodes"):

@@ -47,7 +47,7 @@ from pg.estimators.names import check_estimator, facts_of
 from pg.estimators.variants import VARIANTS, described
 from pg.inputs import nearest
 from pg.presets import preset
-from pg.runs import encoding, folders, migrations, sources
+from pg.runs import encoding, folders, interrupts, migrations, sources
 from pg.settings import own_files
 from pg.settings.choices import RESAMPLING
 from pg.settings.parts import resolved
@@ -500,7 +500,7 @@ _Main = Callable[..., int]
 
 def command(main: _Main) -> _Main:
     """A decorator of a command's function: an exception in custom code is printed as one sentence,
-    and code 2 returned.
+    and code 2 returned; after a signal the code is that of `interrupted`.
     """
 
     @functools.wraps(main)
@@ -508,12 +508,15 @@ def command(main: _Main) -> _Main:
         words = list(sys.argv[1:] if argv is None else argv)
         token = _traceback.set("--traceback" in words)
         try:
-            with clock.of_command():
+            with clock.of_command(), interrupts.listening(announce):
                 return main([word for word in words if word != "--traceback"], prog)
         except Exception as error:
             if not own_files.place_of(error, named=True):
                 raise
             return mistake(_failure_of_own_code(error))
+        except KeyboardInterrupt as error:
+            print("interrupted")
+            return interrupted(interrupts.signal_of(error))
         finally:
             _traceback.reset(token)
 

@@ -65,7 +65,7 @@ class Options(cli.OwnPolicy):
 
 @cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Returns the exit code: 0, 3 where no seed has a score, or 130 after Ctrl-C."""
+    """Returns the exit code: 0, or 3 where no seed has a score."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
     cli.cache_compilations()
     try:
@@ -73,8 +73,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         summary, path = _of_run(options) if is_run else _of_zoo(options)
     except ValueError as error:
         cli.fail(error)
-    except KeyboardInterrupt:
-        return cli.INTERRUPTED
     except OSError as error:
         cli.fail_to_write(error)
     if "mean" not in summary:

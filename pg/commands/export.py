@@ -51,8 +51,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         cli.fail(error)
     except OSError as error:
         cli.fail_to_write(error)
-    except KeyboardInterrupt:
-        return cli.INTERRUPTED
     print(*sorted(folder.iterdir()), sep="\n")
     return 0
 

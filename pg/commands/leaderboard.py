@@ -16,6 +16,7 @@ import tyro
 from pg.benchmarks import combinations
 from pg.benchmarks.suites import GRADIENT_PROBLEMS
 from pg.commands import cli, variance
+from pg.runs import interrupts
 
 
 @dataclasses.dataclass
@@ -66,15 +67,16 @@ class Options(variance.Options):
 
 @cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Returns the exit code: 0, or 130 after Ctrl-C."""
+    """Returns the exit code: 0, or after a signal as `cli.interrupted`."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
     try:
         options.check()
         cli.cache_compilations()
 
         # only now: a mistake in the arguments need not wait for jax
-        from pg.benchmarks import leaderboard
-        from pg.reports import tables
+        with interrupts.held("loading"):
+            from pg.benchmarks import leaderboard
+            from pg.reports import tables
 
         if options.report:
             tables.check_marks(options.report, leaderboard.MARKS)
@@ -89,9 +91,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         cli.fail(error)
     except OSError as error:
         cli.fail_to_write(error)
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues from here")
-        return cli.INTERRUPTED
+    except KeyboardInterrupt as error:
+        print("interrupted: finished measurements are kept; the same command continues from there")
+        return cli.interrupted(interrupts.signal_of(error))
     best = leaderboard.chosen(measurements, options.seed)
     qualities = options.select(measurements, options.seed, *best.values()).qualities
     if not qualities:

@@ -53,6 +53,7 @@ class Options:
             raise ValueError(f"kl_coef must be finite and at least 0, got {self.kl_coef}")
 
 
+@cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Prints a table in Markdown for each problem. Returns the exit code, 0."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)

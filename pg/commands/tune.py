@@ -13,6 +13,7 @@ from pg.config import PARTS, Config, Hyperparams, check_hyperparams
 from pg.inputs import check_name
 from pg.presets import preset
 from pg.reports import statistics, tables
+from pg.runs import interrupts
 
 
 @dataclasses.dataclass
@@ -49,7 +50,8 @@ class Options:
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Prints the budget, a table of the configurations from best to worst, and the winner.
 
-    Returns the exit code: 0, 3 where every configuration diverged, or 130 after Ctrl-C.
+    Returns the exit code: 0, 3 where every configuration diverged, or after a signal as
+    `cli.interrupted`.
     """
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
     cli.cache_compilations()
@@ -63,9 +65,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         found = search(config, hyperparams, trials, options)
     except (ValueError, TypeError) as error:
         cli.fail(error)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("interrupted: a search keeps nothing")
-        return cli.INTERRUPTED
+        return cli.interrupted(interrupts.signal_of(error))
     steps, budget = found.pop("steps"), _budget(options)
     print(f"{budget} × {steps.mean():,.0f} steps on average, {time.monotonic() - started:.0f} s")
     scores = np.nan_to_num(found["greedy"].mean(axis=1), nan=-np.inf)

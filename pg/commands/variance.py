@@ -17,6 +17,7 @@ from pg.benchmarks.suites import GRADIENT_PROBLEMS
 from pg.commands import cli
 from pg.estimators.facts import FACTS
 from pg.estimators.names import NAMES
+from pg.runs import interrupts
 from pg.settings.parts import check_choice, check_choices, row_name
 
 
@@ -111,23 +112,24 @@ class Options:
 
 @cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Returns the exit code: 0, or 130 after Ctrl-C."""
+    """Returns the exit code: 0, or after a signal as `cli.interrupted`."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
     try:
         options.check()
         cli.cache_compilations()
 
         # only now: a mistake in the arguments need not wait for jax
-        from pg.benchmarks import leaderboard
+        with interrupts.held("loading"):
+            from pg.benchmarks import leaderboard
 
         measurements = options.select(options.measure(), options.seed)
     except ValueError as error:
         cli.fail(error)
     except OSError as error:
         cli.fail_to_write(error)
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues from here")
-        return cli.INTERRUPTED
+    except KeyboardInterrupt as error:
+        print("interrupted: finished measurements are kept; the same command continues from there")
+        return cli.interrupted(interrupts.signal_of(error))
     for problem in map(row_name, options.problems):
         for snapshot in leaderboard.SNAPSHOTS:
             place = problem, snapshot

@@ -40,7 +40,7 @@ class Options:
 
 @cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Prints the table. Returns the exit code, 0, or 130 after Ctrl-C."""
+    """Prints the table. Returns the exit code, 0."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
     try:
         if options.benchmark is not None:
@@ -52,8 +52,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         cli.fail(error)
     except OSError as error:
         cli.fail_to_write(error)
-    except KeyboardInterrupt:
-        return cli.INTERRUPTED
     print(table(found))
     return 0
 

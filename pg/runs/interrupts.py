@@ -63,6 +63,22 @@ def listen(say: Callable[[str], object] = lambda work: None) -> bool:
 
 
 @contextlib.contextmanager
+def listening(say: Callable[[str], object] = lambda work: None) -> Iterator[None]:
+    """Within the context signals raise Interrupted, as after `listen`; afterwards the handlers are
+    as before.
+    """
+    hook, handlers = sys.unraisablehook, {signum: signal.getsignal(signum) for signum in SIGNALS}
+    is_listening = listen(say)
+    try:
+        yield
+    finally:
+        if is_listening:
+            sys.unraisablehook = hook
+            for signum, handler in handlers.items():
+                signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+
+
+@contextlib.contextmanager
 def deferred(work: str = "the work in progress") -> Iterator[Caught]:
     """Within the context the first signal is only noted, and a second one ends the process;
     afterwards the handlers are as before.

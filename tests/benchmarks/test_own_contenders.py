@@ -3,7 +3,10 @@ table and on the leaderboard, beside those of the project.
 """
 
 import json
+import os
+import signal
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,8 +17,8 @@ from scripts import refused_without_jax
 import pg
 from pg.benchmarks import leaderboard
 from pg.benchmarks.leaderboard import contenders, problems
+from pg.commands import cli, table, variance
 from pg.commands import leaderboard as leaderboard_command
-from pg.commands import table, variance
 from pg.estimators.sequences import sequence_estimator
 from pg.runs.code import SHORT
 from pg.settings import own_files
@@ -330,6 +333,36 @@ def test_a_part_that_does_not_fit_is_found_before_a_policy_is_trained(
     assert stopped.value.code == 2
     assert said in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("command", [leaderboard_command, variance])
+def test_a_signal_ends_measurements_in_a_sentence(
+    command: ModuleType,
+    signum: signal.Signals,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Afterwards signals are handled as before."""
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        os.kill(os.getpid(), signum)
+
+    def unheard(number: int, frame: Any) -> None:
+        raise AssertionError("the command does not listen to signals")
+
+    monkeypatch.setattr(leaderboard, "measure", interrupted)
+    monkeypatch.setattr(cli, "cache_compilations", lambda: None)
+    before = signal.signal(signum, unheard)
+    try:
+        assert command.main(["--out", str(tmp_path)]) == code
+        assert signal.getsignal(signum) is unheard
+    finally:
+        signal.signal(signum, before)
+    said = "interrupted: finished measurements are kept; the same command continues from there\n"
+    assert capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize(

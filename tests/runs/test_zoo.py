@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import os
 import re
 import runpy
+import signal
 from pathlib import Path
 
 import jax
@@ -15,7 +17,7 @@ import pg
 from pg.benchmarks import learning, selection
 from pg.benchmarks import zoo as making
 from pg.benchmarks.suites import Bar, Row
-from pg.commands import evaluate, export
+from pg.commands import cli, evaluate, export
 from pg.commands import zoo as command
 from pg.config import Config, Hyperparams
 from pg.presets import preset
@@ -134,6 +136,19 @@ def test_a_mistake_with_a_policy_of_the_zoo_is_a_sentence(
         with pytest.raises(SystemExit):
             evaluate.main(flags)
         assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_signal_ends_a_command_in_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also one that keeps nothing."""
+
+    def interrupted(folder: Path) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(zoo, "entries", interrupted)
+    assert command.main([]) == cli.AGAIN
+    assert capsys.readouterr().out == "interrupted\n"
 
 
 def test_a_folder_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
