@@ -140,10 +140,10 @@ def words(entries: Entries, kinds: Sequence[type], given: Sequence[str]) -> list
     Args:
         entries: those of the file.
         kinds: the classes whose fields are the flags of the command.
-        given: names of the flags that are given beside the file.
+        given: names of the flags that are given beside the file, and replace its entries.
 
     Returns:
-        Words to put before the given flags, which then take precedence.
+        Words to put before the given flags.
 
     Raises:
         ValueError: an entry is not a flag, or its value has another form than the flag's.
@@ -154,7 +154,7 @@ def words(entries: Entries, kinds: Sequence[type], given: Sequence[str]) -> list
         for name, hint in flags.hints_of(kind).items()
     }
     types = {name: hint for kind in kinds for name, hint in flags.types_of(kind).items()}
-    dropped = {_EXCLUDING.get(name) for name in given}
+    dropped = {*given, *(_EXCLUDING.get(name) for name in given)}
     line: list[str] = []
     for name, value in entries.values.items():
         try:

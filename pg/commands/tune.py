@@ -9,6 +9,7 @@ import numpy as np
 
 from pg import numerals
 from pg.commands import cli
+from pg.commands.values import check_assigned_once
 from pg.config import PARTS, Config, Hyperparams, check_hyperparams
 from pg.inputs import check_name
 from pg.presets import preset
@@ -57,9 +58,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     cli.cache_compilations()
     started = time.monotonic()
     try:
-        parts = {name: getattr(options, name) for name in PARTS if name != "estimator"}
-        given = {name: part for name, part in parts.items() if part is not None}
-        settings = {**given, **dict(map(cli.assignment, options.set))}
+        for name in ("set", "range"):
+            check_assigned_once(name, getattr(options, name))
+        settings = _settings(options)
         config, hyperparams = preset(options.estimator, **settings)
         trials = sample(options, check_hyperparams(hyperparams))
         found = search(config, hyperparams, trials, options)

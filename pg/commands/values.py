@@ -3,9 +3,10 @@
 The parser's own report of a mistake is a panel of ten lines.
 """
 
+import collections
 import contextlib
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -13,7 +14,7 @@ import tyro
 
 from pg.inputs import check_name, shown
 
-__all__ = ["checked_line", "is_flag", "name_of"]
+__all__ = ["check_assigned_once", "checked_line", "is_flag", "name_of"]
 
 _Primitive = tyro.constructors.PrimitiveConstructorSpec
 # Types in words, of one value and of several.
@@ -37,6 +38,11 @@ class _Type(NamedTuple):
     optional: bool = False  # none is a value, too
     positional: bool = False
     primitive: Any = None  # reads the values
+
+    @property
+    def is_list(self) -> bool:
+        """True if each value stands for itself, as names do; sizes of layers are one setting."""
+        return self.many and self.kind not in (int, float)
 
     @property
     def words(self) -> str:
@@ -76,7 +82,8 @@ def name_of(word: str) -> str:
 def checked_line(
     argv: Sequence[str], annotations: Mapping[str, Any], required: Sequence[str] = ()
 ) -> list[str]:
-    """The command line, with None as the parser writes it.
+    """The command line, with None as the parser writes it. The values of a flag that takes several
+    and is given several times come together, at its end; the parser reads the last one alone.
 
     Args:
         argv: The command line, whose flags are known.
@@ -84,22 +91,33 @@ def checked_line(
         required: Those that have no default.
 
     Raises:
-        ValueError: A value is of another type than its flag, is missing, or belongs to no flag.
+        ValueError: A value is of another type than its flag, is missing, or belongs to no flag; or
+            one value that consists of several numbers is given twice.
     """
     known = {name.strip("_"): _type_of(x) for name, x in annotations.items()}
     line: list[str] = []
+    lists: dict[str, list[str]] = {}  # of the flags that take several values, by name
     beside: list[str] = []  # words of no flag
     for given in _groups(argv):
         found = known.get(name_of(given.flag))
         own, rest = _divided(given, found)
+        name = name_of(given.flag)
         if found is not None:
-            own = _values(name_of(given.flag), found, own)
+            own = _values(name, found, own)
         beside += rest
-        if given.joined:
+        if found is not None and found.many:
+            if name in lists and not found.is_list:
+                both = " and ".join(shown(" ".join(words)) for words in (lists[name], own))
+                raise ValueError(f"{name} is given twice, {both}: give one of them")
+            lists.setdefault(name, []).extend(own)
+        elif given.joined:
             line.append(f"{given.flag}={own[0]}")
         else:
             line += [given.flag, *own] if given.flag else own
         line += rest
+    _check_once(lists, known)
+    for name, words in lists.items():
+        line += [f"--{name.replace('_', '-')}", *words]
     positional = [name for name, found in known.items() if found.positional]
     _check_beside(beside, [known[name] for name in positional])
     missing = [name for name in positional if name in required]
@@ -148,6 +166,22 @@ def _values(name: str, found: _Type, words: list[str]) -> list[str]:
         for word in words:
             check_name(name, word, get_args(found.kind))
     return words
+
+
+def _check_once(lists: Mapping[str, Sequence[str]], known: Mapping[str, _Type]) -> None:
+    """Raises ValueError if a flag of NAME=VALUE gives two values to one name."""
+    for flag, words in lists.items():
+        primitive = known[flag].primitive
+        if primitive is not None and primitive.metavar == "NAME=VALUE":
+            check_assigned_once(flag, words)
+
+
+def check_assigned_once(flag: str, texts: Iterable[str]) -> None:
+    """Raises ValueError if two texts NAME=VALUE of a flag have the same name."""
+    counts = collections.Counter(text.partition("=")[0] for text in texts)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        raise ValueError(f"{flag}: {twice[0]} is given twice")
 
 
 def _check_beside(words: Sequence[str], positional: Sequence[_Type]) -> None:

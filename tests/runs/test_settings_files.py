@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from scripts import refused_without_jax
 
-from pg.commands import benchmark, cli, sweep
+from pg.commands import benchmark, cli, sweep, tune
 from pg.commands.job import Options
 from pg.config import Config, Hyperparams
 from pg.estimators.variants import VARIANTS
@@ -196,6 +196,34 @@ def test_a_sweep_is_told_by_a_file_too(tmp_path: Path, capsys: pytest.CaptureFix
     table = written(tmp_path / "b.toml", "over = { learning_rate = [1e-3, 1e-2] }\n")
     chosen = parsed("--config", table, options=sweep.Options)[2]
     assert chosen.over == ("learning_rate=0.001,0.01",)
+
+
+def test_values_of_a_flag_that_is_given_twice_come_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And replace those of a file; one value that consists of several numbers has no two."""
+    together = parsed("--over", "gamma=0.9,1", "num_envs=8,16", options=sweep.Options)
+    apart = ("--over", "gamma=0.9,1", "--seeds", "8", "--over=num_envs=8,16")
+    assert parsed(*apart, options=sweep.Options) == together
+    env = parsed("--env-params", "length=0.8", "--env-params", "gravity=9")[0]
+    assert dict(env.env_params) == {"length": 0.8, "gravity": 9}
+    labels = cli.options(benchmark.Options, "doc", ["--label", "ppo", "--label", "trpo"])
+    assert labels.label == ("ppo", "trpo")
+    path = written(tmp_path / "a.toml", 'over = ["gamma=0.9,1"]\nhidden_sizes = [8]\n')
+    words = ("--config", path, "--over", "num_envs=8,16", "--hidden-sizes", "4", "4")
+    config, _, options, _ = parsed(*words, options=sweep.Options)
+    assert options.over == ("num_envs=8,16",)
+    assert config.hidden_sizes == (4, 4)
+    assert "hidden_sizes is given twice, '8 8' and '4': give one of them" in said(
+        capsys, "--hidden-sizes", "8", "8", "--hidden-sizes=4"
+    )
+    assert "env_params: length is given twice" in said(
+        capsys, "--env-params", "length=0.8", "--env-params", "length=1"
+    )
+    for flag in ("set", "range"):
+        with pytest.raises(SystemExit):
+            tune.main([f"--{flag}", "gamma=0.9", f"--{flag}", "gamma=0.8"])
+        assert f"{flag}: gamma is given twice" in capsys.readouterr().err
 
 
 def test_the_file_on_the_page_is_one(tmp_path: Path) -> None:
