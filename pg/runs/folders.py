@@ -18,6 +18,7 @@ import math
 import os
 import platform
 import re
+import shlex
 import socket
 import stat
 import subprocess
@@ -391,9 +392,24 @@ def _no_run(folder: Path) -> str:
     """The error for a folder without config.json."""
     for file, kind in {"sweep.json": "a sweep", "search.json": "a search"}.items():
         if os.path.lexists(folder / file):
-            return f"{folder} is {kind}, not a run: the command that started it resumes it"
+            command = _command_of_sweep(folder / file)
+            named = f", {command}" if command else ""
+            return f"{folder} is {kind}, not a run: the command that started it resumes it{named}"
     missing = "" if folder.is_dir() else ", which does not exist,"
     return f"{folder}{missing} is not a folder of a run: give one that pg train has printed"
+
+
+def _command_of_sweep(path: Path) -> str:
+    """The command that started the sweep or the search of a sweep.json or search.json, as a user
+    types it; "" if it was started in Python.
+    """
+    stored = read_json(path, {"versions": Optional({"command": Optional([str])})})
+    program, *words = stored.get("versions", {}).get("command") or [""]
+    if Path(program).name == "sweep.py":  # in experiments/
+        words.insert(0, "sweep")
+    elif Path(program).name not in ("pg", "__main__.py"):
+        return ""
+    return shlex.join(["pg", *words])
 
 
 def check_best(folder: Path) -> None:
