@@ -48,7 +48,8 @@ def evaluate(
 ) -> Evaluation:
     """Returns of `num_episodes` complete episodes, all vmapped.
 
-    An episode ends at `config.horizon` or the environment's own time limit.
+    An episode ends at `config.horizon` or the environment's own time limit. A policy of
+    `pg.load_policy` has its settings with it: `policy.evaluate(key)`.
 
     Args:
         config: the settings with which the policy was trained.
@@ -66,14 +67,18 @@ def evaluate(
     Raises:
         ValueError: an argument of another kind, or no normaliser for a policy that needs one.
     """
+    for given in (config, params):
+        if callable(getattr(given, "evaluate", None)):
+            raise ValueError(
+                "a policy of pg.load_policy has its settings and parameters with it: write "
+                "policy.evaluate(key)"
+            )
     check_config(config)
     config = with_parts(config, policy=policy)
     check_key(key)
     num_episodes = count("num_episodes", num_episodes)
     if normaliser is not None:
         check_kind("normaliser", normaliser, Normaliser, "write state.normaliser")
-    if not isinstance(greedy, bool | np.bool_):
-        raise ValueError(f"greedy must be True or False, got {shown(greedy)}")
     check_env_params({} if env_params is None else env_params)
     if config.normalise_observations and normaliser is None:
         raise ValueError(
@@ -83,6 +88,32 @@ def evaluate(
     acting = networks.make_policy(config, env)
     if normaliser is not None:
         acting = normalisation.with_standardised_observations(acting, normaliser)
+    return evaluate_network(env, acting, params, key, config.horizon, greedy=greedy)
+
+
+def evaluate_network(
+    env: envs.Env,
+    network: Network,
+    params: PyTree,
+    key: PRNGKeyArray,
+    horizon: int | None,
+    *,
+    greedy: bool,
+) -> Evaluation:
+    """Returns of one complete episode in each copy of an environment.
+
+    Raises ValueError unless `greedy` is True or False.
+
+    Args:
+        env: N copies.
+        network: the policy, which standardises observations itself.
+        params: of the network.
+        key: a random key.
+        horizon: largest number of steps; None: the environment's own time limit.
+        greedy: the mode of the policy instead of a sample.
+    """
+    if not isinstance(greedy, bool | np.bool_):
+        raise ValueError(f"greedy must be True or False, got {shown(greedy)}")
     act = rollout.greedy if greedy else rollout.sample
-    traj = rollout.episodes(env, acting, params, key, config.horizon, act=act)
+    traj = rollout.episodes(env, network, params, key, horizon, act=act)
     return Evaluation(traj.reward.sum(0), traj.env_steps.sum(0))

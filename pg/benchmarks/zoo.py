@@ -110,21 +110,11 @@ def evaluated(policy: Any, seed: int, episodes: int, *, greedy: bool) -> np.ndar
     """Returns of episodes of a policy as `pg.load_policy` gives it, [episodes]."""
     import jax
 
-    from pg import envs, rollout
     from pg.runs import host_states
 
-    env = envs.configured(policy.config, episodes)
-    act = rollout.greedy if greedy else rollout.sample
-    key = jax.random.key(seed)
-
-    @jax.jit
-    def returns(params: Any) -> Any:
-        horizon = policy.config.horizon
-        found = rollout.episodes(env, policy.network, params, key, horizon, act=act)
-        return found.reward.sum(0)
-
     with host_states.closing([policy.config]):
-        return np.asarray(returns(policy.params), np.float64)
+        found = policy.evaluate(jax.random.key(seed), episodes, greedy=greedy)
+        return np.asarray(found.returns, np.float64)
 
 
 def _of_policy(kept: Kept) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ from pg import envs, networks, normalisation, numerals
 from pg.config import Config
 from pg.envs import Env, ProductSpace
 from pg.envs.observations import is_shape
+from pg.evaluation import Evaluation, evaluate_network
 from pg.inputs import check_key, count, described, numbers, shown
 from pg.networks import Network
 from pg.normalisation import Normaliser
@@ -105,6 +106,29 @@ class Policy:
         else:
             obs = jax.tree.map(jnp.asarray, obs)
         return self._step(carry, obs, key, numbers("first", first), mask)
+
+    def evaluate(self, key: Any, num_episodes: int = 100, *, greedy: bool = False) -> Evaluation:
+        """Returns of complete episodes, all vmapped, in the environment of the run and with its
+        statistics; see `pg.evaluate`.
+
+        Args:
+            key: a random key.
+            num_episodes: N episodes.
+            greedy: the mode of the policy instead of a sample.
+
+        Raises:
+            ValueError: an argument of another kind.
+        """
+        check_key(key)
+        num_episodes = count("num_episodes", num_episodes)
+        env = envs.configured(self.config, num_episodes)
+        horizon = self.config.horizon
+
+        @jax.jit
+        def evaluated(params: Any, key: Any) -> Evaluation:
+            return evaluate_network(env, self.network, params, key, horizon, greedy=greedy)
+
+        return evaluated(self.params, key)
 
     def act(self, carry: Any, seen: Any, first: Any, key: Any = None) -> tuple[Any, Any]:
         """The state of the recurrent cell and the action, for encoded observations.

@@ -72,7 +72,21 @@ def test_episodes_of_a_saved_policy_are_those_of_its_own_evaluation(
         act = rollout.greedy if greedy else rollout.sample
         traj = pg.episodes(env, policy.network, policy.params, keys[i], act=act)
         np.testing.assert_allclose(traj.reward.sum(0), evaluation.returns[i], rtol=1e-5)
+        again = policy.evaluate(keys[i], 6, greedy=greedy)
+        np.testing.assert_allclose(again.returns, evaluation.returns[i], rtol=1e-5)
+        np.testing.assert_array_equal(again.lengths, 20)
         assert policy.env.max_steps == 20
+
+
+def test_a_saved_policy_evaluates_itself(run: tuple[Path, execution.Run]) -> None:
+    policy = pg.load_policy(run[0])
+    for config, params in ((policy, policy.params), (policy.config, policy)):
+        with pytest.raises(ValueError, match=r"write policy\.evaluate\(key\)"):
+            pg.evaluate(config, params, KEY)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="greedy must be True or False, got 3"):
+        policy.evaluate(KEY, 2, greedy=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="num_episodes must be a whole number of at least 1"):
+        policy.evaluate(KEY, 0)
 
 
 def test_the_assembly_without_statistics_is_refused(run: tuple[Path, execution.Run]) -> None:
