@@ -29,7 +29,6 @@ from pg.config import (
     check_together,
     merge_env_params,
     name_of,
-    part_name,
 )
 from pg.estimators.names import canonical
 from pg.fast.devices import Layout
@@ -37,6 +36,7 @@ from pg.inputs import Optional, check_name
 from pg.reports import tables
 from pg.runs import code, files, folders, policy_files, results, sweeps
 from pg.runs import execution as runs
+from pg.settings.parts import check_names_differ, row_name
 from pg.settings.stored_params import FIELDS as STORED
 from pg.sweep import spaces
 from pg.sweep.chunks import Chunk
@@ -76,6 +76,8 @@ class SweepSpec:
             object.__setattr__(self, "table", {**self.table, "estimator": named})
         if varied := [name for name in STORED if name in self.table]:
             raise ValueError(f"{varied[0]} cannot be varied: start a sweep for each of its values")
+        for name in (part for part in PARTS if part in self.table):
+            check_names_differ(name, dict.fromkeys(self.table[name]))
         self._set_presets()
         order = sorted(range(self.num_configurations), key=lambda g: self._first_like(g))
         table = {name: [values[g] for g in order] for name, values in self.table.items()}
@@ -204,7 +206,8 @@ class SweepSpec:
     def _name(self, field: str) -> str:
         """The name of the environment or the estimator; all names, joined, if it is varied."""
         values = self.table.get(field, [getattr(self.config, field)])
-        name = name_of if field == "env" else part_name
+        is_env_object = field == "env" and not isinstance(values[0], str)
+        name = name_of if is_env_object else row_name
         return "-".join(dict.fromkeys(map(name, values)))
 
     def _is_stored_in(self, path: Path, search: Mapping[str, Any] | None) -> bool:
@@ -237,7 +240,7 @@ _STATIC = tuple(field.name for field in dataclasses.fields(Config))
 
 def label(name: str, value: Any) -> Any:
     """A value as it is written to files: the name of a part, any other value as it is."""
-    return part_name(value) if name in PARTS and value is not None else value
+    return row_name(value) if name in PARTS and value is not None else value
 
 
 def check_names(spec: SweepSpec) -> None:

@@ -293,11 +293,11 @@ def test_a_sweep_varies_own_estimators(own: Path, tmp_path: Path) -> None:
         "0",
     )
     assert done.returncode == 0, done.stderr
-    (file,) = tmp_path.glob("CartPole-v1/leave_one_out-*clipped/*/sweep.json")
+    (file,) = tmp_path.glob("CartPole-v1/leave_one_out-clipped/*/sweep.json")
     folder, stored = file.parent, json.loads(file.read_text())
     assert [part["name"] for part in stored["parts"]] == ["linear", "clipped"]
-    assert stored["table"]["estimator"] == ["leave_one_out", f"{own}:clipped"]
-    assert f"{own}:clipped" in (folder / "configurations.csv").read_text()
+    assert stored["table"]["estimator"] == ["leave_one_out", "clipped"]
+    assert ",clipped," in (folder / "configurations.csv").read_text()
     table = pg.load(tmp_path)
     digest = stored["parts"][1]["sha256"][:SHORT]
     columns = [table[name].to_pylist() for name in ("estimator", "estimator_code")]
@@ -306,7 +306,8 @@ def test_a_sweep_varies_own_estimators(own: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.acceptance("P2")
-def test_a_sweep_is_found_by_the_digests_of_its_parts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_varied", [False, True])
+def test_a_sweep_is_found_by_the_digests_of_its_parts(tmp_path: Path, is_varied: bool) -> None:
     """Wherever the file lies."""
     importing = f"{OWN}\nimport scale\n"
     texts = {
@@ -323,12 +324,30 @@ def test_a_sweep_is_found_by_the_digests_of_its_parts(tmp_path: Path) -> None:
         path.write_text(text, encoding="utf-8")
         path.with_name("scale.py").write_text(f"# {name}", encoding="utf-8")
         config = Config(policy=f"{path}:linear", estimator=f"{path}:clipped", preset=None)
-        table = {"learning_rate": [0.1, 0.2]}
+        if is_varied:
+            table: dict[str, list[Any]] = {"estimator": ["leave_one_out", f"{path}:clipped"]}
+        else:
+            table = {"learning_rate": [0.1, 0.2]}
         spec = SweepSpec(config, Hyperparams(), table, range(2))
         folders_of[name] = spec.folder(tmp_path / "sweeps")
     assert folders_of["one"] == folders_of["other"]
     assert len(set(folders_of.values())) == len(texts) - 1
-    assert folders_of["one"].parts[-2] == "clipped"
+    assert folders_of["one"].parts[-2] == ("leave_one_out-clipped" if is_varied else "clipped")
+    if is_varied:
+        assert [spec.values(g)["estimator"] for g in range(2)] == ["leave_one_out", "clipped"]
+
+
+def test_parts_of_a_sweep_that_have_one_name_are_refused(tmp_path: Path) -> None:
+    """As they would be one row of its tables."""
+    for name in ("one.py", "two.py"):
+        named = f"{HEADER}{CLIPPED}\n\ngae = clipped\n"
+        (tmp_path / name).write_text(named, encoding="utf-8")
+    config = Config(num_envs=4, preset=None)
+    for others in ("{one}:clipped,{two}:clipped", "gae,{one}:gae"):
+        estimators = others.format(one=tmp_path / "one.py", two=tmp_path / "two.py").split(",")
+        name = estimators[1].rpartition(":")[2]
+        with pytest.raises(ValueError, match=f"estimator: two are called '{name}'"):
+            SweepSpec(config, Hyperparams(), {"estimator": estimators}, range(2))
 
 
 def test_hyperparameters_of_own_parts_are_searched_and_printed_as_a_preset(
