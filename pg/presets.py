@@ -16,7 +16,11 @@ from pg.tuned import defaults
 
 
 def preset(
-    estimator: Any = "reinforce", *, task: str | None = None, **changes: Any
+    estimator: Any = "reinforce",
+    *,
+    task: str | None = None,
+    settings_of: str | None = None,
+    **changes: Any,
 ) -> tuple[Config, Hyperparams]:
     """The settings for an estimator on an environment.
 
@@ -25,6 +29,8 @@ def preset(
             `estimators.variants`); or a custom one, as in `Config`, with the settings that its
             facts state.
         task: environment whose tuned settings are used; default: that of the settings.
+        settings_of: the estimator or variant whose settings a custom one has; default: those that
+            its facts state.
         changes: fields of Config or Hyperparams by name. `total_steps=N` stands for the
             `num_updates` that take this many environment steps (`Config.lasting`).
 
@@ -36,9 +42,16 @@ def preset(
     is_own = callable(estimator)
     if not is_own:
         check_estimator("estimator", estimator, variants=True)
+    if settings_of is not None:
+        check_estimator("settings_of", settings_of, variants=True)
+        if not is_own:
+            raise ValueError("settings_of is for your own estimators: give one as estimator")
     env = changes.get("env")
     named = env is None or isinstance(env, str)
-    base = defaults(estimator, task if task and named else env, changes.get("minibatch_size"))
+    label = estimator if settings_of is None else settings_of
+    base = defaults(label, task if task and named else env, changes.get("minibatch_size"))
+    if settings_of is not None:
+        base["estimator"] = estimator
     static, traced = Config.__dataclass_fields__, Hyperparams._fields
     for name in changes:
         known = [*static, *traced, "total_steps"]
@@ -51,5 +64,5 @@ def preset(
     if total_steps is not None:
         config = config.lasting(total_steps)
     traced_values = {name: value for name, value in values.items() if name not in static}
-    label = AUTO if is_own else estimator
-    return replace(config, preset=label), Hyperparams(**traced_values)
+    is_of_facts = is_own and settings_of is None
+    return replace(config, preset=AUTO if is_of_facts else label), Hyperparams(**traced_values)

@@ -27,6 +27,10 @@ class Options:
     """Name of the gradient estimator, or FILE.py:NAME of your own; the search starts from its
     preset.
     """
+    settings_of: str | None = None
+    """Start the search for your own estimator from the settings of this estimator or variant (ppo,
+    trpo, ...) for the environment, instead of those given by its pg.with_facts.
+    """
     policy: str | None = None
     """FILE.py:NAME of your own policy; none: that of the settings."""
     critic: str | None = None
@@ -89,11 +93,22 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         )
         return cli.NOT_FINITE
     winner = settings | {name: float(f"{values[order[0]]:.3g}") for name, values in trials.items()}
-    print(
-        f"preset({options.estimator!r}, "
-        f"{', '.join(f'{name}={value!r}' for name, value in winner.items())})"
-    )
+    named = ", ".join(f"{name}={value!r}" for name, value in winner.items())
+    print(f"preset({options.estimator!r}, {named})")
     return 0
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    """The arguments of `preset` that the options give beside the estimator, by name. Raises
+    ValueError for a mistake.
+    """
+    parts = {name: getattr(options, name) for name in PARTS if name != "estimator"}
+    given = {name: part for name, part in parts.items() if part is not None}
+    settings = {**given, **dict(map(cli.assignment, options.set))}
+    if options.settings_of is None:
+        return settings
+    cli.check_settings_of(options.settings_of, options.estimator)
+    return {"settings_of": options.settings_of, **settings}
 
 
 def _budget(options: Options) -> str:
