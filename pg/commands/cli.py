@@ -22,13 +22,14 @@ import tyro
 from pg import __version__, numerals
 from pg.commands import clock, flags, settings_files
 from pg.commands.flags import assignment as assignment
-from pg.commands.options import BorrowedSettings, SettingsFile
+from pg.commands.options import BorrowedSettings as BorrowedSettings
 from pg.commands.options import Checkpointing as Checkpointing
 from pg.commands.options import Following as Following
 from pg.commands.options import Length as Length
 from pg.commands.options import Machine as Machine
 from pg.commands.options import OwnParts as OwnParts
 from pg.commands.options import OwnPolicy as OwnPolicy
+from pg.commands.options import SettingsFile
 from pg.commands.terminal import WIDTH, outlive_readers, wrapped
 from pg.commands.terminal import Progress as Progress
 from pg.commands.terminal import waiting as waiting
@@ -75,6 +76,7 @@ RESUMED = (
     "stop_at_return",
     "film",
     "log",
+    "settings_of",
 )
 
 # Renamed flags, with their current names.
@@ -113,10 +115,10 @@ def parse(
 
 def parse_given(
     prog: str | None, description: str, options: type, argv: Sequence[str] | None = None
-) -> tuple[Config, Hyperparams, Any, Machine, frozenset[str] | None, str | None]:
+) -> tuple[Config, Hyperparams, Any, Machine, frozenset[str] | None]:
     """Config, Hyperparams, `options` (a dataclass of the script's own flags) and Machine from the
-    command line; the names of the settings that it or its file gives, None if the file is a run's,
-    which gives all of them; and the value of --settings-of.
+    command line; and the names of the settings that it or its file gives, None if the file is a
+    run's, which gives all of them.
 
     Defaults are the preset of the named estimator and environment, with --settings-of NAME that of
     NAME, or, with --resume RUN or --config RUN, the settings of that run. The entries of another
@@ -125,7 +127,7 @@ def parse_given(
     """
     _prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
-    file, argv = _with_file(argv, (Config, Hyperparams, options, Machine, BorrowedSettings))
+    file, argv = _with_file(argv, (Config, Hyperparams, options, Machine))
     _choose_devices_for_files(argv)
     # a script's flag hides a setting of the same name
     own = {field.name for field in dataclasses.fields(options)}
@@ -157,12 +159,12 @@ def parse_given(
         **flags.flags_of(Hyperparams, hyperparams, own),
         **flags.flags_of(options, defaults),
         **flags.flags_of(Machine, of_machine),
-        **flags.flags_of(BorrowedSettings, BorrowedSettings()),
         **flags.flags_of(SettingsFile, SettingsFile()),
     }
     with _pointing_at(file):
         groups = _read(flags.grouped(known), known, description, argv, prog)
     values = {name: value for group in groups.values() for name, value in vars(group).items()}
+    values["settings_of"] = defaults.settings_of if run else settings_of
     of_config = flags.values_of(Config, values, own)
     of_hyperparams = flags.values_of(Hyperparams, values, own)
     try:
@@ -189,7 +191,7 @@ def parse_given(
     of_run = file is not None and file.run is not None
     named = {name_of(word).removeprefix("no_") for word in argv if is_flag(word)}
     given = None if of_run else frozenset(named | of_variant.keys())
-    return config, hyperparams, chosen, machine, given, settings_of
+    return config, hyperparams, chosen, machine, given
 
 
 def _check_env_is_not_varied(estimator: str | None, settings_of: str | None, options: Any) -> None:
@@ -408,7 +410,7 @@ def _preset(argv: list[str], settings_of: str | None) -> tuple[Config, Hyperpara
         if not own_files.is_reference(parts[name]):
             check(parts[name])
     if settings_of is not None:
-        _check_settings_of(settings_of, parts["estimator"])
+        check_settings_of(settings_of, parts["estimator"])
     parts = resolved(parts)
     estimator, env = settings_of or parts["estimator"], parts["env"]
     changes: dict[str, Any] = {}
@@ -432,7 +434,7 @@ def _settings_of(argv: list[str], *, is_new: bool) -> str | None:
     return name
 
 
-def _check_settings_of(name: str, estimator: str) -> None:
+def check_settings_of(name: str, estimator: str) -> None:
     """Raises ValueError unless there is an estimator or variant of this name, and the estimator
     that is to have its settings is a custom one.
     """

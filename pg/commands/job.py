@@ -49,7 +49,7 @@ _PARTS = {
 
 
 @dataclasses.dataclass
-class Options(cli.Following, cli.Checkpointing, cli.Length):
+class Options(cli.BorrowedSettings, cli.Following, cli.Checkpointing, cli.Length):
     """The settings of the train command around training."""
 
     seed: int = 0

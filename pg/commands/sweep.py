@@ -25,7 +25,7 @@ from pg.sweep import proposals, spaces
 
 
 @dataclasses.dataclass
-class Options(cli.Checkpointing, cli.Length):
+class Options(cli.BorrowedSettings, cli.Checkpointing, cli.Length):
     """Settings of the search, its seeds and its folder."""
 
     over: tuple[str, ...] = ("learning_rate=0.001,0.003,0.01",)
@@ -99,11 +99,10 @@ class Options(cli.Checkpointing, cli.Length):
 @cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code, as the train command does; 3 where every run diverged."""
-    config, hyperparams, options, machine, given, settings_of = cli.parse_given(
+    config, hyperparams, options, machine, given = cli.parse_given(
         prog, cli.docstring_of(__file__), Options, argv
     )
     cli.cache_compilations()
-    interrupts.listen(cli.announce)
     try:
         is_tpe, is_halving = options.method == "tpe", options.method == "halving"
         table: spaces.Table = {}
@@ -115,7 +114,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             table = spaces.table_of(options.over, method, options.trials, options.search_seed)
         if options.total_steps is not None:
             given = given and given | {"num_updates"}  # which follows from it
-            presets = spaces.presets(table, config, given, settings_of)
+            presets = spaces.presets(table, config, given, options.settings_of)
             table = spaces.lasting(table, config, options.total_steps, presets)
         limit = (
             None if options.memory_limit is None else memory.number_of_bytes(options.memory_limit)
@@ -135,7 +134,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             options.greedy,
             options.exact,
             given,
-            settings_of,
+            options.settings_of,
         )
         fresh = options.seeds if options.fresh_seeds is None else options.fresh_seeds
         if is_tpe or is_halving:

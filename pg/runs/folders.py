@@ -101,6 +101,7 @@ SETUP: dict[str, Any] = {
             "eval_every": Optional((int, None)),
             **{name: Optional((float, None)) for name in ("eval_minutes", "stop_at_return")},
             "film": Optional(bool),
+            "settings_of": Optional((str, None)),
             "log": Optional([str]),
             "shard": Optional(get_args(Shard)),
             "cpu_devices": Optional((int, None)),

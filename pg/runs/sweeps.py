@@ -27,6 +27,7 @@ SWEEP: dict[str, Any] = {
     "first_seed": int,
     "num_seeds": int,
     "presets": Optional({...: list}),
+    "settings_of": Optional((str, None)),
 }
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from pg import numerals
 from pg.commands import cli
 from pg.commands.cli import Checkpointing
-from pg.config import Config, Hyperparams
+from pg.config import Config, Hyperparams, own_parts
 from pg.fast import devices
 from pg.fast.devices import Layout
 from pg.runs import (
@@ -373,6 +373,7 @@ def fresh(
         "eval_episodes": spec.episodes,
         "greedy": spec.greedy,
         "command": "sweep.py",
+        "settings_of": spec.settings_of if "estimator" in own_parts(config) else None,
     }
     versions = folders.environment(layout) | host_states.about([config])
     if resumed:

@@ -2,6 +2,7 @@
 evaluated, drawn.
 """
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -181,6 +182,20 @@ def test_an_own_estimator_is_trained_with_the_settings_of_another(own: Path, lab
     assert hyperparams == of_tuned != Hyperparams()
     changed = cli.parse(None, "", job.Options, [*words, "--gamma", "0.5"])[1]
     assert changed == of_tuned._replace(gamma=0.5)
+
+
+def test_a_folder_records_whose_settings_an_own_estimator_has(recorded: Path) -> None:
+    """A run that is resumed keeps the record; settings that go on elsewhere are its own."""
+    mine = ["--estimator", f"{recorded.with_name('mine.py')}:clipped"]
+    words = [*mine, "--settings-of", "leave_one_out"]
+    config, hyperparams, options, _ = cli.parse(None, "", job.Options, words)
+    folders.write_setup(recorded, config, hyperparams, vars(options), {"pg": "0"})
+    assert folders.read_options(recorded)["settings_of"] == "leave_one_out"
+    resumed = cli.parse(None, "", job.Options, ["--resume", str(recorded), *mine])[2]
+    assert resumed.settings_of == "leave_one_out"
+    another = cli.parse(None, "", job.Options, ["--config", str(recorded), *mine])[2]
+    assert another.settings_of is None
+    assert cli.parse(None, "", job.Options, [*mine, "--settings-of", "none"])[2].settings_of is None
 
 
 def test_settings_of_another_estimator_that_cannot_be_meant_are_refused(
@@ -375,6 +390,30 @@ def test_hyperparameters_of_own_parts_are_searched_and_printed_as_a_preset(
         tune.main(["--policy", f"{own}:linaer"])
     assert mistake.value.code == cli.MISTAKE
     assert "'linaer': did you mean 'linear'" in capsys.readouterr().err
+
+
+def test_a_search_for_an_own_estimator_starts_from_the_settings_of_another(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    searched = []
+
+    def search(*arguments: Any) -> dict[str, Any]:
+        searched.append(arguments[:2])
+        return {name: np.ones((1, 2), int) for name in ("steps", "greedy", "sampled")}
+
+    monkeypatch.setattr(tune, "search", search)
+    monkeypatch.setattr(cli, "cache_compilations", lambda: None)
+    mine, small = f"{own}:clipped", ("--trials", "1", "--seeds", "2")
+    words = ["--env", "Acrobot-v1", "--estimator", mine, "--settings-of", "leave_one_out"]
+    assert tune.main([*words, "--range", "gamma=0.5:0.5", *small]) == 0
+    tuned, of_tuned = pg.preset("leave_one_out", env="Acrobot-v1")
+    config, hyperparams = eval(capsys.readouterr().out.splitlines()[-1], {"preset": pg.preset})
+    assert searched == [(dataclasses.replace(tuned, estimator=mine, preset=None), of_tuned)]
+    assert config == searched[0][0]
+    assert hyperparams == of_tuned._replace(gamma=0.5)
+    with pytest.raises(SystemExit):
+        tune.main(["--estimator", "gae", "--settings-of", "ppo"])
+    assert "settings_of is for your own estimators" in capsys.readouterr().err
 
 
 def test_a_run_of_an_own_environment_is_exported_and_drawn(

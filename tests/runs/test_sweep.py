@@ -19,7 +19,7 @@ from small import TINY
 from stored import store_run
 
 import pg
-from pg.commands import cli, job
+from pg.commands import cli, job, resume
 from pg.commands import sweep as sweep_command
 from pg.config import Config, Hyperparams
 from pg.evaluation import evaluate
@@ -337,10 +337,9 @@ def test_a_sweep_of_before_goes_on_under_the_names_of_today(tmp_path: Path) -> N
 
 
 def of_command_line(argv: list[str], table: dict[str, list[Any]]) -> SweepSpec:
-    config, hyperparams, _, _, given, settings_of = cli.parse_given(
-        None, "", sweep_command.Options, argv
-    )
-    return SweepSpec(config, hyperparams, table, range(2), given=given, settings_of=settings_of)
+    config, hyperparams, options, _, given = cli.parse_given(None, "", sweep_command.Options, argv)
+    borrowed = options.settings_of
+    return SweepSpec(config, hyperparams, table, range(2), given=given, settings_of=borrowed)
 
 
 def assert_as_trained(
@@ -407,6 +406,40 @@ def test_own_estimators_of_a_sweep_have_the_settings_of_another(tmp_path: Path, 
     assert "gamma" not in one.presets
     pair = dataclasses.replace(one, table={"estimator": ["leave_one_out", mine]})
     assert bool(pair.presets) == (label != "leave_one_out")  # the two differ in nothing else
+
+
+def test_a_sweep_records_whose_settings_own_estimators_have(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(HEADER + CLIPPED, encoding="utf-8")
+    argv = ["--estimator", f"{path}:clipped", "--settings-of", "leave_one_out"]
+    one = of_command_line(argv, {"gamma": [0.9, 1.0]})
+    folder = one.folder(tmp_path)
+    specs.make(folder)
+    specs.write_setup(one, folder, 2, {})
+    assert sweeps.read_stored(folder)["settings_of"] == "leave_one_out"
+    # it is no setting: the same settings are the same sweep
+    assert dataclasses.replace(one, settings_of=None).folder(tmp_path) == folder
+
+
+@pytest.mark.parametrize(
+    ("command", "typed"),
+    [
+        (["/usr/bin/pg", "sweep", "--over", "gamma=0.9,1"], ", pg sweep --over gamma=0.9,1"),
+        (["experiments/sweep.py", "--out", "my sweeps"], ", pg sweep --out 'my sweeps'"),
+        (["a_notebook"], ""),
+        (None, ""),
+    ],
+)
+def test_a_sweep_that_is_to_be_resumed_names_its_command(
+    command: list[str] | None, typed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, folder = spec(), tmp_path / "sweep-1"
+    specs.make(folder)
+    specs.write_setup(one, folder, 2, {} if command is None else {"command": command})
+    with pytest.raises(SystemExit):
+        resume.main([str(folder)])
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.endswith(f"a sweep, not a run: the command that started it resumes it{typed}")
 
 
 def test_each_environment_of_a_sweep_has_the_settings_of_the_train_command() -> None:
