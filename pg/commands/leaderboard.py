@@ -37,7 +37,7 @@ class Options(variance.Options):
     """Another seed that was measured; prints on how many problems the same three estimators
     lead.
     """
-    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="PATH")] = None
     """Report on this folder's quality.csv and cosines.csv instead of measuring anything."""
     report: Path | None = None
     """File in which the tables replace the lines between `<!-- leaderboard -->` and
@@ -83,6 +83,10 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         if options.from_:
             options.check_unchanged(options.from_)
             measurements = leaderboard.Measurements.read(options.from_)
+            if not measurements.qualities:
+                raise ValueError(
+                    f"{options.from_} holds no measurements: give the --out of pg leaderboard"
+                )
         else:
             measurements = options.measure()
             if options.combine:

@@ -1,5 +1,6 @@
 """Search hyperparameters at random, trials × seeds in one program; print the best as a preset."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -121,18 +122,28 @@ def sample(options: Options, hyperparams: Hyperparams) -> dict[str, Any]:
     """Log-uniform values of every field that is searched, [trials] each. Raises ValueError on a
     mistake.
     """
-    if min(options.trials, options.seeds - 1, options.first_seed + 1) < 1:
-        raise ValueError("there must be at least 1 trial and 2 seeds, and no seed may be negative")
+    for name, least in (("trials", 1), ("seeds", 2), ("first_seed", 0)):
+        if (value := getattr(options, name)) < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
     generator, trials = np.random.default_rng(options.first_seed), dict[str, Any]()
-    for name, text in map(cli.assignment, options.range):
+    for entry in options.range:
+        name, _, text = entry.partition("=")
         check_name("range", name, hyperparams.scalars())
-        low, high = (float(bound) for bound in f"{text}:{text}".split(":")[:2])
+        low, high = _bounds(name, text)
         for bound in (low, high):
             check_hyperparams(Hyperparams(**{**hyperparams.scalars(), name: bound}))
-        if not 0 < low <= high:
-            raise ValueError(f"range of {name} must be LOW:HIGH with 0 < LOW <= HIGH, got {text!r}")
         trials[name] = low * (high / low) ** generator.random(options.trials)
     return trials
+
+
+def _bounds(name: str, text: str) -> tuple[float, float]:
+    """The bounds of LOW:HIGH, or of one number. Raises ValueError for anything else."""
+    low, colon, high = text.partition(":")
+    with contextlib.suppress(ValueError):
+        bounds = float(low), float(high if colon else low)
+        if 0 < bounds[0] <= bounds[1]:
+            return bounds
+    raise ValueError(f"range of {name} must be LOW:HIGH with 0 < LOW <= HIGH, got {text!r}")
 
 
 def search(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pg import numerals
 from pg.commands import cli
+from pg.inputs import check_name
 from pg.reports import tables
 from pg.runs import zoo
 from pg.runs.zoo import Entry
@@ -45,9 +46,12 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     try:
         if options.benchmark is not None:
             _make(options.benchmark, options)
-        found = [x for x in zoo.entries(options.out) if _is_asked(x.name, options)]
+        found = zoo.entries(options.out)
         if not found:
-            raise ValueError(f"{options.out} has no policy of {', '.join(options.env) or 'any'}")
+            raise ValueError(f"{options.out} has no policies")
+        for env in options.env:
+            check_name("env", env, dict.fromkeys(_env_of(x.name) for x in found))
+        found = [x for x in found if _is_asked(x.name, options)]
     except ValueError as error:
         cli.fail(error)
     except OSError as error:
@@ -77,7 +81,12 @@ def table(entries: Sequence[Entry]) -> str:
 
 def _is_asked(name: str, options: Options) -> bool:
     """True for a policy of the environments that were named."""
-    return not options.env or name.split("/")[0] in options.env
+    return not options.env or _env_of(name) in options.env
+
+
+def _env_of(name: str) -> str:
+    """The environment in the name of a policy."""
+    return name.split("/", maxsplit=1)[0]
 
 
 def _make(benchmark: Path, options: Options) -> None:

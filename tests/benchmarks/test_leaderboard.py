@@ -33,6 +33,8 @@ from pg.benchmarks.leaderboard.problems import (
     snapshot_shapes,
 )
 from pg.benchmarks.leaderboard.recommendations import SITUATIONS
+from pg.commands import cli
+from pg.commands import leaderboard as leaderboard_command
 from pg.estimators.facts import FACTS
 from pg.reports.statistics import Estimate
 from pg.runs import folders, parameters
@@ -443,6 +445,15 @@ def test_a_mistake_is_one_sentence(flags: list[str], said: str) -> None:
         done = run(script, *flags)
         assert done.returncode == 2
         assert said in done.stderr
+
+
+def test_a_report_on_a_folder_without_measurements_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "cache_compilations", lambda: None)
+    with pytest.raises(SystemExit):
+        leaderboard_command.main(["--from", str(tmp_path)])
+    assert f"{tmp_path} holds no measurements" in " ".join(capsys.readouterr().err.split())
 
 
 def test_who_cannot_be_measured_is_told_with_the_reason(tmp_path: Path) -> None:

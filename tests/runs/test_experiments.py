@@ -303,7 +303,9 @@ def test_a_search_ranks_its_trials_and_prints_the_best() -> None:
         (["--range", "learning_rat=1:2"], "did you mean 'learning_rate'"),
         (["--range", "learning_rate=2:1"], "must be LOW:HIGH with 0 < LOW <= HIGH"),
         (["--set", "num_envs"], "is not NAME=VALUE"),
-        (["--seeds", "1"], "at least 1 trial and 2 seeds"),
+        (["--range", "learning_rate"], "must be LOW:HIGH with 0 < LOW <= HIGH, got ''"),
+        (["--range", "learning_rate=a:b"], "must be LOW:HIGH with 0 < LOW <= HIGH, got 'a:b'"),
+        (["--seeds", "1"], "seeds must be a whole number of at least 2, got 1"),
     ],
 )
 def test_a_mistake_in_a_search(arguments: list[str], message: str) -> None:

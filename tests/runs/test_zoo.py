@@ -136,6 +136,9 @@ def test_a_mistake_with_a_policy_of_the_zoo_is_a_sentence(
         with pytest.raises(SystemExit):
             evaluate.main(flags)
         assert said in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SystemExit):
+        command.main(["--env", "CartPole"])
+    assert "unknown env 'CartPole': did you mean 'CartPole-v1'" in capsys.readouterr().err
 
 
 def test_a_signal_ends_a_command_in_a_word(
