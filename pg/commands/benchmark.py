@@ -81,7 +81,7 @@ class Options:
     """Earlier table (a results.csv), whose rows stay in the report where the folder has fewer
     seeds.
     """
-    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="PATH")] = None
     """Report on this table (a results.csv) instead of running anything."""
 
     def plan_arguments(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pg.runs import files, folders, zoo
 class Options(cli.OwnPolicy):
     """The run, the episodes, and what is written."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a run, or of a sweep: its best configuration; or the name of a policy of the zoo,
     such as CartPole-v1/ppo, whose result is written with --out alone.
     """

@@ -20,7 +20,7 @@ from pg.runs import folders, zoo
 class Options(cli.OwnPolicy):
     """The policy that is exported, and the folder."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a run, or of a sweep: its best configuration; or the name of a policy of the zoo,
     such as CartPole-v1/ppo.
     """

@@ -8,6 +8,7 @@ import itertools
 import math
 import textwrap
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import tyro
@@ -243,10 +244,20 @@ def _annotation(source: str, name: str, hint: Any, text: str, default: Any) -> A
     flag = tyro.conf.arg(
         name=name.strip("_").replace("_", "-"),
         help=text,
-        # the parser would show an empty tuple as an empty string
-        help_behavior_hint="(default: none)" if default == () else None,
+        metavar=_METAVARS.get(hint),
+        # the parser would show an empty tuple as an empty string, and None as Python writes it
+        help_behavior_hint="(default: none)" if default is None or default == () else None,
     )
     return Annotated[_type_of(source, name, hint), flag]
+
+
+# Instead of the parser's {None}|PATH: "none" is a path and a text too.
+_METAVARS: dict[Any, str] = {
+    Path | None: "PATH",
+    str | None: "STR",
+    float | None: "FLOAT|none",
+    tuple[int, ...] | None: "INT [INT ...]|none",
+}
 
 
 def _type_of(source: str, name: str, hint: Any) -> Any:

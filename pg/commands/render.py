@@ -25,7 +25,7 @@ from pg.settings import own_files
 class Options(cli.OwnPolicy):
     """The policy that is drawn, and the file."""
 
-    run: Annotated[Path | None, tyro.conf.Positional] = None
+    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
     """Folder of a run, or of a sweep: its best configuration; or the name of a policy of the zoo,
     such as CartPole-v1/ppo.
     """

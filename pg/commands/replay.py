@@ -21,7 +21,7 @@ from pg.runs import folders, parameters
 class Options(cli.OwnParts):
     """The run that is run again."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a run."""
 
 

@@ -418,6 +418,8 @@ def test_the_help_of_every_command_fits_a_terminal(script: str) -> None:
     for shown in helps:
         words = " ".join(re.sub("[│╭╮╰╯─]", " ", shown).split())
         assert words.count("(default: ") == 1, words
+        assert "{None}" not in words
+        assert "(default: None)" not in words
         assert "(default: )" not in words
         # a sentence goes on in the column in which it began
         lines = [line[1:] for line in shown.splitlines()[1:] if line.startswith("│  ")]
