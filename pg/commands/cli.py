@@ -33,7 +33,7 @@ from pg.commands.options import SettingsFile
 from pg.commands.terminal import WIDTH, outlive_readers, wrapped
 from pg.commands.terminal import Progress as Progress
 from pg.commands.terminal import waiting as waiting
-from pg.commands.values import checked_line, is_flag, name_of
+from pg.commands.values import checked_line, is_flag, is_positional, name_of
 from pg.config import (
     PARTS,
     Config,
@@ -341,8 +341,9 @@ def _read(
         argv: The command line.
         prog: The name of the command; none: that of the file.
     """
-    _check_flags(argv, known)
     annotations = {name: flag.annotation for name, flag in known.items()}
+    without_flag = [name for name, annotation in annotations.items() if is_positional(annotation)]
+    _check_flags(argv, [name for name in known if name not in without_flag], without_flag)
     required = [name for name, flag in known.items() if flag.default is flags.REQUIRED]
     try:
         argv = checked_line(argv, annotations, required)
@@ -353,8 +354,14 @@ def _read(
     return vars(parsed)
 
 
-def _check_flags(argv: list[str], names: Collection[str]) -> None:
-    """Prints the version if it is asked for; exits with one sentence at an unknown flag."""
+def _check_flags(argv: list[str], names: Collection[str], without_flag: Sequence[str]) -> None:
+    """Prints the version if it is asked for; exits with one sentence at an unknown flag.
+
+    Args:
+        argv: The command line.
+        names: The names of the flags.
+        without_flag: Those of the values that have none.
+    """
     if "--version" in argv:
         print(f"pg {__version__}")
         raise SystemExit(0)
@@ -371,6 +378,8 @@ def _check_flags(argv: list[str], names: Collection[str]) -> None:
         hint = _INSTEAD.get(name) or (
             f"did you mean {' or '.join(near)}?" if near else "--help lists all"
         )
+        if name in without_flag:
+            hint = f"write {name.upper()} without it"
         if name in _DRY_RUN and "print-config" in known:
             hint = "--print-config prints all settings, and trains nothing"
         fail(f"there is no flag {flag}: {hint}")

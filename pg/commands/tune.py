@@ -129,6 +129,8 @@ def sample(options: Options, hyperparams: Hyperparams) -> dict[str, Any]:
     for entry in options.range:
         name, _, text = entry.partition("=")
         check_name("range", name, hyperparams.scalars())
+        if name in dict(map(cli.assignment, options.set)):
+            raise ValueError(f"{name} is both set and searched: leave it out of --set or --range")
         low, high = _bounds(name, text)
         for bound in (low, high):
             check_hyperparams(Hyperparams(**{**hyperparams.scalars(), name: bound}))

@@ -14,13 +14,14 @@ import tyro
 
 from pg.inputs import check_name, shown
 
-__all__ = ["check_assigned_once", "checked_line", "is_flag", "name_of"]
+__all__ = ["check_assigned_once", "checked_line", "is_flag", "is_positional", "name_of"]
 
 _Primitive = tyro.constructors.PrimitiveConstructorSpec
 # Types in words, of one value and of several.
 _WORDS: dict[Any, tuple[str, str]] = {
     float: ("a number", "numbers"),
     int: ("a whole number", "whole numbers"),
+    Path: ("a path", "paths"),
 }
 # Values that are read by the flags' own types, by metavar.
 _KINDS = {
@@ -45,6 +46,11 @@ class _Type(NamedTuple):
         return self.many and self.kind not in (int, float)
 
     @property
+    def is_text(self) -> bool:
+        """True for texts and paths, of which "none" is one."""
+        return self.kind in (str, Path)
+
+    @property
     def words(self) -> str:
         """The type in words."""
         if self.primitive is not None:
@@ -53,7 +59,7 @@ class _Type(NamedTuple):
             said = f"one of {', '.join(get_args(self.kind))}"
         else:
             said = _WORDS.get(self.kind, ("a text", "texts"))[self.many]
-        return f"{said} or none" if self.optional else said
+        return f"{said} or none" if self.optional and not self.is_text else said
 
 
 class _Given(NamedTuple):
@@ -77,6 +83,11 @@ def is_flag(word: str) -> bool:
 def name_of(word: str) -> str:
     """The name of the setting that a flag gives."""
     return word.partition("=")[0].strip("-").replace("-", "_")
+
+
+def is_positional(annotation: Any) -> bool:
+    """True for the type of a value that has no flag."""
+    return _type_of(annotation).positional
 
 
 def checked_line(
@@ -152,8 +163,7 @@ def _values(name: str, found: _Type, words: list[str]) -> list[str]:
     """The values of a flag. Raises ValueError for a value of another type."""
     if not words and not found.many and found.kind is not bool:
         raise ValueError(f"{name} needs a value: {found.words}")
-    # none is a valid text
-    if found.optional and found.kind not in (str, Path) and [x.lower() for x in words] == ["none"]:
+    if found.optional and not found.is_text and [x.lower() for x in words] == ["none"]:
         return ["None"] if found.primitive is None else words
     try:
         if found.primitive is not None:

@@ -6,12 +6,13 @@ import inspect
 import io
 import random
 from dataclasses import fields
+from types import ModuleType
 
 import pytest
 from compilations import compiled
 from scripts import refused_without_jax
 
-from pg.commands import cli, flags
+from pg.commands import cli, compare, evaluate, flags
 from pg.commands.job import Options
 from pg.config import Config
 from pg.settings.choices import CHOICES
@@ -184,3 +185,19 @@ def test_bad_command_lines(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 )
 def test_an_empty_word_is_a_value_as_others_are(words: tuple[str, ...], said: str) -> None:
     assert said in " ".join(refused_without_jax("train.py", *words).stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "said"),
+    [
+        (evaluate, ("--run", "results"), "there is no flag --run: write RUN without it"),
+        (compare, ("--runs=results",), "there is no flag --runs: write RUNS without it"),
+        (evaluate, ("results", "--out"), "out needs a value: a path"),
+    ],
+)
+def test_a_flag_of_a_value_that_has_none(
+    command: ModuleType, words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command.main(words)
+    assert capsys.readouterr().err == f"error: {said}\n"

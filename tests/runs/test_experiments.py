@@ -306,6 +306,10 @@ def test_a_search_ranks_its_trials_and_prints_the_best() -> None:
         (["--range", "learning_rate"], "must be LOW:HIGH with 0 < LOW <= HIGH, got ''"),
         (["--range", "learning_rate=a:b"], "must be LOW:HIGH with 0 < LOW <= HIGH, got 'a:b'"),
         (["--seeds", "1"], "seeds must be a whole number of at least 2, got 1"),
+        (
+            ["--set", "gamma=0.9", "--range", "gamma=0.8:1"],
+            "gamma is both set and searched: leave it out of --set or --range",
+        ),
     ],
 )
 def test_a_mistake_in_a_search(arguments: list[str], message: str) -> None:
