@@ -185,8 +185,11 @@ def _write_setup(search: Search, folder: Path, layout: Layout) -> None:
     files.remove_leftovers(folder)
     if not (folder / "search.json").exists():
         versions = folders.environment(layout) | host_states.about(_configs(search))
-        about = {"search": search.to_json(), "versions": versions}
-        about["settings_of"] = search.sweep.settings_of
+        about = {
+            "search": search.to_json(),
+            "versions": versions,
+            "settings_of": search.sweep.settings_of,
+        }
         folders.write_json(folder / "search.json", {**search.sweep.to_json(), **about})
 
 
