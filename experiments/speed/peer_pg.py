@@ -11,6 +11,7 @@ from pg import Config, make_learner
 from pg import make_train as plain
 from pg.estimators.facts import FACTS
 from pg.fast import devices
+from pg.runs.execution import CPU_OPTIONS  # as `pg train` compiles its programs
 
 CARTPOLE: Mapping[str, Any] = {"env": "CartPole-v1", "hidden_sizes": (64, 64), "network": "mlp"}
 
@@ -65,7 +66,8 @@ def spread(
     program = jax.jit(
         devices.over_runs(
             lambda data: jax.tree.leaves(train(jax.random.wrap_key_data(data))), where
-        )
+        ),
+        compiler_options=CPU_OPTIONS,
     )
 
     def run(seed: int) -> Any:

@@ -201,7 +201,7 @@ def _with_width(linen: Any, written: int, sizes: list[int]) -> Any:
     return types.SimpleNamespace(**{**vars(linen), "Dense": dense})
 
 
-def jitted(train: Train, num_seeds: int) -> Train:
+def jitted(train: Train, num_seeds: int, compiler_options: dict[str, Any] | None = None) -> Train:
     """All arrays of `train(key)`, under vmap where there are several seeds: one program, as a
     function of a seed.
     """
@@ -211,7 +211,10 @@ def jitted(train: Train, num_seeds: int) -> Train:
         return [x for x in jax.tree.leaves(train(key)) if isinstance(x, jax.Array)]
 
     program = jax.jit(
-        arrays if num_seeds == 1 else lambda key: jax.vmap(arrays)(jax.random.split(key, num_seeds))
+        arrays
+        if num_seeds == 1
+        else lambda key: jax.vmap(arrays)(jax.random.split(key, num_seeds)),
+        compiler_options=compiler_options,
     )
     return lambda seed: jax.block_until_ready(program(jax.random.PRNGKey(seed)))
 
@@ -257,6 +260,8 @@ def main(name: str, task: Task, batch: Batch, num_updates: int, num_seeds: int) 
         run = train
     elif program == "pg_spread":
         run = import_module("peer_pg").spread(train, num_seeds, task)
+    elif program == "pg":
+        run = jitted(train, num_seeds, import_module("peer_pg").CPU_OPTIONS)
     else:
         run = jitted(train, num_seeds)
     for seed in map(int, sys.stdin):

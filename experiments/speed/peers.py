@@ -74,7 +74,7 @@ SETTINGS = {
     "ppo_256": Setting("ppo, CartPole 256²", hidden_sizes=(256, 256), num_updates=2),
     # fewer steps, as each takes long
     "ppo_1024": Setting(
-        "ppo, CartPole 1024²", hidden_sizes=(1024, 1024), num_steps=32, num_updates=1
+        "ppo, CartPole 1024²", hidden_sizes=(1024, 1024), num_steps=32, num_updates=4
     ),
     "ppo_breakout": Setting("ppo, Breakout as MLP", BREAKOUT, num_updates=2),
     "ppo_breakout_cnn": Setting("ppo, Breakout as CNN", BREAKOUT, network="cnn", num_updates=1),
