@@ -92,15 +92,15 @@ def random_loops(library: str, name: str, num_envs: int, steps: int) -> dict[str
 
     def drawn(key: jax.Array) -> jax.Array:
         if isinstance(space, Box):
-            shape = num_envs, *jnp.shape(space.low)
+            shape = steps, num_envs, *jnp.shape(space.low)
             return jax.random.uniform(key, shape, minval=space.low, maxval=space.high)
-        return jax.random.randint(key, (num_envs,), 0, space.n)
+        return jax.random.randint(key, (steps, num_envs), 0, space.n)
 
     @jax.jit
     def run(state: Any, key: jax.Array) -> Any:
-        def step(state: Any, key: jax.Array) -> Any:
-            action_key, env_key = jax.random.split(key)
-            state, moved = env.step(env_key, state, drawn(action_key))
+        def step(state: Any, inputs: tuple[jax.Array, jax.Array]) -> Any:
+            env_keys, action = inputs
+            state, moved = env.step(env_keys, state, action)
             done = moved.terminated | moved.truncated
             begun, _ = restart.begin(state)
 
@@ -109,7 +109,10 @@ def random_loops(library: str, name: str, num_envs: int, steps: int) -> dict[str
 
             return jax.tree.map(chosen, begun, state), moved.reward.sum()
 
-        return jax.lax.scan(step, state, jax.random.split(key, steps))
+        # all drawn ahead, as in a rollout of pg
+        action_key, env_key = jax.random.split(key)
+        env_keys = jax.random.split(env_key, (steps, num_envs))
+        return jax.lax.scan(step, state, (env_keys, drawn(action_key)))
 
     current = [env.reset(jax.random.key(0))[0]]
     turns = iter(range(10**9))

@@ -843,8 +843,8 @@ MUTANTS = [
     Mutant(
         "a state that was used already is stepped from where its environment is now",
         "envs/adapters/hosts.py",
-        "numbers[i] = now = next(self.numbers)",
-        "numbers[i] = now = keys[i]",
+        "numbers: Sequence[int] = self._new_numbers(len(rows))",
+        "numbers: Sequence[int] = [keys[i] for i in rows]",
         "tests/core/test_adapters.py -k function_of_the_state",
     ),
     Mutant(

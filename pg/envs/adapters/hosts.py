@@ -21,7 +21,6 @@ Nothing here imports JAX: worker processes load it too.
 
 import contextlib
 import dataclasses
-import itertools
 import os
 import threading
 import zlib
@@ -119,18 +118,18 @@ class Host:
         self.ended: OrderedDict[int, Outcome] = OrderedDict()
         self.largest = 0  # largest number of environments in one call
         self.lock = threading.RLock()  # XLA may run two callbacks at a time
-        self.numbers = itertools.count(int.from_bytes(os.urandom(7), "little"))
+        self.next_number = int.from_bytes(os.urandom(7), "little")
         self.recalled = 0  # number of states so far that were not present
 
     def reset(self, out: Arrays, seeds: np.ndarray) -> None:
         """Episodes of these seeds. out: number, check, observation, mask."""
         with self.lock:
             begun = self.fleet.begin([int(s) for s in seeds])
-            numbers = [next(self.numbers) for _ in begun]
+            numbers = self._new_numbers(len(begun))
             for number, (slot, _) in zip(numbers, begun, strict=True):
                 self.present[number] = _Present(slot, 0)
             _write_all(out[2:], [seen for _, seen in begun])
-            _write_numbers(out[0], numbers)
+            _as_keys(out[0])[...] = numbers
             out[1][...] = _checks(out[2:])
             self._keep(len(begun))
 
@@ -149,9 +148,12 @@ class Host:
             actions: Leaves [N, *A].
         """
         with self.lock:
-            keys = _as_keys(numbers)
-            known = all(key in self.present or key in self.ended for key in keys)
-            out[0][...] = not (known and len(set(keys)) == len(keys))
+            keys = _as_keys(numbers).tolist()
+            distinct = set(keys)
+            known = distinct <= self.present.keys() or all(
+                key in self.present or key in self.ended for key in distinct
+            )
+            out[0][...] = not known or len(distinct) < len(keys)
             if not out[0]:
                 self._advance(out[1:], keys, limits, seeds, actions)
 
@@ -199,7 +201,8 @@ class Host:
         Raises HostError where one cannot be brought back, or does not show again what it has shown.
         """
         with self.lock:
-            keys, taken, missing = _as_keys(numbers), set[int](), list[int]()
+            keys: list[int] = _as_keys(np.ascontiguousarray(numbers)).tolist()
+            taken, missing = set[int](), list[int]()
             for i, key in enumerate(keys):
                 if key in taken or (key not in self.present and key not in self.ended):
                     missing.append(i)
@@ -214,7 +217,7 @@ class Host:
                     raise self._not_repeated(seeds[i], times[i])
             for i, (slot, outcome) in zip(missing, back, strict=True):
                 if keys[i] in self.present or keys[i] in self.ended:
-                    keys[i] = next(self.numbers)
+                    (keys[i],) = self._new_numbers(1)
                 if outcome.terminated or outcome.truncated:
                     self.ended[keys[i]] = outcome
                     self.fleet.release(slot)
@@ -263,41 +266,84 @@ class Host:
         """One step of each that has not ended."""
         rows = [i for i, key in enumerate(keys) if key in self.present]
         states = [self.present.pop(keys[i]) for i in rows]
-        all_limits, all_seeds = limits.tolist(), seeds.tolist()
-        last = [x.steps + 1 >= all_limits[i] for i, x in zip(rows, states, strict=True)]
-        chosen = [x if len(rows) == len(keys) else x[rows] for x in actions]
-        new_seeds = [all_seeds[i] for i in rows] if all_seeds else []
-        outcomes = self.fleet.step([x.slot for x in states], chosen, last, new_seeds)
+        chosen = list(actions)
+        if len(rows) < len(keys):  # the others have ended before, and are frozen
+            chosen, limits = [x[rows] for x in actions], limits[rows]
+            seeds = seeds[rows] if len(seeds) else seeds
+        for state in states:
+            state.steps += 1
+        last = [x.steps >= limit for x, limit in zip(states, limits.tolist(), strict=True)]
+        outcomes = self.fleet.step([x.slot for x in states], chosen, last, seeds.tolist())
         num_seen = len(self.dtypes)
         number, check, *seen = out[: 2 + num_seen]
         reward, terminated, truncated, *fresh = out[2 + num_seen :]
-        numbers, fresh_numbers = list(keys), [0] * len(keys)
         for array in fresh:
             array[...] = 0
-        for i, state, ends, outcome in zip(rows, states, last, outcomes, strict=True):
-            numbers[i] = now = next(self.numbers)
-            if not (ends or outcome.terminated or outcome.truncated):
-                state.steps += 1
-                self.present[now] = state
-                continue
-            self.ended[now] = outcome._replace(seen=[np.array(x) for x in outcome.seen], fresh=None)
-            if outcome.fresh is None:
-                self.fleet.release(state.slot)
-            else:
-                fresh_numbers[i] = behind = next(self.numbers)
-                _write(fresh[2:], i, outcome.fresh)
-                self.present[behind] = _Present(state.slot, 0)
-        if len(rows) < len(keys):  # the others have ended before, and are frozen
-            of_row = dict(zip(rows, outcomes, strict=True))
-            outcomes = [of_row.get(i) or self.ended[key] for i, key in enumerate(keys)]
+        numbers: Sequence[int] = self._new_numbers(len(rows))
+        self.present.update(zip(numbers, states, strict=True))
+        if any(last) or any(x.terminated or x.truncated for x in outcomes):
+            self._end(fresh, rows, numbers, last, outcomes)
+        if len(rows) < len(keys):
+            numbers, outcomes = self._with_frozen(keys, rows, numbers, outcomes)
         every_seen, reward[...], terminated[...], truncated[...], _ = zip(*outcomes, strict=True)
         _write_all(seen, every_seen)
-        _write_numbers(number, numbers)
+        _as_keys(number)[...] = numbers
         check[...] = _checks(seen)
-        if any(fresh_numbers):
-            _write_numbers(fresh[0], fresh_numbers)
-            fresh[1][...] = _checks(fresh[2:])
         self._keep(len(keys))
+
+    def _with_frozen(
+        self,
+        keys: Sequence[int],
+        rows: Sequence[int],
+        numbers: Sequence[int],
+        outcomes: Sequence[Outcome],
+    ) -> tuple[list[int], list[Outcome]]:
+        """Numbers and results of all states, where only those in `rows` were stepped."""
+        of_row = dict(zip(rows, outcomes, strict=True))
+        all_outcomes = [of_row.get(i) or self.ended[key] for i, key in enumerate(keys)]
+        all_numbers = list(keys)
+        for i, now in zip(rows, numbers, strict=True):
+            all_numbers[i] = now
+        return all_numbers, all_outcomes
+
+    def _end(
+        self,
+        fresh: Arrays,
+        rows: Sequence[int],
+        numbers: Sequence[int],
+        last: Sequence[bool],
+        outcomes: Sequence[Outcome],
+    ) -> None:
+        """Keeps the last states of the episodes that have ended, and the first of the next ones.
+
+        Args:
+            fresh: Number, check, observation and mask of the next episodes, to be written.
+            rows: There, of each of the other arguments.
+            numbers: Of their states.
+            last: See `Fleet.step`.
+            outcomes: The results of the step.
+        """
+        for i, now, is_last, outcome in zip(rows, numbers, last, outcomes, strict=True):
+            seen, reward, terminated, truncated, begun = outcome
+            if not (is_last or terminated or truncated):
+                continue
+            state = self.present.pop(now)
+            own_seen = [np.array(x) for x in seen]
+            self.ended[now] = Outcome(own_seen, reward, terminated, truncated)
+            if begun is None:
+                self.fleet.release(state.slot)
+                continue
+            (behind,) = self._new_numbers(1)
+            self.present[behind] = _Present(state.slot, 0)
+            _write(fresh[2:], i, begun)
+            _as_keys(fresh[0])[i] = behind
+            fresh[1][i] = _checks([x[i : i + 1] for x in fresh[2:]])[0]
+
+    def _new_numbers(self, count: int) -> range:
+        """Numbers that no state has had."""
+        first = self.next_number
+        self.next_number += count
+        return range(first, self.next_number)
 
     def _check(self, seen: Arrays) -> int:
         """The checksum of an observation and its mask, in the dtypes in which JAX has them."""
@@ -322,19 +368,14 @@ class Host:
             self.ended.popitem(last=False)
 
 
-def _as_keys(numbers: np.ndarray) -> list[int]:
-    """Numbers [N, 2] of 32 bits as Python integers."""
-    keys: list[int] = np.ascontiguousarray(numbers).view(np.uint64)[:, 0].tolist()
-    return keys
+def _as_keys(numbers: np.ndarray) -> np.ndarray:
+    """A view of contiguous numbers [N, 2] of 32 bits as [N] of 64 bits."""
+    return numbers.view(np.uint64)[:, 0]
 
 
 def as_numbers(keys: Sequence[int]) -> np.ndarray:
     """The inverse of `_as_keys`."""
     return np.array(keys, np.uint64).view(np.uint32).reshape(-1, 2)
-
-
-def _write_numbers(out: np.ndarray, keys: Sequence[int]) -> None:
-    out[...] = as_numbers(keys)
 
 
 def _write(out: Arrays, row: int, values: Sequence[Any]) -> None:

@@ -100,7 +100,15 @@ class _Envs:
 
     def step(self, rows: Sequence[tuple[int, Any, bool, int | None]]) -> list[Outcome]:
         """Steps. rows: number, action, whether the episode ends in any case, the next seed."""
-        return [self._step(*row) for row in rows]
+        outcomes = []
+        for number, action, last, seed in rows:
+            outcome = self._act(number, action)
+            if seed is not None and (last or outcome.terminated or outcome.truncated):
+                # the environment may write the next observation into the same array
+                seen = [x.copy() for x in outcome.seen]
+                outcome = Outcome(seen, *outcome[1:4], self._begin(number, seed))
+            outcomes.append(outcome)
+        return outcomes
 
     def replay(self, rows: Sequence[tuple[int, int, list[Any]]]) -> list[Outcome]:
         """Resets, and all steps. rows: number, seed, actions."""
@@ -125,14 +133,6 @@ class _Envs:
                 faults[str(self._fault("close", error))] = None
         for fault in faults:
             warnings.warn(fault, stacklevel=1)
-
-    def _step(self, number: int, action: Any, last: bool, seed: int | None) -> Outcome:
-        outcome = self._act(number, action)
-        if seed is None or not (last or outcome.terminated or outcome.truncated):
-            return outcome
-        # the environment may write the next observation into the same array
-        seen = [x.copy() for x in outcome.seen]
-        return outcome._replace(seen=seen, fresh=self._begin(number, seed))
 
     def _replay(self, number: int, seed: int, past: list[Any]) -> Outcome:
         outcome = Outcome(self._begin(number, seed))
@@ -353,6 +353,10 @@ def serve(descriptor: int) -> None:
 def _end_after(descriptor: int) -> None:
     """Ends this process some time after its connection is closed, which is not noticed if an
     environment hangs. Normally the parent kills it earlier, but that may be gone.
+
+    It does not end one that hangs in C code and holds Python's lock. Linux would, by
+    PR_SET_PDEATHSIG, but with the thread that has started this process, here any of XLA's or of
+    the user's, and so too early.
     """
     closing = select.poll()
     closing.register(descriptor, 0)  # that it is closed is told in any case
