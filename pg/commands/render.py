@@ -2,7 +2,8 @@
 
 Without a run, `--env NAME` draws an untrained policy. Your own environment is drawn by its method
 draw(axes, state, params). An environment of Gymnasium, also a class of your own, draws its frames
-itself, with its render mode rgb_array. Exit codes: 0 done, 2 a mistake, 74 the disk is full.
+itself, with its render mode rgb_array. Exit codes: 0 done, 1 an environment failed, 2 a mistake, 74
+the disk is full.
 """
 
 import dataclasses
@@ -47,8 +48,10 @@ class Options(cli.OwnPolicy):
     """Take the mode of the policy instead of sampled actions."""
     steps: int = 500
     """Largest number of steps of an episode that are drawn."""
-    fps: int = 30
-    """Frames per second."""
+    fps: int | None = None
+    """Frames per second; none: the render_fps of an environment of Gymnasium, at most 50; for
+    others 30.
+    """
     out: Path | None = None
     """Path of the GIF; none: policy.gif in the run's folder, or NAME.gif here for others."""
 
@@ -94,13 +97,12 @@ def settings(options: Options) -> tuple[Config, Hyperparams, Path]:
     for name, least, most in (
         ("episodes", 1, 100),
         ("steps", 1, 10_000),
-        ("fps", 1, 50),
+        ("fps", 1, drawings.FASTEST),
         ("seed", 0, 2**32 - 1),
     ):
-        if not least <= getattr(options, name) <= most:
-            raise ValueError(
-                f"{name} must be between {least} and {most}, got {getattr(options, name)}"
-            )
+        value = getattr(options, name)
+        if value is not None and not least <= value <= most:
+            raise ValueError(f"{name} must be between {least} and {most}, got {value}")
     is_own_env = own_files.is_reference(options.env)
     is_of_run = options.run is not None
     if is_of_run == (options.env is not None) and not (is_of_run and is_own_env):

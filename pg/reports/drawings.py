@@ -28,6 +28,8 @@ PINK, YELLOW, SKY, BLACK = plots.COLOURS[3:]
 END = 0.8  # seconds for which the last frame of an episode is shown
 GYMNASIUM = "gymnasium:"  # the start of its environments' names
 LARGEST = 320  # pixels: the width of an animation, beyond which pictures are made smaller
+FPS = 30  # frames per second, unless the environment has its own number
+FASTEST = 50  # frames per second, at most: viewers show those of a faster GIF more slowly
 
 
 class Film(NamedTuple):
@@ -39,6 +41,7 @@ class Film(NamedTuple):
     states: Any  # leaves [K, ...], gymnax's, or `Picture`
     total: np.ndarray  # [K] the undiscounted return so far
     last: np.ndarray  # [K] the last frame of its episode
+    fps: float = FPS  # frames per second
 
 
 class Picture(NamedTuple):
@@ -53,7 +56,7 @@ def check(env: Any) -> None:
     only `check_first_frame` builds the environment.
     """
     is_named = isinstance(env, str) and env.startswith(GYMNASIUM)
-    if not is_named and not getattr(env, "can_render", False):
+    if not is_named and not _draws_itself(env):
         drawing_of(env)
 
 
@@ -65,7 +68,7 @@ def check_first_frame(env: Any) -> None:
 
     own = registry.environment_of(env)
     try:
-        if getattr(own, "can_render", False):
+        if _draws_itself(own):
             own.check_rendering()
         else:
             drawing_of(env)
@@ -75,12 +78,19 @@ def check_first_frame(env: Any) -> None:
         raise
 
 
-def _drawn_by_itself(env: Any) -> Any:
-    """The environment of Gymnasium that draws itself; None for any other."""
-    from pg.envs import registry
+def _draws_itself(env: Any) -> bool:
+    """True for an environment of Gymnasium that draws its own frames."""
+    return bool(getattr(env, "can_render", False))
 
-    own = registry.environment_of(env)
-    return own if getattr(own, "can_render", False) else None
+
+def _fps_of(env: Any, action_repeat: int) -> float:
+    """The frames per second of a film, in which the environment has its own speed if it has one,
+    and is not faster than a GIF can be.
+
+    action_repeat: steps of the environment from one frame to the next.
+    """
+    own = getattr(env, "render_fps", None)
+    return FPS if own is None else min(own / action_repeat, FASTEST)
 
 
 def drawing_of(env: Any) -> Draw:
@@ -136,8 +146,9 @@ def film(
     from pg.envs import registry, views
     from pg.envs.adapters import faults_in_one_sentence
 
-    drawn = _drawn_by_itself(config.env)
-    draw = _picture if drawn else drawing_of(config.env)
+    own = registry.environment_of(config.env)
+    is_drawn = _draws_itself(own)
+    draw = _picture if is_drawn else drawing_of(config.env)
     overrides = {**dict(config.env_params), **(env_params or {})}
     env = envs.configured(config, episodes, env_params)
     policy = networks.make_policy(config, env)
@@ -165,10 +176,11 @@ def film(
     return Film(
         part_name(config.env),
         draw,
-        registry.environment_of(config.env).default_params.replace(**overrides),
-        _pictures(drawn, states, frames) if drawn else jax.tree.map(joined, states),
+        own.default_params.replace(**overrides),
+        _pictures(own, states, frames) if is_drawn else jax.tree.map(joined, states),
         joined(state.episode_return),
         last,
+        _fps_of(own, config.action_repeat),
     )
 
 
@@ -202,20 +214,22 @@ def _smaller(picture: np.ndarray) -> np.ndarray:
     return np.asarray(image)
 
 
-def animate(shown: Film, path: Path, fps: float = 30) -> None:
+def animate(shown: Film, path: Path, fps: float | None = None) -> None:
     """Writes all frames as an animated GIF.
 
     Args:
         shown: the frames.
         path: of the picture.
-        fps: frames per second; the last frame of an episode is shown for longer.
+        fps: frames per second; None: those of the film. The last frame of an episode is shown for
+            longer.
     """
+    pause = 1 / (fps or shown.fps)
     captions = [
         f"{shown.env}, step {int(step)}, return {numerals.number(total)}"
         for step, total in zip(shown.states.time, shown.total, strict=True)
     ]
     plots.animation(
-        _shot(shown), captions, path, seconds=[END if end else 1 / fps for end in shown.last]
+        _shot(shown), captions, path, seconds=[END if end else pause for end in shown.last]
     )
 
 

@@ -154,6 +154,18 @@ class Gives(Red):
         return [self.picture]
 
 
+class Slow(Red):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 8}
+
+
+class Fast(Red):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 125}
+
+
+class Wrong(Red):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": "fast"}
+
+
 class Blind(Red):
     metadata = {"render_modes": ["ansi"]}
 
@@ -195,6 +207,24 @@ def test_an_environment_of_gymnasium_draws_itself(of_gymnasium: Path, repeats: i
         assert places[end - begin] > places[0]
     assert (picture == picture[:, :1, :1]).all()
     np.testing.assert_array_equal(picture, again.states.picture)
+
+
+@pytest.mark.parametrize(
+    ("name", "repeats", "fps"),
+    [("Red", 1, 30), ("Slow", 1, 8), ("Slow", 2, 4), ("Fast", 1, 50), ("Wrong", 1, 30)],
+)
+def test_a_film_has_the_speed_of_its_environment(
+    of_gymnasium: Path, name: str, repeats: int, fps: float
+) -> None:
+    """As far as a GIF can have it."""
+    config = Config(env=own_files.load(f"{of_gymnasium}:{name}", "env"), action_repeat=repeats)
+    params = make_learner(config).init(jax.random.key(0)).params.policy
+    shown = drawings.film(config, params, jax.random.key(1), steps=2)
+    assert shown.fps == fps
+    for asked, pause in ((None, 1000 / fps), (10, 100)):
+        drawings.animate(shown, of_gymnasium.with_name("film.gif"), asked)
+        with Image.open(of_gymnasium.with_name("film.gif")) as film:
+            assert film.info["duration"] == pytest.approx(pause, abs=10)  # in steps of 10 ms
 
 
 def test_a_film_of_gymnasium_s_own_frames_is_written(

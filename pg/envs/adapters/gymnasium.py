@@ -31,6 +31,7 @@ does not support a mesh of several devices.
 
 import contextlib
 import importlib
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -173,7 +174,16 @@ def adapt(
         max_steps,
         promise=PROMISE,
         can_render=recipe.can_render(first),
+        render_fps=_render_fps(first),
     )
+
+
+def _render_fps(env: Any) -> float | None:
+    """The pictures per second in an environment's metadata; None without a positive number."""
+    fps = (env.metadata or {}).get("render_fps")
+    if isinstance(fps, int | float) and 0 < fps < math.inf:
+        return float(fps)
+    return None
 
 
 def _check_space(what: str, space: Any, name: str) -> None:

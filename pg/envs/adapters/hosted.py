@@ -85,6 +85,7 @@ class HostedEnv(Adapter):
         promise: str,
         repeats: bool = True,
         can_render: bool = False,
+        render_fps: float | None = None,
     ) -> None:
         """An environment of this host.
 
@@ -98,8 +99,9 @@ class HostedEnv(Adapter):
             promise: A sentence on unfinished episodes of a resumed run.
             repeats: A history determines a state.
             can_render: It renders pictures of its states.
+            render_fps: The pictures per second at its own speed; None: not known.
         """
-        self.promise, self.can_render = promise, can_render
+        self.promise, self.can_render, self.render_fps = promise, can_render, render_fps
         self.host, self.shapes, self.repeats = host, shapes, repeats
         self.restarts, self.cut = False, max_steps
         has_mask = bool(jax.tree.leaves(shapes.mask))
