@@ -22,6 +22,7 @@ from pg import numerals
 from pg.benchmarks.suites import TASKS, Row, Task
 from pg.commands import cli
 from pg.config import Config, Hyperparams, merge_env_params, own_parts
+from pg.envs.adapters.hosts import HostError
 from pg.envs.registry import environment_of
 from pg.inputs import Optional, shown
 from pg.runs import code, execution, files, folders, host_states, interrupts, results, writing
@@ -229,6 +230,9 @@ def _run_and_report(cell: Cell, title: str, out: Path) -> int | None:
     progress = cli.Progress(cell.config.num_updates)
     try:
         lines, seconds, signum = run_cell(cell, out, progress)
+    except HostError as error:
+        kept = "finished programs are kept: the same command continues with this one"
+        raise HostError(f"{cell.name} {cell.label}: {error}; {kept}") from None
     except ValueError as error:  # errors that only the environment can find
         raise ValueError(f"{cell.name} {cell.label}: {error}") from None
     finally:

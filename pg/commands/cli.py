@@ -44,6 +44,7 @@ from pg.config import (
     own_parts,
     part_name,
 )
+from pg.envs.adapters.hosts import HostError
 from pg.estimators.names import check_estimator, facts_of
 from pg.estimators.variants import VARIANTS, described
 from pg.inputs import nearest
@@ -55,6 +56,7 @@ from pg.settings.parts import resolved
 from pg.settings.stored_params import FIELDS as STORED
 
 # Exit codes; 74 and 75 are sysexits' EX_IOERR and EX_TEMPFAIL.
+FAULT = 1  # the Python code of an environment failed
 MISTAKE = 2  # in the arguments, or a folder that cannot be used
 NOT_FINITE = 3  # a run stopped: a number was not finite, or no action was legal at a step
 CANNOT_WRITE = 74  # the disk is full or read-only
@@ -489,7 +491,8 @@ def _stored(run: Path, argv: list[str]) -> tuple[Config, Hyperparams]:
 
 
 def mistake(error: object) -> int:
-    """Prints the error in one sentence. Returns the exit code, 2.
+    """Prints the error in one sentence. Returns the exit code: 2, or 1 for the fault of an
+    environment.
 
     For an exception in custom code it prints the place, and with --traceback the calls too.
     """
@@ -503,7 +506,7 @@ def mistake(error: object) -> int:
         elif place or (error.__cause__ and own_files.place_of(error.__cause__, named=True)):
             said = f"{said}; --traceback shows all calls"
     print(wrapped(f"error: {said}", sys.stderr), file=sys.stderr)
-    return MISTAKE
+    return FAULT if isinstance(error, HostError) else MISTAKE
 
 
 _Main = Callable[..., int]
@@ -546,7 +549,7 @@ def _failure_of_own_code(error: Exception) -> Exception:
 
 
 def fail(error: object) -> NoReturn:
-    """Prints the error in one sentence, and exits with code 2."""
+    """Prints the error in one sentence, and exits with the code of `mistake`."""
     raise SystemExit(mistake(error))
 
 

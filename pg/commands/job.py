@@ -118,7 +118,8 @@ def run(
             `config`; `resume` needs them again.
 
     Returns:
-        The exit code, as in `cli`: 2 for a mistake, which is printed.
+        The exit code, as in `cli`: 2 for a mistake, 1 for the fault of an environment, which are
+        printed.
     """
     clock = Clock()
     encoding.make_streams_readable()
@@ -312,25 +313,17 @@ def _run(
 
 @contextlib.contextmanager
 def _with_resumption(config: Config, folder: Path | None, writer: Any) -> Iterator[None]:
-    """After the fault of an environment writes a checkpoint of the last updates, and adds to the
-    fault after which update the run can be resumed, or why that checkpoint is missing.
+    """Adds the command that resumes the run to the fault of an environment, see
+    `host_states.with_resumption`.
     """
     from pg.envs.adapters.hosts import HostError
-    from pg.runs import checkpoints
+    from pg.runs import host_states
 
     try:
         yield
     except HostError as error:
-        parts = [str(error)]
-        try:
-            writer.write_held()
-        except OSError as unwritten:  # an older checkpoint may exist
-            parts.append(f"the last updates are lost, as a checkpoint failed: {unwritten}")
-        done = checkpoints.steps(folder / "checkpoints") if folder else []
-        if folder and done:
-            command = f"pg resume {code.resumption(folder, config)}"
-            parts.append(f"{command} continues after update {done[0]}, the last checkpoint")
-        raise HostError("; ".join(parts)) from None
+        command = f"pg resume {code.resumption(folder, config)}" if folder else ""
+        raise host_states.with_resumption(error, writer, command) from None
 
 
 @contextlib.contextmanager

@@ -157,6 +157,7 @@ def search(
     import jax
 
     from pg import train
+    from pg.envs.adapters.base import HostError, faults_in_one_sentence
     from pg.evaluation import evaluate
     from pg.runs import execution, host_states
 
@@ -174,5 +175,8 @@ def search(
 
     keys = execution.seed_keys(range(options.first_seed, options.first_seed + options.seeds))
     every_one = jax.jit(jax.vmap(jax.vmap(one, (0, None)), (None, 0)))
-    with host_states.closing([config]):
-        return jax.tree.map(np.asarray, every_one(keys, trials))
+    try:
+        with host_states.closing([config]), faults_in_one_sentence():
+            return jax.tree.map(np.asarray, every_one(keys, trials))
+    except HostError as error:
+        raise HostError(f"{error}; a search keeps nothing: the same command begins anew") from None

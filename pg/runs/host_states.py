@@ -17,8 +17,8 @@ import numpy as np
 from pg.config import Config, Hyperparams
 from pg.envs.adapters.base import HostError, faults_in_one_sentence
 from pg.envs.registry import environment_of
-from pg.runs import execution, interrupts
-from pg.runs.checkpoints import Restored
+from pg.runs import checkpoints, execution, interrupts
+from pg.runs.checkpoints import CheckpointWriter, Restored
 from pg.runs.waiting import said_after
 from pg.train import make_learner, training_keys
 
@@ -46,6 +46,26 @@ def _hosted(config: Config) -> Any:
 def can_fail(config: Config) -> bool:
     """True if a step of the environment runs code outside of JAX, which may fail."""
     return _hosted(config) is not None
+
+
+def with_resumption(error: HostError, writer: CheckpointWriter, command: str) -> HostError:
+    """The fault of an environment, with the update after which the runs can be resumed; before
+    that a checkpoint of the last finished updates is written.
+
+    Args:
+        error: The fault.
+        writer: Of the checkpoints of the runs that were trained.
+        command: Resumes them.
+    """
+    parts = [str(error)]
+    try:
+        writer.write_held()
+    except OSError as unwritten:  # an older checkpoint may exist
+        parts.append(f"the last updates are lost, as a checkpoint failed: {unwritten}")
+    done = checkpoints.steps(writer.folder) if writer.folder else []
+    if done:
+        parts.append(f"{command} continues after update {done[0]}, the last checkpoint")
+    return HostError("; ".join(parts))
 
 
 def promises(configs: Iterable[Config]) -> list[str]:

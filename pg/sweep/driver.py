@@ -6,7 +6,8 @@ In a job of several processes the first one writes for all.
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pg import numerals
 from pg.commands import cli
 from pg.commands.cli import Checkpointing
 from pg.config import Config, Hyperparams, own_parts
+from pg.envs.adapters.base import HostError
 from pg.fast import devices
 from pg.fast.devices import Layout
 from pg.runs import (
@@ -32,9 +34,10 @@ from pg.runs import (
     sweeps,
     writing,
 )
+from pg.runs.checkpoints import CheckpointWriter
 from pg.sweep import chunks, report, rungs
 from pg.sweep import spec as specs
-from pg.sweep.chunks import Plan
+from pg.sweep.chunks import Chunk, Plan
 from pg.sweep.report import Ranked
 from pg.sweep.rungs import Rung
 from pg.sweep.spaces import hyperparams_of
@@ -339,6 +342,7 @@ def fresh(
     again = SweepSpec(config, spec.hyperparams, {}, seeds, spec.episodes, spec.greedy, spec.exact)
     plan = compile_plan(again, config, h, layout, width=width, limit=limit)
     resumed: list[dict[str, Any]] = []  # of all chunks
+    writers = deque[CheckpointWriter](maxlen=1)
     restore_chunk = _chunk_restorer(
         again,
         folder / "checkpoints",
@@ -348,12 +352,12 @@ def fresh(
         checkpointing,
         layout,
         record=resumed.extend,
+        on_writer=writers.append,
     )
-    keys = execution.seed_keys(seeds)
+    keys, crossed = execution.seed_keys(seeds), chunks.crossed(h, num_seeds)
     started = time.monotonic()
-    done = list(
-        chunks.chunks(plan, config, keys, chunks.crossed(h, num_seeds), restore_chunk=restore_chunk)
-    )
+    trained = chunks.chunks(plan, config, keys, crossed, restore_chunk=restore_chunk)
+    done = list(_with_resumption(trained, writers))
     states = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.states for chunk in done))
     metrics = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.metrics for chunk in done))
     evaluations = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.evaluation for chunk in done))
@@ -429,6 +433,7 @@ def _run_group(
     progress = cli.Progress(left * num_updates, quiet=not devices.is_first())
     progress.begin()
     began, finished = time.monotonic(), 0
+    writers = deque[CheckpointWriter](maxlen=1)
 
     def on_chunk(updates: int, seconds: float, metrics: Mapping[str, np.ndarray]) -> None:
         progress(finished * num_updates + updates, time.monotonic() - began, metrics)
@@ -444,6 +449,7 @@ def _run_group(
             plan.programs.layout,
             rung,
             record=functools.partial(specs.record_resumed, folder),
+            on_writer=writers.append,
         )
         trained = chunks.chunks(
             plan,
@@ -455,7 +461,7 @@ def _run_group(
             restore_chunk=restore_chunk,
             until=num_updates,
         )
-        for chunk in trained:
+        for chunk in _with_resumption(trained, writers):
             finished += 1
             progress.begin_others()
             if devices.is_first():
@@ -470,6 +476,23 @@ def _run_group(
         progress.close()
 
 
+def _with_resumption(
+    trained: Iterator[Chunk], writers: Sequence[CheckpointWriter]
+) -> Iterator[Chunk]:
+    """The chunks, as soon as they are trained; the fault of an environment says how to resume.
+
+    writers: of the checkpoints; the last one is that of the chunk in progress.
+    """
+    try:
+        yield from trained
+    except HostError as error:
+        kept = "finished runs are kept, and the same command trains the others"
+        fault = HostError(f"{error}; {kept}")
+        if writers:
+            fault = host_states.with_resumption(fault, writers[-1], "it")
+        raise fault from None
+
+
 def _chunk_restorer(
     spec: SweepSpec,
     folder: Path,
@@ -481,14 +504,16 @@ def _chunk_restorer(
     rung: Rung = rungs.WHOLE,
     *,
     record: Callable[[list[dict[str, Any]]], object],
+    on_writer: Callable[[CheckpointWriter], object] = lambda writer: None,
 ) -> chunks.RestoreChunk:
     """Chunks are kept in FOLDER/NAME-<first run>-<last run> while they are trained, and go on from
     there; those of a rung also when they are finished, as the next rung goes on from them.
 
     first: of the runs of `config`, their number in the spec. record: is given the entries of
     `resumed` of a chunk that goes on: what it may differ by, at every interruption so far.
+    on_writer: is given the writer of a chunk's checkpoints.
     """
-    num_updates = rung.updates(config)
+    num_updates, hold = rung.updates(config), host_states.can_fail(config)
     template = jax.eval_shape(make_learner(config, spec.hyperparams).init, jax.random.key(0))
     metadata = {"setup": spec.to_json(), "versions": folders.environment(layout)}
 
@@ -522,9 +547,9 @@ def _chunk_restorer(
             record(resumed)
         partial = checkpoints.shared(found, template, count)
         versions = metadata["versions"] | ({"resumed": resumed} if resumed else {})
-        writer = checkpointing.checkpoint_writer(
-            place, {**metadata, "versions": versions}, columns, partial
-        )
+        about = {**metadata, "versions": versions}
+        writer = checkpointing.checkpoint_writer(place, about, columns, partial, hold=hold)
+        on_writer(writer)
 
         def on_checkpoint(done: int, states: Any, metrics: Any, last: bool) -> None:
             ended = done == num_updates

@@ -27,6 +27,7 @@ from pg.commands import benchmark, cli, job
 from pg.config import ENVIRONMENTS, Config, Hyperparams, check_env, check_together
 from pg.envs import gymnax
 from pg.envs.adapters import ADAPTERS
+from pg.envs.adapters.hosts import HostError
 from pg.estimators import ESTIMATORS
 from pg.estimators.facts import FACTS
 from pg.estimators.variants import VARIANTS
@@ -88,6 +89,22 @@ def copied(folder: Path, to: Path) -> Path:
     for path in folder.glob("*/*/seeds-*"):
         shutil.copytree(path, to / path.relative_to(folder))
     return to
+
+
+def test_a_fault_of_an_environment_names_its_row_and_the_command_that_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*args: object) -> None:
+        raise HostError("the step of Own fails")
+
+    monkeypatch.setattr(learning, "run_cell", failing)
+    task, row = ROWS[0]
+    said = (
+        f"{task.name} {row.label}: the step of Own fails; finished programs are kept: the same "
+        "command continues with this one"
+    )
+    with pytest.raises(HostError, match=f"^{re.escape(said)}$"):
+        learning.run(ROWS, tiny_row, tmp_path, seeds=1)
 
 
 def test_a_package_that_a_later_row_needs_is_missed_before_the_first_is_run(

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from pg import rollout
-from pg.commands import cli, job
+from pg.commands import cli, job, tune
 from pg.config import Config
 from pg.envs import configured, make_env
 from pg.envs.adapters import base, hosted, make, python_envs
@@ -622,7 +622,7 @@ class Breaking(Logged):
 @pytest.mark.parametrize(
     ("kind", "code"),
     [
-        (Breaking, cli.MISTAKE),
+        (Breaking, cli.FAULT),
         pytest.param(Logged, cli.INTERRUPTED, marks=pytest.mark.slow),
         pytest.param(Logged, 0, marks=pytest.mark.slow),
     ],
@@ -660,7 +660,7 @@ def test_the_updates_before_a_fault_are_in_a_checkpoint(
     own = job.Options(out=tmp_path, eval_episodes=2, seeds=1, name="broken")
     one = cli.Machine(cpu_devices=1)
     with signals_restored():
-        assert job.run(config, config.hyperparams(), own, one) == cli.MISTAKE
+        assert job.run(config, config.hyperparams(), own, one) == cli.FAULT
         (folder,) = tmp_path.rglob("broken")
         assert checkpoints.steps(folder / "checkpoints") == [2]
         said = " ".join(capsys.readouterr().err.split())
@@ -672,6 +672,83 @@ def test_the_updates_before_a_fault_are_in_a_checkpoint(
     names = [path.parent / "params.safetensors" for path in tmp_path.rglob("config.json")]
     assert len(names) == 2
     assert names[0].read_bytes() == names[1].read_bytes()
+
+
+def test_the_updates_of_a_sweep_before_a_fault_are_in_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the sweep that is resumed from there is the uninterrupted one."""
+
+    class Tires(Logged):
+        steps_left = 2 * (2 * 3 * 7) + 5  # in the third update of the first chunk, of two runs
+
+        def step(self, action: Any) -> Any:
+            Tires.steps_left -= 1
+            if Tires.steps_left == 0:
+                raise KeyError("board")
+            return super().step(action)
+
+    monkeypatch.setattr(driver, "say_unused", lambda *args: None)  # which takes seconds
+    spec = sweep_of(adapt(Tires, "Own", 9, workers=0))
+    spec = dataclasses.replace(spec, config=dataclasses.replace(spec.config, num_updates=4))
+    broken, whole, layout = tmp_path / "broken", tmp_path / "whole", devices.layout(most=1)
+    how: Any = {"width": 2, "limit": None, "fresh": 0}
+    said = (
+        r"^the step of Own fails: KeyError: 'board' \(.*\); finished runs are kept, and the same "
+        "command trains the others; it continues after update 2, the last checkpoint$"
+    )
+    with pytest.raises(HostError, match=said):
+        driver.run_sweep(spec, broken, layout, HOW, **how)
+    (chunk,) = (broken / "checkpoints").iterdir()
+    assert checkpoints.steps(chunk) == [2]
+    for folder in (broken, whole):
+        assert driver.run_sweep(spec, folder, layout, HOW, **how) == 0
+    found, expected = sweeps.read_runs(broken), sweeps.read_runs(whole)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+
+def test_a_fault_in_a_search_in_one_program_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "cache_compilations", lambda: None)
+    file = tmp_path / "breaking_env.py"
+    file.write_text(BREAKING, encoding="utf-8")
+    settings = ("num_updates=1", "num_envs=8", "horizon=20", "hidden_sizes=4,")
+    command = ("--env", f"{file}:Breaking", "--trials", "1", "--seeds", "2", "--set", *settings)
+    with pytest.raises(SystemExit) as ended:
+        tune.main(command)
+    assert ended.value.code == cli.FAULT
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith("error: the step of Breaking fails: KeyError: 'board' (")
+    assert "; a search keeps nothing: the same command begins anew" in said
+
+
+def test_threads_that_call_back_are_known_to_python_from_then_on() -> None:
+    """It would else make and discard a state in each callback, with all that belongs to it."""
+    own = threading.local()
+    calls: list[tuple[int, bool]] = []
+
+    def called(out: Any, x: Any) -> None:
+        calls.append((threading.get_ident(), hasattr(own, "is_known")))
+        own.is_known = True
+        out[0][...] = x + 1
+
+    @jax.jit
+    def run(xs: list[jax.Array]) -> list[jax.Array]:
+        like = jax.ShapeDtypeStruct((1000,), jnp.float32)
+
+        def step(xs: list[jax.Array], _: None) -> tuple[list[jax.Array], None]:
+            return [hosted._call(called, (like,), x)[0] for x in xs], None
+
+        return jax.lax.scan(step, xs, None, length=20)[0]
+
+    # as many at once as XLA gives to its own threads
+    results = jax.block_until_ready(run([jnp.full(1000, i, jnp.float32) for i in range(12)]))
+    assert [float(x[0]) for x in results] == [i + 20 for i in range(12)]
+    known = [is_known for _, is_known in calls]
+    assert known.count(False) == len({thread for thread, _ in calls})
 
 
 def test_ctrl_c_while_environments_are_closed_is_heard_afterwards() -> None:
@@ -928,7 +1005,7 @@ def test_a_fault_is_one_sentence_to_the_end_of_the_process(tmp_path: Any) -> Non
         text=True,
         check=False,
     )
-    assert done.returncode == cli.MISTAKE
+    assert done.returncode == cli.FAULT
     said = " ".join(done.stderr.split())
     assert said.startswith("error: the step of breaking_env:Breaking-v0 fails: KeyError: 'board' (")
     assert "Traceback" not in said

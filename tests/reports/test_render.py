@@ -295,7 +295,7 @@ def test_a_run_whose_first_frame_fails_is_refused_before_it_begins(
     of_gymnasium: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "results"
-    assert trained_with_a_film(f"{of_gymnasium}:Broken", out) == cli.MISTAKE
+    assert trained_with_a_film(f"{of_gymnasium}:Broken", out) == cli.FAULT
     assert "the render of Broken fails: ModuleNotFoundError" in capsys.readouterr().err
     assert not out.exists()
 
