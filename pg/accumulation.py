@@ -1,13 +1,12 @@
 """Gradient accumulation: the gradient of a batch in micro-batches of environments, one after the
-other, so that the steps of one micro-batch alone are in memory.
+other, so that only one micro-batch is in memory.
 
     for k in 1..K:   τ ~ p(·; θ)ᴹ   collect      Ψ = weigh(τ)      g ← g + ∇ loss(θ; τ, Ψ) / K
 
-Every environment has the initial state and the random numbers that it has in the whole batch
-(`fast.row_keys`): the gradient is that of the whole up to the rounding of its sums. Where Ψ
-compares episodes with each other it takes two passes over the micro-batches: the first keeps
-rewards and ends, from which Ψ is computed; the second collects the same episodes again, and
-differentiates.
+Every environment has the same initial state and random numbers as in the whole batch
+(`fast.row_keys`), so that the gradient equals that of the whole batch up to rounding. If Ψ compares
+episodes with each other there are two passes over the micro-batches: the first keeps rewards and
+ends, from which Ψ is computed; the second collects the same episodes again, and differentiates.
 """
 
 import contextlib
@@ -29,7 +28,7 @@ from pg.rollout import NO_EXTRA_ROLLOUTS, Collector, Finished, RolloutState, Tra
 
 
 class Gradient(NamedTuple):
-    """The gradient of a batch, and what else an update needs of it."""
+    """The gradient of a batch, and its other results that an update needs."""
 
     grads: Params
     metrics: dict[str, Array]  # the estimator's, means over the valid steps of the batch
@@ -55,7 +54,7 @@ class _Task(NamedTuple):
 
 
 class _Start(NamedTuple):
-    """The start of an update: the state of training, and the numbers of the batch's key."""
+    """The start of an update: the training state, and the batch's raw key."""
 
     state: Any  # `pg.train.TrainState`
     key_data: Array
@@ -64,10 +63,11 @@ class _Start(NamedTuple):
 class _MicroBatch(NamedTuple):
     """The environments of a micro-batch: leaves [K, M, ...] of all, [M, ...] of one."""
 
-    number: Int[Array, ""]  # which of the K
+    number: Int[Array, ""]  # its index among the K
     rollout: RolloutState | tuple[()]
     running: PyTree  # see `Normaliser`
-    # Ψ and further constants from the whole batch, [T, M, ...]; () where it is weighed by itself
+    # Ψ and further constants from the whole batch, [T, M, ...]; () if micro-batches are weighed
+    # separately
     weighed: PyTree
 
 
@@ -75,11 +75,11 @@ class _Sums(NamedTuple):
     """Sums over micro-batches."""
 
     grads: Params
-    metrics: dict[str, Array]  # the means over the steps of a micro-batch, times these
+    metrics: dict[str, Array]  # the means over the steps of a micro-batch, times their number
     steps: Float[Array, ""]  # valid ones
     finished: Finished
     env_steps: Int[Array, ""]
-    not_finite: Int[Array, " C"]  # micro-batches with such a number
+    not_finite: Int[Array, " C"]  # number of micro-batches with non-finite numbers
 
 
 class _Pass(NamedTuple):
@@ -99,14 +99,14 @@ def make_gradient(
     est: Estimator,
     gamma: Float[ArrayLike, ""],
 ) -> Callable[[Any, PRNGKeyArray], Gradient]:
-    """State of training, key of its batch -> the `Gradient` at its parameters.
+    """Training state, key of the batch -> the `Gradient` at its parameters.
 
     Args:
         config: The settings, with at least two micro-batches.
         collector: How a micro-batch is collected.
-        actor: The policy that acts.
+        actor: The acting policy.
         est: The estimator.
-        gamma: γ of the returns that rewards are scaled by.
+        gamma: γ of the returns by whose range rewards are scaled.
     """
     task = _Task(
         config,
@@ -140,7 +140,7 @@ def make_gradient(
 
 
 def num_micro_batches(config: Config) -> int:
-    """K, the number of micro-batches. Raises ValueError where it has not been chosen yet."""
+    """K, the number of micro-batches. Raises ValueError if it is still "auto"."""
     if config.micro_batches == "auto":
         raise ValueError(
             "micro_batches='auto' is chosen by the train command, which measures the memory: "
@@ -151,7 +151,7 @@ def num_micro_batches(config: Config) -> int:
 
 @contextlib.contextmanager
 def without_batch() -> Iterator[None]:
-    """The step of an optimizer that is given neither the batch nor a way to collect another.
+    """A context for an optimizer step without the batch and without a way to collect another.
 
     Raises ValueError for a custom optimizer that asks for them.
     """
@@ -183,7 +183,7 @@ def check_estimator(config: Config, est: Estimator, estimator_state: PyTree) -> 
         )
     if est.extra_rollouts != NO_EXTRA_ROLLOUTS:
         raise ValueError(
-            "micro_batches excludes an estimator that asks the environment again, or draws extra "
+            "micro_batches excludes an estimator that queries the environment again, or draws extra "
             f"actions, by random numbers of the whole batch: use another, {instead}"
         )
     if jax.tree.leaves(estimator_state) and not facts_of(config.estimator).compares_episodes:
@@ -195,13 +195,13 @@ def check_estimator(config: Config, est: Estimator, estimator_state: PyTree) -> 
 
 
 def _one_pass(task: _Task, start: _Start) -> _Pass:
-    """The pass of an estimator whose Ψ of an environment depends on that environment alone."""
+    """One pass, for an estimator whose Ψ does not compare environments."""
     sums, normaliser, rollout, _ = _over_micro_batches(task, start, ())
     return _Pass(sums, normaliser, rollout, (), start.state.estimator_state)
 
 
 def _two_passes(task: _Task, start: _Start) -> _Pass:
-    """Two passes of one loop, so that both collect the same episodes bit by bit."""
+    """Two passes of the same loop, so that both collect bitwise the same episodes."""
     state = start.state
 
     def take_pass(index: Int[Array, ""], weighed: PyTree) -> _Pass:
@@ -215,7 +215,7 @@ def _two_passes(task: _Task, start: _Start) -> _Pass:
     take_pass = jax.jit(take_pass, inline=True)  # traced once for its shapes and for the loop
     no_weights = _zeros(_shape_of_constants(task, start))
     before = _zeros(jax.eval_shape(take_pass, jnp.int32(0), no_weights))
-    # a loop of unknown length: another one might be unrolled, and then rounds differently
+    # a loop of unknown length: one of known length might be unrolled, and then rounds differently
     count = jax.lax.optimization_barrier(jnp.int32(2))
     return jax.lax.fori_loop(0, count, lambda index, last: take_pass(index, last.weighed), before)
 
@@ -224,13 +224,13 @@ def _over_micro_batches(
     task: _Task, start: _Start, weighed: PyTree, differentiate: Bool[Array, ""] | None = None
 ) -> tuple[_Sums, Normaliser, RolloutState | tuple[()], PyTree]:
     """The sums over all micro-batches, the normaliser and the environments after them, and the
-    `_step_scalars` of each, leaves [K, T, M], by which the whole batch is weighed.
+    `_step_scalars` of each, leaves [K, T, M], from which the whole batch is weighed.
 
     Args:
         task: The arguments and the sizes.
-        start: What the update starts from.
+        start: The start of the update.
         weighed: See `_MicroBatch`; leaves [K, T, M, ...].
-        differentiate: False: no gradient is wanted, and it is 0; default: it is.
+        differentiate: If False, the gradient is not computed, and 0.
     """
     state = start.state
     micro_batches = _MicroBatch(
@@ -302,8 +302,8 @@ def _of_micro_batch(
 
 
 def _step_scalars(task: _Task, traj: Trajectory, number: Int[Array, ""]) -> Trajectory:
-    """The trajectory of a micro-batch without observations and actions, its episodes' groups
-    numbered as in the whole batch.
+    """The trajectory of a micro-batch without observations and actions, with groups numbered as in
+    the whole batch.
     """
     group = traj.group
     if not isinstance(group, tuple):
@@ -319,7 +319,7 @@ def _constants(batch: Weighted) -> dict[str, PyTree]:
 def _shape_of_constants(task: _Task, start: _Start) -> PyTree:
     """The shapes of `_constants` of all micro-batches, leaves [K, T, M, ...].
 
-    Raises ValueError for an estimator that weighs a batch by more than `_step_scalars`.
+    Raises ValueError for an estimator whose `weigh` needs more than `_step_scalars`.
     """
     state, size = start.state, task.size
 
@@ -337,7 +337,7 @@ def _shape_of_constants(task: _Task, start: _Start) -> PyTree:
         batch, _ = jax.eval_shape(task.est.weigh, state.params, state.estimator_state, whole)
     except Exception as error:
         raise ValueError(
-            "micro_batches keeps only what Ψ compares, rewards, ends and log-probabilities, and "
+            "micro_batches keeps only rewards, ends and log-probabilities, and "
             "`weigh` of this estimator asks for more, such as observations or actions: write "
             "micro_batches=1"
         ) from error
@@ -345,8 +345,7 @@ def _shape_of_constants(task: _Task, start: _Start) -> PyTree:
 
 
 def _in_micro_batches(task: _Task, tree: PyTree, axis: int = 0) -> PyTree:
-    """Leaves with the environments on `axis`, as leaves [K, ...] with those of a micro-batch
-    there.
+    """Splits the environments on `axis` into micro-batches: leaves [K, ...].
     """
 
     def split(x: Shaped[Array, "..."]) -> Shaped[Array, "K ..."]:
@@ -357,7 +356,7 @@ def _in_micro_batches(task: _Task, tree: PyTree, axis: int = 0) -> PyTree:
 
 
 def _side_by_side(x: Shaped[Array, "K T M ..."]) -> Shaped[Array, "T KM ..."]:
-    """The environments of one micro-batch after those of the other."""
+    """Concatenates the environments of all micro-batches."""
     return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
 
 

@@ -1,9 +1,9 @@
-"""Baselines b: what is subtracted from a return without changing the gradient's expectation.
+"""Baselines b, which are subtracted from a return without changing the gradient's expectation.
 
     E[ ∇log π (R - b) ] = E[ ∇log π R ]   if b does not depend on the action it is subtracted for
 
-so a baseline sees other episodes (leave-one-out), past batches (moving average) or the state (a
-critic that was fitted to other data), never its own sample.
+so a baseline is computed from other episodes (leave-one-out), past batches (moving average) or the
+state (a critic fitted to other data), never from its own sample.
 """
 
 from typing import Any, NamedTuple
@@ -35,12 +35,12 @@ def _samples(x: Any) -> dict[str, Any]:
 def _weighted_samples(numerator: Any, denominator: Any) -> dict[str, Any]:
     """Two arrays of samples along axis 0, [N, ...], as floats.
 
-    Raises ValueError where shapes differ, and for N < 2.
+    Raises ValueError if shapes differ, and for N < 2.
     """
     numerator, denominator = floats("numerator", numerator), floats("denominator", denominator)
     if numerator.shape != denominator.shape:
         shapes = f"{list(numerator.shape)} and {list(denominator.shape)}"
-        raise ValueError(f"numerator and denominator must have one shape, [N, ...], got {shapes}")
+        raise ValueError(f"numerator and denominator must have the same shape, [N, ...], got {shapes}")
     if numerator.ndim == 0 or len(numerator) < 2:
         raise ValueError(
             f"leave_one_out_ratio needs at least 2 samples on axis 0, got shape {numerator.shape}"
@@ -49,15 +49,15 @@ def _weighted_samples(numerator: Any, denominator: Any) -> dict[str, Any]:
 
 
 def _grouped_samples(x: Any, group: Any) -> dict[str, Any]:
-    """Samples [N] as floats, and the numbers of their groups [N], counted from 0.
+    """Samples [N] as floats, and the indices of their groups [N], starting from 0.
 
-    Raises ValueError for another shape, and for numbers that are not whole.
+    Raises ValueError for another shape, and for indices that are not integers.
     """
     samples, number = floats("x", x), numbers("group", group)
     shape = samples.shape
     if len(shape) != 1 or number.shape != shape or not jnp.issubdtype(number.dtype, jnp.integer):
         raise ValueError(
-            f"x must be [N], and group [N] the whole number of each one's group, got x "
+            f"x must be [N], and group [N] the integer index of each one's group, got x "
             f"{list(shape)} and group {list(number.shape)} of {number.dtype}"
         )
     return {"x": samples, "group": numbered(number)}
@@ -78,7 +78,7 @@ def _steps(x: Any, valid: Any) -> dict[str, Any]:
 
 
 def numbered(group: Int[Array, " N"]) -> Int[Array, " N"]:
-    """The numbers of groups counted from 0, so that they are below N, [N]."""
+    """The indices of groups renumbered from 0, so that they are below N, [N]."""
     return jnp.unique(group, size=len(group), return_inverse=True)[1]
 
 
@@ -95,10 +95,10 @@ def leave_one_out(x: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
 
 @converted(_grouped_samples, "x", "group")
 def group_leave_one_out(x: Float[Array, " N"], group: Int[Array, " N"]) -> Float[Array, " N"]:
-    """bₙ = the mean of x over the others of n's group, [N]; 0 where there are none  (2402.14740,
-    for each prompt).
+    """bₙ = the mean of x over the other members of n's group, [N]; 0 if there are none
+    (2402.14740, for each prompt).
 
-    x: [N]. group: [N] the number of each one's group.
+    x: [N]. group: [N] the index of each one's group.
     Raises ValueError for another shape.
     """
     others = _group_size(x, group) - 1.0
@@ -109,14 +109,14 @@ def group_leave_one_out(x: Float[Array, " N"], group: Int[Array, " N"]) -> Float
 def group_mean(x: Float[Array, " N"], group: Int[Array, " N"]) -> Float[Array, " N"]:
     """The mean of x over n's group, n included, [N].
 
-    x: [N]. group: [N] the number of each one's group.
+    x: [N]. group: [N] the index of each one's group.
     Raises ValueError for another shape.
     """
     return _group_sum(x, group) / _group_size(x, group)
 
 
 def _group_sum(x: Float[Array, " N"], group: Int[Array, " N"]) -> Float[Array, " N"]:
-    """The sum over n's group, of groups that are counted from 0, [N]."""
+    """The sum over n's group, [N]; groups are numbered from 0."""
     return jax.ops.segment_sum(x, group, len(x))[group]
 
 
@@ -127,15 +127,15 @@ def _group_size(x: Float[Array, " N"], group: Int[Array, " N"]) -> Float[Array, 
 
 @converted(_values, "x")
 def centred(x: Float[Array, "*B"], where: Bool[Array, "..."] | bool = True) -> Float[Array, "*B"]:
-    """x - mean over all x that count, [...]; 0 where x does not count.
+    """x - mean over all x in `where`, [...]; 0 elsewhere.
 
     Args:
         x: [...].
-        where: those of x that count, broadcast against x.
+        where: the x that are included, broadcast against x.
     """
     where = jnp.broadcast_to(where, x.shape)
     count = jnp.maximum(jnp.sum(where), 1).astype(x.dtype)
-    # twice: for numbers far from 0 the first mean carries the rounding error of a large sum
+    # twice: for numbers far from 0 the first mean has the rounding error of a large sum
     for _ in range(2):
         mean = jnp.sum(jnp.where(where, x, 0.0)) / count
         x = jnp.where(where, x - mean, 0.0)
@@ -148,13 +148,14 @@ def deviation(
     error: Float[Array, "..."] | float,
     where: Bool[Array, "..."] | bool = True,
 ) -> Float[Array, ""]:
-    """Standard deviation of all x that count, []; infinite where no two of them differ, so that
-    what is divided by it is 0.
+    """Standard deviation of all x in `where`, []; infinite if all of them are equal, so that
+    dividing by it gives 0.
 
     Args:
         x: [...].
-        error: by how much equal x may differ through rounding, broadcast against x (`pg.rounding`).
-        where: those of x that count, broadcast against x.
+        error: the difference that rounding may cause between equal x, broadcast against x
+            (`pg.rounding`).
+        where: the x that are included, broadcast against x.
     """
     where = jnp.broadcast_to(where, x.shape)
     count = jnp.maximum(jnp.sum(where), 1).astype(x.dtype)
@@ -169,13 +170,13 @@ def standardise(
     error: Float[Array, "..."] | float,
     where: Bool[Array, "..."] | bool = True,
 ) -> Float[Array, "*B"]:
-    """(x - mean) / std over all x that count, [...]; 0 where x does not, or where no two of them
-    differ.
+    """(x - mean) / std over all x in `where`, [...]; 0 elsewhere, and if all of them are equal.
 
     Args:
         x: [...].
-        error: by how much equal x may differ through rounding, broadcast against x (`pg.rounding`).
-        where: those of x that count, broadcast against x.
+        error: the difference that rounding may cause between equal x, broadcast against x
+            (`pg.rounding`).
+        where: the x that are included, broadcast against x.
     """
     return centred(x, where) / deviation(x, error, where)
 
@@ -184,14 +185,14 @@ def standardise(
 def group_centred(x: Float[Array, " N"], group: Int[Array, " N"]) -> Float[Array, " N"]:
     """xₙ - mean over n's group, n included, [N]  (Shao et al. 2024, 2402.03300, without the scale).
 
-    x: [N]. group: [N] the number of each one's group.
+    x: [N]. group: [N] the index of each one's group.
     Raises ValueError for another shape.
     """
     return _group_centred(x, group)
 
 
 def _group_centred(x: Float[Array, " N"], group: Int[Array, " N"]) -> Float[Array, " N"]:
-    """`group_centred` of groups that are counted from 0, [N]."""
+    """`group_centred` for groups that are numbered from 0, [N]."""
     size = _group_size(x, group)
     # twice, as in `centred`
     for _ in range(2):
@@ -203,13 +204,12 @@ def _group_centred(x: Float[Array, " N"], group: Int[Array, " N"]) -> Float[Arra
 def group_deviation(
     x: Float[Array, " N"], error: Float[Array, " N"], group: Int[Array, " N"]
 ) -> Float[Array, " N"]:
-    """`deviation` of n's group, n included, [N]  (Shao et al. 2024, 2402.03300, section 4.1.2).
+    """`deviation` over n's group, n included, [N]  (Shao et al. 2024, 2402.03300, section 4.1.2).
 
     Args:
         x: [N].
-        error: by how much equal x may differ through rounding, [N]; infinite for a group whose x do
-            not differ.
-        group: [N] the number of each one's group.
+        error: the difference that rounding may cause between equal x, [N].
+        group: [N] the index of each one's group.
 
     Raises:
         ValueError: another shape of `group`.
@@ -217,7 +217,7 @@ def group_deviation(
     number = len(x)
     variance = _group_sum(_group_centred(x, group) ** 2, group) / _group_size(x, group)
     gap = jax.ops.segment_max(x, group, number) - jax.ops.segment_min(x, group, number)
-    # a NaN or an infinity among them is equal to nothing, as in `rounding.equal`
+    # a group with a NaN or an infinity never counts as equal, as in `rounding.equal`
     all_equal = (gap <= jax.ops.segment_max(error, group, number)) & (gap < jnp.inf)
     return jnp.where(all_equal[group], jnp.inf, jnp.sqrt(variance))
 
@@ -226,23 +226,23 @@ def group_deviation(
 def group_shrinkage(
     x: Float[Array, " N"], error: Float[Array, " N"], group: Int[Array, " N"]
 ) -> Float[Array, " N"]:
-    """bₙ = (1-λ) (mean of x over the others of n's group) + λ (mean of the other groups' means),
-    [N], with λ = v² / (v² + s²)  (Zeng et al. 2025, 2511.03710).
+    """bₙ = (1-λ) (mean of x over the other members of n's group) + λ (mean of the other groups'
+    means), [N], with λ = v² / (v² + s²)  (Zeng et al. 2025, 2511.03710).
 
-    v² is the mean over the other groups of their unbiased variance over their size: by how much the
-    mean of a group is off. s² is the variance of the other groups' means, over their number. n's
-    own group has no part in λ, and n none in b. As the variance of sample means contains v², λ is
-    about 1/2 where the groups' expectations agree, and less where they differ.
+    v² is the squared error of a group's mean: the unbiased variance divided by the size, averaged
+    over the other groups. s² is the variance of the other groups' means, divided by their number. λ
+    does not depend on n's own group, nor b on n. As the variance of sample means includes v², λ is
+    about 1/2 if the groups' expectations are equal, and smaller if they differ.
 
-    λ is 0, and b that of `group_leave_one_out`, for fewer than two other groups, of which s² would
-    be 0 however much groups differ, and where no other group has two x that differ; the authors'
-    code has v² / (v² + s² + 1e-6), which is near 1 for one other group. For an n that is alone in
-    its group the mean of the others is 0.
+    λ is 0, and b is `group_leave_one_out`, with fewer than two other groups, where s² would be 0
+    however much groups differ, and if all x are equal within each other group. The authors' code
+    has v² / (v² + s² + 1e-6), which is near 1 with one other group. If n is alone in its group, the
+    mean of the others is 0.
 
     Args:
         x: [N].
-        error: by how much equal x may differ through rounding, [N] (`pg.rounding`).
-        group: [N] the number of each one's group.
+        error: the difference that rounding may cause between equal x, [N] (`pg.rounding`).
+        group: [N] the index of each one's group.
 
     Raises:
         ValueError: another shape of `group`.
@@ -252,7 +252,7 @@ def group_shrinkage(
     variance_of_mean = jnp.where(jnp.isposinf(std), 0.0, std**2) / jnp.maximum(size - 1.0, 1.0)
 
     def of_each_group(y: Float[Array, " N"]) -> Float[Array, " N"]:
-        """A number that all of a group share, at the group's own number; 0 where there is none."""
+        """A value shared by all members of a group, at the group's index; 0 for unused indices."""
         return jax.ops.segment_sum(y / size, group, len(y))
 
     is_group = of_each_group(jnp.ones_like(x))
@@ -268,15 +268,15 @@ def group_shrinkage(
 @converted(_steps, "x", "valid")
 def time_shrinkage(x: Float[Array, "T N"], valid: Bool[Array, "T N"]) -> Float[Array, "T N"]:
     """bₜₙ = (1-λₙ) Xₜₙ + λₙ (mean of Xₙ over the steps), [T, N], with Xₜₙ the mean of xₜ over the
-    samples other than n, and λ = v² / (v² + s²)  (as `group_shrinkage`, of steps for groups).
+    samples other than n, and λ = v² / (v² + s²)  (`group_shrinkage` with steps as groups).
 
-    Means over steps are over those that another sample reaches. v² is the mean of the unbiased
-    variance of the others at a step, over their number: by how much Xₜₙ is off. s² is the variance
-    of Xₙ over the steps, divided by their number. n has no part in b. λ is 0 for N = 2, where a
-    single other sample says nothing of its variance, and where the others agree.
+    Means over steps include only the steps that another sample reaches. v² is the squared error of
+    Xₜₙ: the unbiased variance of the others at a step, divided by their number, averaged over
+    steps. s² is the variance of Xₙ over the steps, divided by their number. b does not depend on n.
+    λ is 0 for N = 2, since a single other sample gives no variance, and if the others are equal.
 
     Args:
-        x: [T, N], of steps that a sample does not reach 0.
+        x: [T, N], 0 at steps that a sample does not reach.
         valid: the steps that a sample reaches, [T, N].
 
     Raises:
@@ -308,7 +308,7 @@ class _Spread(NamedTuple):
 
 
 def _merged(a: _Spread, b: _Spread) -> _Spread:
-    """The spread of two sets of samples together (Chan et al. 1979)."""
+    """The spread of the union of two sets of samples (Chan et al. 1979)."""
     number = a.number + b.number
     share = b.number / jnp.maximum(number, 1.0)
     gap = b.mean - a.mean
@@ -317,8 +317,8 @@ def _merged(a: _Spread, b: _Spread) -> _Spread:
 
 
 def _spread_of_others(x: Float[Array, " N"], counts: Bool[Array, " N"]) -> _Spread:
-    """The spread of the x that count, without the n-th, for every n: what comes before it merged
-    with what comes after it, so that it does not depend on xₙ at all.
+    """The spread of the included x without the n-th, for every n. The samples before and after it
+    are merged, so that the result does not depend on xₙ at all.
     """
     zero = jnp.zeros_like(x)
     single = _Spread(counts.astype(x.dtype), jnp.where(counts, x, 0.0), zero)
@@ -348,7 +348,7 @@ def leave_one_out_ratio(
 
 
 class MovingAverage(NamedTuple):
-    """An exponential average of a scalar, stored without its bias correction."""
+    """An exponential moving average of a scalar, stored without its bias correction."""
 
     total: Float[Array, ""]  # Σᵢ (1-β) βⁿ⁻ⁱ xᵢ
     weight: Float[Array, ""]  # Σᵢ (1-β) βⁿ⁻ⁱ = 1 - βⁿ
@@ -368,8 +368,8 @@ class MovingAverage(NamedTuple):
         x: Float[Array | np.floating, ""] | float,
         decay: Float[Array | np.floating, ""] | float,
     ) -> "MovingAverage":
-        """The average with x included. The *uncorrected* sum is carried: feeding the corrected one
-        back diverges.
+        """The average with x included. The *uncorrected* sum is stored: feeding back the corrected
+        one would diverge.
         """
         total = decay * self.total + (1 - decay) * x
         return MovingAverage(total, decay * self.weight + (1 - decay))

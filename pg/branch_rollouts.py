@@ -1,7 +1,7 @@
-"""Rollouts of branches: the episodes that leave the states which a batch has visited.
+"""Rollouts of branches: the extra episodes from the states that a batch has visited.
 
-Each begins with an action that `branches.first_actions` chooses and then follows the policy, by the
-same steps as the episodes of the batch: `pg.rollout` hands them in.
+Each starts with an action from `branches.first_actions` and then follows the policy, by the same
+step function as the episodes of the batch, which `pg.rollout` passes in.
 """
 
 from collections.abc import Callable
@@ -25,14 +25,14 @@ from pg.trajectory import (
 
 __all__ = ["BRANCHES_AT_ONCE", "MakeScan", "branch_off"]
 
-# Episodes out of visited states that run side by side, unless those of one step are more. It is
-# that of each run that is mapped over: random numbers follow how states are cut, and those of a run
-# are the same whatever runs beside it.
+# Number of extra episodes that run in parallel, unless those of one step are more. It applies to
+# each vmapped run separately: random numbers depend on how states are split into blocks, and a
+# run's must not depend on the other runs.
 BRANCHES_AT_ONCE = 4096
 
 
-# A policy and where it acts, a random key, a state, and `act` as in `rollout.episodes`, by default
-# the policy's samples -> the episodes from that state on.
+# A policy and its environments, a random key, a state, and `act` as in `rollout.episodes`, by
+# default the policy's samples -> the episodes from that state on.
 MakeScan = Callable[..., EpisodeScan]
 
 
@@ -46,27 +46,27 @@ def branch_off(
     branch_every: int,
     make_scan: MakeScan,
 ) -> Branches:
-    """Episodes out of visited states, leaves [T, B, K, M, ...].
+    """Episodes from visited states, leaves [T, B, K, M, ...].
 
-    Those of several steps run side by side, `BRANCHES_AT_ONCE` or of one step, and their memory is
-    that of as many environments; all visited states are kept, too.
+    `BRANCHES_AT_ONCE` of them, or those of one step, run in parallel, and take the memory of as
+    many environments; all visited states are kept as well.
 
     Args:
-        acting: The policy, and where it acts.
+        acting: The policy and its environments.
         key: A random key.
-        visited: The states before each step, [T, B], keys as their numbers, and True where there
-            was a step.
-        like: One of these states, with its keys.
-        branching: Which episodes.
+        visited: The states before each step, [T, B], with raw keys, and True where there was a
+            step.
+        like: A template of these states, with typed keys.
+        branching: The kind of episodes.
         num_branches: K.
-        branch_every: Episodes leave every so many-th state.
-        make_scan: The episodes out of given states.
+        branch_every: n; only every n-th state has branches.
+        make_scan: Makes the episodes from given states.
     """
     start_key, key = jax.random.split(key)
     length, num_envs = visited.alive.shape
     own = jnp.arange(num_envs)[None]
     num_rows = -(-length // branch_every)
-    # the first is drawn for each episode, so that every state is as likely
+    # the first is random for each episode, so that all states are equally likely
     start = jax.random.randint(start_key, (1, num_envs), 0, branch_every)
     number = jnp.arange(num_rows)[:, None] * branch_every + start
     row = jnp.minimum(number, length - 1)
@@ -88,7 +88,7 @@ def branch_off(
     found = jax.tree.map(lambda x: x.reshape(-1, num_envs, *x.shape[2:])[:num_rows], found)
 
     def placed(x: Shaped[Array, "R B ..."]) -> Shaped[Array, "T B ..."]:
-        # out of range is what no step has: it is dropped
+        # the index of a missing step is out of range: it is dropped
         return jnp.zeros((length, *x.shape[1:]), x.dtype).at[number, own].set(x, mode="drop")
 
     found = jax.tree.map(placed, found)
@@ -103,25 +103,25 @@ def _of_states(
     num_branches: int,
     make_scan: MakeScan,
 ) -> Branches:
-    """Episodes out of N states, leaves [N, K, M, ...]; arguments as in `branch_off`."""
+    """Episodes from N states, leaves [N, K, M, ...]; arguments as in `branch_off`."""
     action_key, first_key, key = jax.random.split(key, 3)
     state, alive = begin
     _, dist = acting.policy.apply(acting.params, state.carry, state.obs, state.time == 0)
     first = first_actions(branching.kind, dist, action_key, num_branches)
     num_states, repetitions, members = first.constant.shape
     each = repetitions * members
-    together = members if branching.common_numbers else 1  # that draw the same random numbers
+    together = members if branching.common_numbers else 1  # episodes that share random numbers
     many = acting.with_envs(num_states * each)
     few = acting.with_envs(num_states * each // together)
     first_action = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), first.action)
 
     def shared_inputs(key: PRNGKeyArray, state: RolloutState) -> Callable[[Array], PyTree]:
-        """The random inputs of all branches, drawn once for those that share them."""
+        """The random inputs of all branches, with common random numbers where requested."""
         state_of_few = jax.tree.map(lambda x: x[::together], state)
         of_few = make_scan(few, key, state_of_few).inputs
         return lambda times: jax.tree.map(lambda x: jnp.repeat(x, together, axis=1), of_few(times))
 
-    # one step by the first actions, and the policy's own from there on
+    # one step with the first actions, then the policy's
     running = jax.tree.map(lambda x: jnp.repeat(x, each, axis=0), begin)
     opening = make_scan(many, first_key, running.state, act=lambda dist, noise: first_action)
     first_inputs = shared_inputs(first_key, running.state)(jnp.zeros(1, int))

@@ -1,10 +1,10 @@
-"""Branches: extra episodes out of the states that a batch visits, and the actions that they begin
-with.
+"""Branches: extra episodes from the states that a batch visits, and their first actions.
 
-    sampled        K episodes, each with another action that the policy samples
+    sampled        K episodes, each with its own first action sampled from the policy
     every_action   K episodes of each discrete action
-    pairs          K times two episodes for each parameter of the action distribution, between whose
-                   returns the derivative in that parameter lies: a measure-valued derivative
+    pairs          K times two episodes for each parameter of the action distribution; the
+    difference of their returns estimates the derivative with respect to it (a measure-valued
+    derivative)
 
 A signed measure that is the derivative of a distribution is a constant times the difference of two
 distributions (Mohamed et al. 2020, 1906.10652, section 6):
@@ -28,52 +28,52 @@ _SQRT_2PI = math.sqrt(2 * math.pi)
 
 
 class Branching(NamedTuple):
-    """The episodes that leave each visited state."""
+    """The extra episodes from each visited state."""
 
-    kind: Kind = "sampled"  # the actions that they begin with
+    kind: Kind = "sampled"  # their first actions
     gamma: Float[ArrayLike, ""] = 1.0  # γ of their returns
-    # those of one repetition, that is of every action, or of all pairs, draw the same random
+    # all episodes of one repetition, that is of every action or of all pairs, use the same random
     # numbers after their first action
     common_numbers: bool = False
-    every_state: bool = False  # what one state is compared with is of the next one, too
+    every_state: bool = False  # a state is compared with the next one, so all states need branches
 
 
 class Branches(NamedTuple):
-    """Extra episodes out of each visited state: leaves [T, B, K, M, ...], K repetitions of M.
+    """Extra episodes from each visited state: leaves [T, B, K, M, ...], K repetitions of M.
 
-    M is 1 of actions that are sampled, the number of actions, or twice that of pairs: a⁺, a⁻ of the
-    first, a⁺, a⁻ of the second, ... All are 0 where no episode begins.
+    M is 1 for sampled actions, the number of actions, or twice the number of pairs: a⁺, a⁻ of the
+    first, a⁺, a⁻ of the second, ... All are 0 where no episode starts.
     """
 
-    action: PyTree[Shaped[Array, "T B K M ..."]]  # the first, as the policy samples it
+    action: PyTree[Shaped[Array, "T B K M ..."]]  # the first action, in the policy's form
     reward_to_go: Float[Array, "T B K M"]  # Σₖ γᵏ rₜ₊ₖ from the state on
-    log_prob_to_go: Float[Array, "T B K M"]  # Σₖ γᵏ log π(aₜ₊ₖ|sₜ₊ₖ), of the first action too
+    log_prob_to_go: Float[Array, "T B K M"]  # Σₖ γᵏ log π(aₜ₊ₖ|sₜ₊ₖ), including the first action
     constant: Float[Array, "T B K M"]  # c for a⁺ and -c for a⁻; 1 without pairs
-    # visited states for which this one stands: 1, or n where every n-th is branched out of, and 0
-    # at the others
+    # the number of visited states that this one represents: 1; or n for every n-th state and 0 for
+    # the others
     stands_for: Float[Array, "T B"]
     env_steps: Int[Array, "T B"]  # of all of them together
 
 
 class FirstActions(NamedTuple):
-    """The actions with which branches begin, leaves [N, K, M, ...]."""
+    """The first actions of branches, leaves [N, K, M, ...]."""
 
     action: PyTree[Shaped[Array, "N K M ..."]]
     constant: Float[Array, "N K M"]
 
 
 def first_actions(kind: Kind, dist: Any, key: PRNGKeyArray, repetitions: int) -> FirstActions:
-    """The actions with which branches begin, of N states.
+    """The first actions of branches from N states.
 
     Args:
-        kind: Which.
+        kind: Which actions.
         dist: The policy's distributions in these states.
         key: A random key.
         repetitions: K.
 
     Raises:
-        ValueError: Every action is asked for where actions are not discrete, or pairs of a
-            distribution whose derivative is not known as a difference of two.
+        ValueError: `every_action` if actions are not discrete, or `pairs` for a distribution
+            without a known measure-valued derivative.
     """
     keys = jax.random.split(key, repetitions)
     if kind == "sampled":
@@ -93,7 +93,8 @@ def first_actions(kind: Kind, dist: Any, key: PRNGKeyArray, repetitions: int) ->
 
 
 def _logits(what: str, dist: Any) -> Float[Array, "N A"]:
-    """The logits of discrete actions. Raises ValueError, saying what needs them, without any."""
+    """The logits of discrete actions. Raises ValueError, saying what needs them, if there are none.
+    """
     if not hasattr(dist, "logits"):
         others = ", or Gaussian ones" if "pairs" in what else ""
         raise ValueError(
@@ -104,28 +105,28 @@ def _logits(what: str, dist: Any) -> Float[Array, "N A"]:
 
 
 def _every_action(logits: Float[Array, "N A"]) -> Int[Array, "N A"]:
-    """Each action, the most probable in the place of one that is illegal."""
+    """Each action; an illegal one is replaced by the most probable one."""
     mode = jnp.argmax(logits, axis=-1).astype(jnp.int32)[:, None]
     numbers = jnp.arange(logits.shape[-1], dtype=jnp.int32)[None]
     return jnp.where(jnp.isneginf(logits), mode, numbers)
 
 
 def _discrete_pair(logits: Float[Array, "N A"], key: PRNGKeyArray) -> FirstActions:
-    """Two actions that differ, a⁺ and a⁻, [N, 2], and ±c = ±½ Σₐ π(a) (1 - π(a)).
+    """Two different actions, a⁺ and a⁻, [N, 2], and ±c = ±½ Σₐ π(a) (1 - π(a)).
 
-    Of the logit x of action j, ∂π/∂x = cⱼ (δⱼ - π(·|a ≠ j)), cⱼ = π(j) (1 - π(j)). One logit is
-    drawn, with probability cⱼ / Σ c, and with a⁺ = j its derivative is Σ c (Q(a⁺) - Q(a⁻)). As a⁺
-    and a⁻ might as well change places, half of that counts for the logit of a⁺, and half of it,
-    negative, for that of a⁻.
+    For the logit x of action j, ∂π/∂x = cⱼ (δⱼ - π(·|a ≠ j)), cⱼ = π(j) (1 - π(j)). One logit is
+    sampled, with probability cⱼ / Σ c, and with a⁺ = j its derivative is Σ c (Q(a⁺) - Q(a⁻)). As a⁺
+    and a⁻ are exchangeable, half of this is credited to the logit of a⁺, and minus half to that of
+    a⁻.
     """
     up_key, down_key = jax.random.split(key)
     p = jax.nn.softmax(logits)
-    c = p * rounding.sum_of_others(p)  # which is more than 0 where 1 - p is rounded to it
+    c = p * rounding.sum_of_others(p)  # positive even if 1 - p rounds to 0
     up = inverse_cdf(c, jax.random.uniform(up_key, p.shape[:-1], p.dtype))
     is_up = jax.nn.one_hot(up, p.shape[-1], dtype=bool)
     down = inverse_cdf(jnp.where(is_up, 0.0, p), jax.random.uniform(down_key, up.shape, p.dtype))
     total = jnp.sum(c, axis=-1)
-    # one action is certain: there is no other to compare it with
+    # one action has probability 1: there is no other to compare it with
     mode = jnp.argmax(logits, axis=-1)
     action = jnp.stack([up, down], axis=-1)
     action = jnp.where(total[:, None] > 0, action, mode[:, None]).astype(jnp.int32)
@@ -135,11 +136,10 @@ def _discrete_pair(logits: Float[Array, "N A"], key: PRNGKeyArray) -> FirstActio
 def _gaussian_pairs(dist: Gaussian, key: PRNGKeyArray) -> FirstActions:
     """Two actions for each mean and for the logarithm of each standard deviation, [N, 4D, D].
 
-    ∂/∂mean: mean ± σw with w of the density w exp(-w² / 2), a Weibull distribution, and
-    c = 1 / (σ √(2π)). ∂/∂log σ: mean + σm with m of the double-sided Maxwell density m² φ(m),
-    against the Gaussian itself, and c = 1. Both have the same w; and the same m, as m u is Gaussian
-    for u uniform on [0, 1]. The other dimensions are drawn once for a pair
-    (1906.10652, section 6).
+    ∂/∂mean: mean ± σw, where w has the density w exp(-w² / 2), a Weibull distribution, and c = 1 /
+    (σ √(2π)). ∂/∂log σ: mean + σm, where m has the double-sided Maxwell density m² φ(m), minus the
+    Gaussian itself, and c = 1. The two actions of a pair share w, or m, since m u is Gaussian for u
+    uniform on [0, 1], and all other dimensions (1906.10652, section 6).
     """
     n, d = dist.mean.shape
     noise_key, w_key, m_key, u_key = jax.random.split(key, 4)

@@ -1,15 +1,14 @@
-"""Extra rollouts: what is asked of the environment beside the episodes of a batch.
+"""Extra rollouts: samples from the environment or policy in addition to the episodes of a batch.
 
     greedy       the greedy policy's episode from each initial state
-    starts       initial states s₀ ~ ρ, R beside that of each episode
-    successors   s', r ~ P(·|sₜ, aₜ) of the action that was taken, M times more
-    lookahead    s', r ~ P(·|sₜ, a) of every action a, M times, the first with the random numbers of
-                 the episode itself
-    branches     whole episodes out of each visited state (`pg.branches`)
-    actions      a ~ π(·|sₜ), M times, which are not taken
+    starts       initial states s₀ ~ ρ, R extra ones for each episode
+    successors   s', r ~ P(·|sₜ, aₜ) for the action taken, M more times
+    lookahead    s', r ~ P(·|sₜ, a) for every action a, M times, the first with the episode's own
+    random numbers branches     whole episodes from each visited state (`pg.branches`) actions
+    a ~ π(·|sₜ), M times, not taken
 
-An environment is a pure function of its state and can be asked again from any of them, with the
-same random numbers or with others. Every step of that is counted.
+An environment is a pure function of its state, and can be stepped again from any state, with the
+same or other random numbers. Every such step is counted.
 """
 
 from typing import Any, NamedTuple
@@ -25,23 +24,23 @@ from pg.inputs import described
 
 
 class ExtraRollouts(NamedTuple):
-    """Rollouts beside the episodes of a batch, for an estimator to compare them with."""
+    """The extra rollouts that an estimator needs."""
 
     greedy: bool = False  # the greedy policy's episode from each initial state
     successors: bool = False  # extra transitions of each state and its action
     lookahead: bool = False  # transitions of each state and every discrete action
-    branches: Branching | tuple[()] = ()  # episodes out of each visited state
+    branches: Branching | tuple[()] = ()  # episodes from each visited state
     starts: int = 0  # R, the extra initial states of each episode
     actions: int = 0  # M, the extra actions of the policy in each state
 
     def num_keys(self, num_branches: int) -> int:
-        """Random keys that each step of an environment needs beside its own."""
+        """Number of random keys that each step of an environment needs in addition to its own."""
         return num_branches * self.successors + (num_branches - 1) * self.lookahead
 
 
 class GreedyEpisodes(NamedTuple):
-    """The episodes of the greedy policy from the same initial states as those of a batch, one for
-    all of a group: leaves [T, B].
+    """The greedy policy's episodes from the same initial states as those of a batch, one for each
+    group: leaves [T, B].
     """
 
     reward: Float[Array, "T B"]  # 0 after the end
@@ -49,19 +48,19 @@ class GreedyEpisodes(NamedTuple):
 
 
 class InitialStates(NamedTuple):
-    """Extra initial states beside each episode of a batch; a reset counts as a step."""
+    """Extra initial states for each episode of a batch; a reset counts as a step."""
 
     obs: PyTree[Shaped[Array, "1 B ..."]]  # [1, B, R, *O]
     env_steps: Int[Array, "T B"]  # at the first step of each episode; 0 at the others
 
 
 class Transitions(NamedTuple):
-    """Extra transitions out of each state of a batch: leaves [T, B, M, ...] of the action that
-    was taken, or [T, B, A, M, ...] of every action.
+    """Extra transitions from each state of a batch: leaves [T, B, M, ...] for the action taken, or
+    [T, B, A, M, ...] for every action.
     """
 
     reward: Float[Array, "T B *K"]
-    done: Bool[Array, "T B *K"]  # the episode ended after it, either way
+    done: Bool[Array, "T B *K"]  # terminated or truncated
     next_obs: PyTree[Shaped[Array, "..."]]  # [T, B, *K, *O]
     env_steps: Int[Array, "T B"]  # of all of them together
 
@@ -69,11 +68,11 @@ class Transitions(NamedTuple):
 def greedy_of_groups(
     reward: Float[Array, "T G"], env_steps: Int[Array, "T G"], group_size: int
 ) -> GreedyEpisodes:
-    """The greedy episodes of each of B episodes, from those of each of their G groups.
+    """The greedy episodes of B episodes, from those of their G groups.
 
     Args:
         reward: The rewards of the groups' greedy episodes.
-        env_steps: The steps of the environment in each of their steps.
+        env_steps: The environment steps in each of their steps.
         group_size: B / G.
     """
     reward = jnp.repeat(reward, group_size, axis=1)
@@ -89,7 +88,7 @@ def initial_states(
 
     Args:
         env: B environments.
-        number: R, the initial states beside each episode.
+        number: R, the number of extra initial states per episode.
         key: A random key.
         first: The first step of each episode, [T, B].
     """
@@ -109,18 +108,18 @@ def transitions(
     action: PyTree[Shaped[Array, "B ..."]],
     obs: PyTree,
 ) -> tuple[Transitions | tuple[()], Transitions | tuple[()]]:
-    """`successors` and `lookahead` of one step of a trajectory, leaves [B, ...]; () for what is not
-    asked for.
+    """`successors` and `lookahead` of one step of a trajectory, leaves [B, ...]; () unless
+    requested.
 
     Args:
         env: B environments.
-        extra_rollouts: What is asked for.
+        extra_rollouts: The requested rollouts.
         num_branches: M.
-        own_keys: The random keys of the episodes' own step, [B].
-        more_keys: Others, [num_keys, B].
+        own_keys: The random keys of the episodes' own steps, [B].
+        more_keys: Other keys, [num_keys, B].
         env_state: The states of the environments before that step, leaves [B, ...].
-        action: The action of each, as the environment takes it.
-        obs: What each observes, with the mask where there is one.
+        action: The action of each, in the environment's form.
+        obs: The observation of each, with the mask if there is one.
     """
     successors: Transitions | tuple[()] = ()
     lookahead: Transitions | tuple[()] = ()
@@ -142,8 +141,8 @@ def other_actions(dist: Any, noise: PyTree) -> PyTree:
 
 
 def check_possible(env: Env, extra_rollouts: ExtraRollouts, branch_every: int = 1) -> None:
-    """Raises ValueError where every action is to be tried and actions cannot be listed, or states
-    are left out that others are compared with.
+    """Raises ValueError if every action is to be tried and actions are not discrete, or if
+    `branch_every` skips states that are needed.
     """
     branching = extra_rollouts.branches
     every_action, every_state = extra_rollouts.lookahead, False
@@ -168,20 +167,20 @@ def of_running(
     is_last: Bool[Array, " B"],
     obs: PyTree[Shaped[Array, "B ..."]],
 ) -> Transitions | tuple[()]:
-    """The transitions of the environments that run; () stays (). Those of the others are of no
-    meaning.
+    """The transitions of the running environments; () stays (). Those of the others are
+    meaningless.
 
     Args:
         x: The transitions, leaves [B, ...].
-        alive: The environments that run.
-        is_last: Those in which the episode ends after this step, whatever happens.
-        obs: What each observes now, which is finite: it stands for what is observed after an end.
+        alive: The running environments.
+        is_last: Those whose episode is truncated after this step.
+        obs: The current observations, which are finite, and replace those after an end.
     """
     if not isinstance(x, Transitions):
         return ()
 
     def of_each(y: Shaped[Array, "B ..."], like: Shaped[Array, "B ..."]) -> Array:
-        """y [B, *O] with the axes between them of like, [B, *K, *O]."""
+        """y [B, *O], broadcast to the axes of like, [B, *K, *O]."""
         return y.reshape(len(alive), *[1] * (like.ndim - y.ndim), *y.shape[1:])
 
     runs = of_each(alive, x.reward)
@@ -205,8 +204,8 @@ def _resampled(
     env_state: PyTree,
     action: PyTree[Shaped[Array, "B ..."]],
 ) -> Transitions:
-    """A transition of the same states and actions for each of M keys: leaves [B, M, ...], of the
-    steps too.
+    """A transition from the same states and actions for each of M keys: leaves [B, M, ...],
+    including the steps.
     """
     again = jax.vmap(env.step, in_axes=(0, None, None), out_axes=1)
     _, transition = again(keys, env_state, action)
@@ -224,10 +223,10 @@ def _of_every_action(
     action: Int[Array, " B"],
     obs: PyTree,
 ) -> Transitions:
-    """The same of each of A actions: leaves [B, A, M, ...].
+    """The same for each of A actions: leaves [B, A, M, ...].
 
-    All draw the same random numbers, so that what differs is the action. In the place of one that
-    is illegal, whose probability is 0, `action` is taken.
+    All use the same random numbers, so that only the action differs. An illegal action, whose
+    probability is 0, is replaced by `action`.
     """
 
     def of_action(number: Int[Array, ""]) -> Transitions:
@@ -239,6 +238,6 @@ def _of_every_action(
     assert isinstance(env.action_space, Discrete)  # as checked
     numbers = jnp.arange(env.action_space.n, dtype=action.dtype)
     every = jax.vmap(of_action, out_axes=1)(numbers)
-    # the first of the action that was taken is the episode's own step
+    # the first transition of the action taken is the episode's own step
     own = jnp.take_along_axis(every.env_steps[:, :, 0], action[:, None], axis=1)[:, 0]
     return every._replace(env_steps=jnp.sum(every.env_steps, axis=(1, 2)) - own)

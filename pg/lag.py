@@ -1,20 +1,21 @@
-"""Batches of older policies: the parameters that collect, and the policy that importance ratios are
-taken against.
+"""Batches from older policies: the behaviour policy's parameters, and the denominator of importance
+ratios.
 
-With a lag of k the policy of k updates ago collects. Or, as in a system whose actors are not all of
-one age, the last k + 1 policies do, each an equal share of the batch. The batch is then a sample of
-their mixture, and a trajectory τ may be weighed against any of
+With a lag of k the policy of k updates ago collects. Or, as in a system whose actors have different
+versions, the last k + 1 policies each collect an equal share of the batch. The batch is then a
+sample from their mixture, and the importance weight of a trajectory τ may have any of these
+denominators:
 
-    own      μ_j(τ), the policy that has collected it
+    own      μ_j(τ), the policy that collected it
     balance  (1/(k+1)) Σ_i μ_i(τ), the mixture
     power    (1/(k+1)) Σ_i μ_i(τ)² / μ_j(τ)
 
 (the heuristics of Veach & Guibas 1995, the second with exponent 2). Each of these weights π(τ) / ·
-has the mean 1 over the batch in expectation, and without a baseline of other episodes the gradient
-keeps its mean. They are put into the trajectory's log-probabilities, those of prefixes too, so that
-every estimator with an importance ratio uses them unchanged. The data are drawn anew at each update
-and not kept from the last ones, as in 2506.06178: the parameters depend on those, and given the
-parameters the mean of an estimate would no longer be the gradient.
+has mean 1 over the batch in expectation, and without a baseline from other episodes the gradient
+stays unbiased. They are put into the trajectory's log-probabilities, also for prefixes, so that
+every estimator with an importance ratio works unchanged. Data are collected anew at each update
+instead of being reused from earlier ones, as in 2506.06178: the parameters depend on earlier data,
+and given the parameters the mean of an estimate would no longer be the gradient.
 """
 
 import jax
@@ -59,12 +60,12 @@ def behaviour_params(config: Config, params: Params, history: PyTree) -> tuple[P
 
 
 def num_envs(config: Config) -> int:
-    """The number of environments of each policy that collects."""
+    """The number of environments of each behaviour policy."""
     return config.num_envs // num_policies(config)
 
 
 def num_policies(config: Config) -> int:
-    """The number of policies that collect a batch."""
+    """The number of behaviour policies of a batch."""
     return 1 if config.lag_mixture == "none" else config.policy_lag + 1
 
 
@@ -101,24 +102,23 @@ def mixed(config: Config, collector: Collector, policy: Network) -> Collector:
 
 
 def _side_by_side(x: Shaped[Array, "K T B ..."]) -> Shaped[Array, "T KB ..."]:
-    """The environments of one share after those of the other."""
+    """Concatenates the environments of all shares."""
     return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
 
 
 def weighed_against(
     heuristic: str, policy: Network, params: Params, traj: Trajectory
 ) -> Trajectory:
-    """Complete episodes of a mixture, with the log-probabilities that a heuristic weighs them
-    against.
+    """Complete episodes of a mixture, with the denominator of the heuristic as log-probabilities.
 
     The log-probability of a step is the difference between those of two prefixes, so that each
-    prefix is weighed against the mixture of prefixes.
+    prefix has the mixture of prefixes as its denominator.
 
     Args:
         heuristic: own, balance or power.
         policy: The policy.
         params: The parameters of the mixture, leaves [K, ...].
-        traj: The episodes, with the log-probabilities of the policy that has collected each.
+        traj: The episodes, with the log-probabilities of the policy that collected each.
     """
     if heuristic == "own":
         return traj

@@ -1,7 +1,7 @@
-"""The guard against numbers that are not finite: an update in which they appear is not applied.
+"""The guard against non-finite numbers: an update in which they appear is not applied.
 
-On an update whose rewards, observations, gradients or parameters hold a NaN or an infinity, or
-with a step at which the environment allowed no action:
+If an update's rewards, observations, gradients or parameters contain a NaN or an infinity, or no
+action was legal at some step:
 
     stop     the run is frozen in its state before that update; other runs continue
     skip     the next update starts from the same state, with other random numbers
@@ -32,7 +32,7 @@ STAND_IN = float(np.finfo(np.float32).min)
 def guarded(
     step: Callable[[Any, PRNGKeyArray], Any], how: OnNonfinite
 ) -> Callable[[Any, PRNGKeyArray], Any]:
-    """A training step whose update is not applied if a number in it is not finite.
+    """A training step whose update is not applied if it contains a non-finite number.
 
     Args:
         step: state, key -> `pg.train.Update`.
@@ -42,7 +42,7 @@ def guarded(
     def guarded_step(state: Any, key: PRNGKeyArray) -> Any:
         done = step(state, key)
         bits = causes(done.are_finite, done.largest_grad_norm, done.state.params)
-        if how == "ignore":  # never, but the compiler cannot know, so that all three round alike
+        if how == "ignore":  # never true, but unknown to the compiler, so that all three round alike
             reject = bits < 0
         else:
             reject = (bits != 0) | ((state.skipped > 0) & (how == "stop"))
@@ -58,12 +58,12 @@ def guarded(
 def causes(
     of_batch: Bool[Array, " C"], grad_norm: Float[Array, ""], params: PyTree
 ) -> Int[Array, ""]:
-    """int32 []: bit i is set if `config.NONFINITE_CAUSES`[i] has a number that is not finite, or no
-    legal action; 0: none.
+    """int32 []: bit i is set if `config.NONFINITE_CAUSES`[i] is not finite, or has no legal action;
+    0: none.
 
     Args:
         of_batch: The result of the function `of_batch`.
-        grad_norm: [], infinite also if only the square of a gradient is.
+        grad_norm: [], also infinite if only the square of a gradient overflows.
         params: The parameters after the update.
     """
     finite_leaves = [jnp.isfinite(x).all() for x in jax.tree.leaves(params)]
@@ -74,8 +74,8 @@ def causes(
 
 
 def of_batch(traj: Trajectory) -> Bool[Array, " C"]:
-    """True for the rewards and for the observations of a batch, as collected, if they are finite;
-    and for an environment with action masks, if every step has a legal action.
+    """Flags of a collected batch: True for rewards and for observations if they are finite, and for
+    action masks, if any, if every step has a legal action.
     """
 
     def where_valid(x: Array) -> Array:
@@ -98,7 +98,7 @@ def _all(flags: list[Array]) -> Bool[Array, ""]:
 def missing() -> float:
     """A metric without a value, such as the return of an update in which no episode ended.
 
-    NaN; but under JAX_DEBUG_NANS, which stops a program at any NaN, `STAND_IN`.
+    It is NaN, or `STAND_IN` under JAX_DEBUG_NANS, which stops a program at any NaN.
     """
     settings: Any = jax.config  # its attributes are made at run time
     return STAND_IN if settings.jax_debug_nans else float("nan")

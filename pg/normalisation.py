@@ -1,12 +1,12 @@
-"""Running statistics of a run: observations standardised, rewards brought to one scale.
+"""Running statistics, which standardise observations and scale rewards.
 
     obs ↦ clip((obs - mean) / std, ±10)
     reward ↦ reward / max(std, range / 10) of the discounted return
 
-Both are used as they were *before* a batch was collected, for acting and for learning alike: the
-log-probabilities of the two agree, and a scale that does not depend on the batch leaves an
-estimator's direction as it is. Statistics are merged exactly (Chan et al. 1979); each number is
-kept as an unevaluated sum of two floats, since one float stops counting at 2²⁴.
+Both acting and learning use the statistics *before* the batch, so that log-probabilities agree, and
+the scale does not depend on the batch and does not change an estimator's direction. Statistics are
+merged exactly (Chan et al. 1979); each is stored as an unevaluated sum of two floats, since a
+single float stops counting at 2²⁴.
 """
 
 from collections.abc import Callable
@@ -26,19 +26,19 @@ from pg.fast import blocks
 from pg.networks import Network, as_float
 from pg.rollout import Trajectory
 
-# Of a standardised observation, as is usual since OpenAI's baselines, and of the range of scaled
+# The bound of a standardised observation, as in OpenAI's baselines, and of the range of scaled
 # returns.
 LIMIT = 10.0
 
 
 class Sum(NamedTuple):
-    """high + low, of about twice the digits of a float."""
+    """high + low, with about twice the precision of a float."""
 
     high: Float[Array, "*O"]
     low: Float[Array, "*O"]
 
     def add(self, x: Float[Array, "*O"]) -> "Sum":
-        """This and x, the rounding error kept (Knuth's two-sum)."""
+        """The sum with x added, keeping the rounding error (Knuth's two-sum)."""
         high = self.high + x
         rounded = high - self.high
         low = self.low + ((self.high - (high - rounded)) + (x - rounded))
@@ -57,7 +57,7 @@ class Moments(NamedTuple):
 
     @classmethod
     def start(cls, shape: tuple[int, ...] = ()) -> "Moments":
-        """The moments of no samples: mean 0, and variance 1 so that nothing is changed."""
+        """The moments of no samples: mean 0 and variance 1, so that nothing changes."""
         zero, one = jnp.zeros(shape), jnp.ones(shape)
         return cls(Sum(jnp.zeros(()), jnp.zeros(())), Sum(zero, zero), Sum(one, zero))
 
@@ -65,9 +65,9 @@ class Moments(NamedTuple):
         """The moments with the valid samples of x [T, B, ...] included, which may be bytes."""
         new = jnp.sum(valid, dtype=self.mean.high.dtype)
         share = 1 / jnp.maximum(new, 1.0)
-        # Sums are of distances from the mean so far and from a sample, so that a large offset does
-        # not eat the digits, and so that nothing, not even rounding, is left of samples that are
-        # equal; the first step of a batch that was collected is valid.
+        # Sums are over distances from the mean so far and from a sample, so that a large offset
+        # does not cost precision, and the variance of equal samples is exactly 0; the first step of
+        # a collected batch is always valid.
         sample = jnp.where(valid[:1, :1].any(), self._from_mean(x[:1, :1]), 0.0)
 
         def distance(rows: Shaped[Array, "K B *O"]) -> Float[Array, "K B *O"]:
@@ -82,15 +82,15 @@ class Moments(NamedTuple):
         return Moments(number, self.mean.add(weight * shift), self.var.add(weight * spread))
 
     def _from_mean(self, x: Shaped[Array, "K B *O"]) -> Float[Array, "K B *O"]:
-        """x less the mean so far, [K, B, ...], in floats."""
+        """x minus the mean so far, [K, B, ...], in floats."""
         return (as_float(x) - self.mean.high[None, None]) - self.mean.low[None, None]
 
 
 def _sum_of(
     f: Callable[[Array], Array], x: Shaped[Array, "T B *O"], valid: Bool[Array, "T B"]
 ) -> Float[Array, "*O"]:
-    """Σ of f over the valid samples of x [T, B, ...], [...]: block by block, as frames in floats
-    are large.
+    """Σ of f over the valid samples of x [T, B, ...], [...]: block by block, as frames take much
+    memory as floats.
     """
 
     def block(rows: tuple[Shaped[Array, "K B *O"], Bool[Array, "K B"]]) -> Float[Array, "*O"]:
@@ -102,11 +102,11 @@ def _sum_of(
 
 
 class Normaliser(NamedTuple):
-    """The running statistics of a run; `()` for those that are not asked for."""
+    """The running statistics of a run; `()` for those that are not used."""
 
     obs: PyTree  # Moments of the observation [*O], or a tree of them
-    returns: Moments | tuple[()]  # of the discounted return so far, at every step
-    running: PyTree  # [B] the discounted return so far of episodes that go on in the next window
+    returns: Moments | tuple[()]  # of the discounted running return, at every step
+    running: PyTree  # [B] the discounted return so far of episodes that continue in the next window
     extremes: PyTree = ()  # the smallest and the largest discounted return so far
 
 
@@ -115,7 +115,7 @@ def start(config: Config, obs_shape: Any) -> Normaliser:
     obs: PyTree = ()
     if config.normalise_observations:
         obs = jax.tree.map(Moments.start, obs_shape, is_leaf=is_shape)
-        if obs_shape == ():  # of a single number; to the tree it is one without leaves
+        if obs_shape == ():  # a scalar observation; as a tree it would have no leaves
             obs = Moments.start()
     if not config.scale_rewards:
         return Normaliser(obs, (), ())
@@ -128,7 +128,7 @@ def observe(normaliser: Normaliser, traj: Trajectory, gamma: Float[ArrayLike, ""
 
     Args:
         normaliser: the statistics before it.
-        traj: the batch as collected, its rewards unscaled.
+        traj: the collected batch, with unscaled rewards.
         gamma: γ of the returns.
     """
     obs, scale, running, extremes = normaliser
@@ -150,7 +150,7 @@ def observe(normaliser: Normaliser, traj: Trajectory, gamma: Float[ArrayLike, ""
 
 
 def with_standardised_observations(network: Network, normaliser: Normaliser) -> Network:
-    """The network on standardised observations; unchanged if they are not asked for."""
+    """The network on standardised observations; unchanged without `normalise_observations`."""
     statistics = normaliser.obs
     if not jax.tree.leaves(statistics):
         return network
@@ -174,8 +174,7 @@ def with_standardised_observations(network: Network, normaliser: Normaliser) -> 
 
 
 def seen_by(normaliser: Normaliser, view: View) -> Normaliser:
-    """The statistics of what a view shows of an observation; as they are without any of
-    observations.
+    """The statistics of a view's part of an observation; unchanged without such statistics.
     """
     if not jax.tree.leaves(normaliser.obs):
         return normaliser
@@ -183,13 +182,13 @@ def seen_by(normaliser: Normaliser, view: View) -> Normaliser:
 
 
 def scaled(traj: Trajectory, normaliser: Normaliser) -> Trajectory:
-    """The trajectory with rewards on the scale of the returns; unchanged if that is not asked for.
+    """The trajectory with scaled rewards; unchanged without `scale_rewards`.
 
-    Unchanged, too, until two returns differ: a constant return gives no scale. (Dividing by √10⁻⁸
-    would turn a first reward of 1 into 10⁴.) One nonzero return among many zeros has a tiny
-    deviation, so the scale is at least a tenth of the range of the returns. The usual wrappers clip
-    rewards at ±10 for both reasons, which makes rare rewards of 1 and of 5 the same; here all are
-    divided by one number, so that the objective keeps its direction.
+    It is also unchanged until two returns differ: a constant return gives no scale. (Dividing by
+    √10⁻⁸ would turn a first reward of 1 into 10⁴.) One nonzero return among many zeros has a tiny
+    standard deviation, so the scale is at least a tenth of the range of the returns. The usual
+    wrappers clip rewards at ±10 for both reasons, which makes rare rewards of 1 and of 5 equal;
+    here all are divided by one number, which does not change the direction of the gradient.
     """
     moments = normaliser.returns
     if not isinstance(moments, Moments):

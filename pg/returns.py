@@ -1,14 +1,14 @@
 """Returns and advantages: arrays [T, ...] to arrays [T, ...], time first.
 
-One recurrence writes them all:  yₜ = xₜ + cₜ yₜ₊₁  (`discounted_sum`).
+All of them follow from one recurrence:  yₜ = xₜ + cₜ yₜ₊₁  (`discounted_sum`).
 
     reward-to-go   x = r                         c = γ (1 - done)
     GAE(λ)         x = δ                         c = γ λ (1 - done)
     V-trace        x = min(ρ̄, ρ) δ               c = γ λ min(c̄, ρ) (1 - done)
 
 `terminated` and `truncated` are kept apart: the value after a termination is 0, the value after a
-truncation is V of the true successor, `v_tp1`. Where both are set, termination wins. A trace never
-crosses either.
+truncation is V of the true successor, `v_tp1`. If both are set, termination takes precedence. A
+trace never crosses either.
 """
 
 from typing import Any
@@ -24,10 +24,10 @@ FLAGS = ("done", "terminated", "truncated")
 
 
 def _steps(**values: Any) -> dict[str, Any]:
-    """Values of every step, [T, ...] each, as arrays: `FLAGS` as booleans, the others as floats.
+    """Per-step values, [T, ...] each, as arrays: `FLAGS` as booleans, the others as floats.
 
-    Raises ValueError for anything but numbers, for a number without an axis of time, and where
-    shapes differ.
+    Raises ValueError for anything but numbers, for a scalar without a time axis, and if shapes
+    differ.
     """
     arrays = {
         name: numbers(name, value).astype(bool) if name in FLAGS else floats(name, value)
@@ -36,10 +36,10 @@ def _steps(**values: Any) -> dict[str, Any]:
     first = next(iter(arrays))
     for name, array in arrays.items():
         if array.ndim == 0:
-            raise ValueError(f"{name} must be [T, ...], time first, got one number")
+            raise ValueError(f"{name} must be [T, ...], time first, got a scalar")
         if array.shape != arrays[first].shape:
             shapes = f"{list(arrays[first].shape)} and {list(array.shape)}"
-            raise ValueError(f"{first} and {name} must have one shape, [T, ...], got {shapes}")
+            raise ValueError(f"{first} and {name} must have the same shape, [T, ...], got {shapes}")
     return arrays
 
 
@@ -71,8 +71,7 @@ def discounted_sum(
 
 @converted(_steps, "reward")
 def total_return(reward: Float[Array, "T *B"], gamma: Float[ArrayLike, ""]) -> Float[Array, "*B"]:
-    """R = Σₜ γᵗ rₜ, summed over axis 0, [...]: each column is one episode from its start, 0 after
-    its end.
+    """R = Σₜ γᵗ rₜ, summed over axis 0, [...]. Each column is one episode, padded with 0.
 
     reward: [T, ...].
     """
@@ -80,13 +79,13 @@ def total_return(reward: Float[Array, "T *B"], gamma: Float[ArrayLike, ""]) -> F
 
 
 def discount(time: Float[Array, "*B"], gamma: Float[ArrayLike, ""]) -> Float[Array, "*B"]:
-    """γᵗ of times t, [...]; 0⁰ = 1."""
+    """γᵗ for times t, [...]; 0⁰ = 1."""
     return jnp.asarray(gamma, time.dtype) ** time
 
 
 @converted(_steps, "x")
 def discount_powers(x: Float[Array, "T *B"], gamma: Float[ArrayLike, ""]) -> Float[Array, "T *#B"]:
-    """γᵗ for t = 0 .. T-1, shaped [T, 1, ...] to multiply x: [T, ...]; 0⁰ = 1."""
+    """γᵗ for t = 0 .. T-1, shaped [T, 1, ...] to broadcast against x: [T, ...]; 0⁰ = 1."""
     return discount(expand_to(jnp.arange(x.shape[0], dtype=x.dtype), x), gamma)
 
 
@@ -98,7 +97,7 @@ def reward_to_go(
 
     Args:
         reward: rₜ, [T, ...].
-        done: the ends of episodes, of either kind, [T, ...].
+        done: terminations and truncations, [T, ...].
         gamma: γ.
     """
     return discounted_sum(reward, gamma * _unless(done, reward))
@@ -114,14 +113,13 @@ def td_error(
 ) -> Float[Array, "T *B"]:
     """δₜ = rₜ + γ (1 - terminatedₜ) V(sₜ₊₁) - V(sₜ), [T, ...]  (Sutton 1988).
 
-    Truncation needs no term: V(sₜ₊₁) stands for what would have followed.
+    Truncation needs no extra term: V(sₜ₊₁) replaces the rewards that would have followed.
 
     Args:
         reward: rₜ, [T, ...].
-        terminated: terminations, after which nothing follows, [T, ...].
+        terminated: terminations, [T, ...].
         v_t: V(sₜ), [T, ...].
-        v_tp1: V(sₜ₊₁) of the true successor, [T, ...]; where terminated it is not read, and may be
-            NaN.
+        v_tp1: V(sₜ₊₁) of the true successor, [T, ...]; ignored (and possibly NaN) where terminated.
         gamma: γ.
     """
     return reward + gamma * jnp.where(terminated, 0.0, v_tp1) - v_t
@@ -139,27 +137,27 @@ def n_step(
 ) -> Float[Array, "T *B"]:
     """Aₜ = Σ_{l<n} γˡ rₜ₊ₗ + γⁿ V(sₜ₊ₙ) - V(sₜ), [T, ...]  (Mnih et al. 2016, 1602.01783).
 
-    The sum of n TD errors, fewer where the episode or the array ends first.
+    The sum of n TD errors, or fewer if the episode or the array ends first.
 
     Args:
         reward: rₜ, [T, ...].
-        terminated: terminations, after which nothing follows, [T, ...].
-        truncated: truncations, after which V(sₜ₊₁) stands for what would have followed, [T, ...].
+        terminated: terminations, [T, ...].
+        truncated: truncations, after which the return is bootstrapped with V(sₜ₊₁), [T, ...].
         v_t: V(sₜ), [T, ...].
-        v_tp1: V(sₜ₊₁) of the true successor, [T, ...]; not read where terminated.
+        v_tp1: V(sₜ₊₁) of the true successor, [T, ...]; ignored where terminated.
         gamma: γ.
-        n: a whole number of at least 1; it may be traced.
+        n: an integer of at least 1; it may be traced.
 
     Raises:
         ValueError: another n.
     """
-    if not isinstance(n, jax.core.Tracer):  # whose number is not known yet
+    if not isinstance(n, jax.core.Tracer):  # a tracer has no value to check
         number: Any = n
         n = count("n", number.item() if getattr(n, "shape", None) == () else n)
     n = jnp.asarray(n).astype(int)
     alive = _unless(terminated | truncated, reward)
     full = discounted_sum(td_error(reward, terminated, v_t, v_tp1, gamma), gamma * alive)
-    # Less what lies n steps ahead, which is reached only if no episode ends in between.
+    # Minus the tail from n steps ahead, which counts only if no episode ends in between.
     steps = jnp.arange(reward.shape[0])
     ahead = jnp.minimum(steps + n, reward.shape[0] - 1)
     ends = jnp.concatenate([jnp.zeros_like(alive[:1]), jnp.cumsum(1.0 - alive, axis=0)])
@@ -184,12 +182,12 @@ def gae(
 
     Args:
         reward: rₜ, [T, ...].
-        terminated: terminations, after which nothing follows, [T, ...].
-        truncated: truncations, after which V(sₜ₊₁) stands for what would have followed, [T, ...].
+        terminated: terminations, [T, ...].
+        truncated: truncations, after which the return is bootstrapped with V(sₜ₊₁), [T, ...].
         v_t: V(sₜ), [T, ...].
-        v_tp1: V(sₜ₊₁) of the true successor, [T, ...]; not read where terminated.
+        v_tp1: V(sₜ₊₁) of the true successor, [T, ...]; ignored where terminated.
         gamma: γ.
-        lambda_: λ; 0 is the TD error, 1 the reward to go less V.
+        lambda_: λ; 0 is the TD error, 1 the reward to go minus V.
     """
     delta = td_error(reward, terminated, v_t, v_tp1, gamma)
     return discounted_sum(delta, gamma * lambda_ * _unless(terminated | truncated, reward))
@@ -214,15 +212,15 @@ def vtrace(
     vₜ = V(sₜ) + Σ_{k≥t} γᵏ⁻ᵗ (Π_{t≤i<k} cᵢ) min(ρ̄, ρₖ) δₖ,  cᵢ = λ min(c̄, ρᵢ)
     Aₜ = min(ρ̄, ρₜ) (rₜ + γ (1 - terminatedₜ) vₜ₊₁ - V(sₜ))
 
-    vₜ₊₁ is V(sₜ₊₁) where the episode or the array ends.
+    vₜ₊₁ is V(sₜ₊₁) at the end of an episode or of the array.
 
     Args:
         rho: ρₜ = π / behaviour, [T, ...].
         reward: rₜ, [T, ...].
-        terminated: terminations, after which nothing follows, [T, ...].
-        truncated: truncations, after which V(sₜ₊₁) stands for what would have followed, [T, ...].
+        terminated: terminations, [T, ...].
+        truncated: truncations, after which the return is bootstrapped with V(sₜ₊₁), [T, ...].
         v_t: V(sₜ), [T, ...].
-        v_tp1: V(sₜ₊₁) of the true successor, [T, ...]; not read where terminated.
+        v_tp1: V(sₜ₊₁) of the true successor, [T, ...]; ignored where terminated.
         gamma: γ.
         lambda_: λ.
         clip_rho: ρ̄.
@@ -241,5 +239,5 @@ def vtrace(
 
 
 def _unless(flag: Bool[Array, "*B"], like: Float[Array, "*B"]) -> Float[Array, "*B"]:
-    """1 - flag, in the floats of `like`: 0 where the flag is set."""
+    """1 - flag, in the dtype of `like`: 0 where the flag is set."""
     return 1.0 - flag.astype(like.dtype)

@@ -1,14 +1,13 @@
-"""Rollouts: a policy and environments to a `Trajectory` [T, B, ...], collected in one of two ways.
+"""Rollouts: a policy and environments to a `Trajectory` [T, B, ...], in one of two ways.
 
     episodes   N complete episodes from N fresh resets:  τ⁽ⁿ⁾ ~ p(τ; θ),  n = 1..N    (the theorem)
     windows    T steps from where the last update ended, reset at the end of an episode
 
-Both are a scan over one step of all environments, `_step`: the policy acts, the environments move.
-Episodes that have ended stay as they are until all have; windows begin the next episode.
+Both scan over `_step`, one step of policy and environments. Episodes that have ended are frozen
+until all have ended; windows start the next episode.
 
-All random numbers of step t are drawn from `fold_in(key, t)`, before the loop that uses them
-(`pg.rollout_noise`): what a step sees depends neither on the length of the batch nor on how the
-loop is cut into blocks.
+All random numbers of step t are drawn from `fold_in(key, t)`, before the loop (`pg.rollout_noise`),
+so that they depend neither on the length of the batch nor on the loop's blocks.
 """
 
 import functools
@@ -71,12 +70,12 @@ __all__ = [
     "windows",
 ]
 
-Act = Callable[[Any, Any], Any]  # distribution, noise -> the action to score
+Act = Callable[[Any, Any], Any]  # distribution, noise -> action
 NO_EXTRA_ROLLOUTS = ExtraRollouts()
 
 
 def sample(dist: Any, noise: PyTree) -> PyTree:
-    """a ~ π(·|s), a constant: what the score is taken of."""
+    """a ~ π(·|s), without a gradient, as the score function needs it."""
     return dist.sample(noise)
 
 
@@ -86,13 +85,14 @@ def greedy(dist: Any, noise: PyTree) -> PyTree:
 
 
 def reparameterised(dist: Any, noise: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-    """The same number as `sample`, as a function of the policy's parameters.
+    """The same value as `sample`, as a differentiable function of the policy's parameters.
 
-    Raises ValueError for a distribution without one, as that of discrete actions.
+    Raises ValueError for a distribution without reparameterisation, such as one of discrete
+    actions.
     """
     if not hasattr(dist, "reparameterised"):
         raise ValueError(
-            f"gradients through the dynamics need actions that move with the parameters, and "
+            f"gradients through the dynamics need reparameterised actions, and "
             f"{described(dist)} has no `reparameterised`: use an environment whose actions are a "
             f"Box"
         )
@@ -122,35 +122,35 @@ def episodes(
     sample_env: bool = False,
     num_episodes: int | None = None,
 ) -> Trajectory:
-    """One complete episode per environment, [horizon, B, ...]; one that is cut at `horizon` is
-    truncated.
+    """One complete episode per environment, [horizon, B, ...], truncated at `horizon`.
 
-    The cost follows the longest episode of the batch, not H: see `pg.fast.scans.scan_until`. Rows
-    after an episode's end have `valid` False and reward 0.
+    The cost depends on the longest episode of the batch, not on H: see `pg.fast.scans.scan_until`.
+    Rows after an episode's end have `valid` False and reward 0.
 
     Args:
         env: B environments.
-        policy: The policy that acts.
+        policy: The acting policy.
         params: Its parameters.
         key: A random key.
         horizon: H, in steps; default: the environment's own time limit.
-        group_size: Episodes in a row that share their initial state and are one group: episode n
-            belongs to group n // group_size.
+        group_size: Number of consecutive episodes that share their initial state and form a group:
+            episode n belongs to group n // group_size.
         act: `sample`, or `greedy` for the mode.
-        begin: The state to start from; default: fresh resets.
-        extra_rollouts: What is rolled out beside them, for an estimator to compare them with.
-        num_branches: M, the transitions of each state and action where these are asked for; or K,
-            the repetitions of the episodes out of each state.
-        branch_every: n; extra episodes branch off at every n-th state, from a first one that is
-            drawn at random for each episode.
-        sampling: How the action noise of a batch is drawn, as `Config.sampling`.
-        sample_env: The environment's noise too, as `Config.sample_env`.
-        num_episodes: The episodes of a batch, beyond which noise is independent; default: all.
+        begin: The initial state; default: fresh resets.
+        extra_rollouts: Extra rollouts that the estimator needs.
+        num_branches: M, the number of extra transitions per state and action; or K, the number of
+            repetitions of the episodes from each state.
+        branch_every: n; extra episodes branch off at every n-th state, starting from a random one
+            in each episode.
+        sampling: How the action noise of a batch is drawn, see `Config.sampling`.
+        sample_env: Draws the environment's noise likewise, see `Config.sample_env`.
+        num_episodes: The number of episodes per batch; noise is independent between batches;
+            default: all.
 
     Raises:
         ValueError: `group_size` or `num_episodes` does not divide the number of environments,
             `extra_rollouts` needs every action and actions are not discrete, `branch_every` skips
-            states that others are compared with, or noise cannot be drawn by `sampling`.
+            states that are needed, or noise cannot be drawn by `sampling`.
     """
     check_arguments(env, policy, key)
     check_function(
@@ -197,18 +197,18 @@ def windows(
     num_steps: int,
     horizon: int | None = None,
 ) -> Collected:
-    """The next `num_steps` steps of every environment, [num_steps, B, ...], reset where an episode
-    ended.
+    """The next `num_steps` steps of every environment, [num_steps, B, ...], with resets at the end
+    of episodes.
 
     Args:
         env: B environments.
-        policy: The policy that acts.
+        policy: The acting policy.
         params: Its parameters.
         key: A random key.
-        state: The environments' state, as `start` or the last window gives it.
+        state: The environments' state, from `start` or the previous window.
         num_steps: Steps of each environment.
-        horizon: H, the steps after which an episode is truncated; default: the environment's own
-            time limit alone.
+        horizon: H, the steps after which an episode is truncated; default: only the environment's
+            own time limit.
 
     Returns:
         state, traj, finished.
@@ -223,7 +223,7 @@ def windows(
 
 
 class _Batch(NamedTuple):
-    """The settings of a batch of complete episodes, as in `episodes`."""
+    """The settings of a batch of complete episodes, see `episodes`."""
 
     horizon: int
     group_size: int = 1
@@ -237,7 +237,7 @@ class _Batch(NamedTuple):
 def _episodes(
     acting: Acting, key: PRNGKeyArray, batch: _Batch, begin: RolloutState | None = None
 ) -> Trajectory:
-    """`episodes`, its arguments not checked."""
+    """`episodes` without argument checks."""
     scan = _episode_scan(acting, key, batch, begin)
     branches = isinstance(batch.extra_rollouts.branches, Branching)
 
@@ -256,7 +256,7 @@ def _episodes(
 def _episode_scan(
     acting: Acting, key: PRNGKeyArray, batch: _Batch, begin: RolloutState | None = None
 ) -> EpisodeScan:
-    """The steps of a batch, from `begin` on; by default from fresh resets."""
+    """The steps of a batch, starting from `begin` or by default from fresh resets."""
     env, policy, _ = acting
     reset_key, key = jax.random.split(key)
     if begin is None:
@@ -264,7 +264,7 @@ def _episode_scan(
         state = _at_start(env, policy, *env.reset(reset_keys))
     else:
         state = begin
-    if batch.group_size > 1:  # all of a group start as its first episode does
+    if batch.group_size > 1:  # all episodes of a group start like its first one
         leader = jnp.arange(env.num_envs) // batch.group_size * batch.group_size
         state = jax.tree.map(lambda x: x[leader], state)
     keys = rollout_noise.extra_keys(key, batch.horizon)
@@ -298,7 +298,7 @@ def _episode_scan(
 def _window(
     acting: Acting, key: PRNGKeyArray, state: RolloutState, num_steps: int, horizon: int | None
 ) -> Collected:
-    """`windows`, its arguments not checked."""
+    """`windows` without argument checks."""
     env = acting.env
     reset_key, key = jax.random.split(key)
     starts, reset = window_resets.make_resets(env, reset_key, num_steps, horizon)
@@ -331,19 +331,19 @@ def _step(
     act: Act,
     transitions: Callable[..., Any] | None = None,
 ) -> tuple[RolloutState, Trajectory]:
-    """One step of B environments: the policy acts, and they move.
+    """One step of policy and environments.
 
     Args:
-        acting: The policy, and where it acts.
+        acting: The policy and its environments.
         state: The environments' state.
         inputs: The random inputs of this step.
-        key: A key of the kind of those in `inputs`.
+        key: A key of the same type as those in `inputs`.
         act: Distribution, noise -> action.
         transitions: Random inputs, keys, environment states, actions, observations -> extra
-            transitions from here, as `_extra_transitions` gives them; default: none.
+            transitions, see `_extra_transitions`; default: none.
 
     Returns:
-        Their state afterwards, unreset, and the row [B, ...] to record, without the carry.
+        The next state, without resets, and the row [B, ...] to record, without the carry.
     """
     env, policy, params = acting
     key_data = inputs.env_keys
@@ -389,12 +389,12 @@ def _step(
 
 
 def _masked(row: Trajectory, alive: Bool[Array, " B"], is_last: Bool[Array, " B"]) -> Trajectory:
-    """A step of complete episodes, without what happens after their ends.
+    """A step of complete episodes, masked after their ends.
 
     Args:
         row: The step, leaves [B, ...].
-        alive: The episodes that have not ended before it.
-        is_last: Those that the horizon ends.
+        alive: The episodes that have not ended before this step.
+        is_last: Those truncated by the horizon.
     """
     return row._replace(
         valid=alive,
@@ -415,20 +415,20 @@ def _frozen(
     alive: Bool[Array, " B"],
     goes_on: Bool[Array, " B"],
 ) -> RolloutState:
-    """The state of complete episodes after a step, which leaves those that have ended as they are.
+    """The state of complete episodes after a step, in which those that have ended are frozen.
 
     Args:
         env: B environments.
-        state: Their state before the step.
-        moved: Their state after it.
+        state: The state before the step.
+        moved: The state after it.
         alive: The episodes that had not ended before it.
-        goes_on: Those that have not ended after it either.
+        goes_on: Those that have not ended after it.
     """
-    # The state of a finished environment is frozen: stepped further, it could overflow.
+    # The state of a finished environment is frozen: further steps could overflow.
     after = where(alive, moved, state)
-    # The observation after the end of an episode may be anything, even NaN. It is masked out of
-    # the loss, but in the backward pass 0 · NaN is NaN: so the networks keep seeing the
-    # episode's last observation.
+    # The observation after the end of an episode may be anything, even NaN. It is masked out of the
+    # loss, but 0 · NaN is NaN in the backward pass. So the networks get the episode's last
+    # observation again.
     after = after._replace(obs=where(goes_on, moved.obs, state.obs))
     if env.differentiable:  # the same for the derivative of the dynamics
         after = after._replace(env_state=where(goes_on, moved.env_state, state.env_state))
@@ -444,12 +444,12 @@ def _at_start(env: Env, policy: Network, env_state: PyTree, obs: PyTree) -> Roll
 
 
 def _carry_before(state: RolloutState) -> PyTree:
-    """The carry of a trajectory that begins in this state, [1, B, ...]."""
+    """The carry of a trajectory that starts in this state, [1, B, ...]."""
     return jax.tree.map(lambda c: c[None], state.carry)
 
 
 def _group_numbers(traj: Trajectory, group_size: int) -> Int[Array, "T B"] | tuple[()]:
-    """The number of each episode's group; () where episodes are not in groups."""
+    """The index of each episode's group; () without groups."""
     if group_size == 1:
         return ()
     number = jnp.arange(traj.reward.shape[1], dtype=jnp.int32) // group_size
@@ -457,25 +457,25 @@ def _group_numbers(traj: Trajectory, group_size: int) -> Int[Array, "T B"] | tup
 
 
 class Collector(NamedTuple):
-    """A way of collecting the batches of training, as pure functions."""
+    """Collects training batches, as pure functions."""
 
     init: Callable[[Network, PRNGKeyArray], RolloutState | tuple[()]]  # policy, key -> state
     # policy, params, key, state -> the batch
     collect: Callable[[Network, PyTree, PRNGKeyArray, Any], Collected]
-    # factor of the gradient: over a window there is no episode to sum over, and the gradient is per
-    # step, so that its scale, which clipping sees, does not depend on where the window is cut
+    # factor of the gradient: over a window the gradient is per step, so that its scale, and with it
+    # clipping, does not depend on where the window is cut
     scale: float
 
 
 def make_collector(
     config: Config, env: Env, *, extra_rollouts: ExtraRollouts = NO_EXTRA_ROLLOUTS
 ) -> Collector:
-    """The way of collecting that `config` names: complete episodes, or windows.
+    """The collector that `config` selects: complete episodes, or windows.
 
     Args:
         config: The settings.
         env: The environments.
-        extra_rollouts: As in `episodes`.
+        extra_rollouts: See `episodes`.
 
     Raises:
         ValueError: As in `episodes`.
@@ -496,7 +496,7 @@ def make_collector(
     def window(
         policy: Network, params: PyTree, key: PRNGKeyArray, state: RolloutState
     ) -> Collected:
-        check_rollout_state("state", state, env)  # which a user may have handed in
+        check_rollout_state("state", state, env)  # possibly a user's
         acting = Acting(env, policy, params)
         return _window(acting, key, state, config.num_steps, config.horizon)
 
@@ -516,15 +516,15 @@ def make_collector(
 def differentiable_episodes(
     env: Env, policy: Network, params: PyTree, key: PRNGKeyArray, horizon: int | None = None
 ) -> Trajectory:
-    """The trajectory of `episodes` for the same key, with a derivative in params through actions,
+    """The trajectory of `episodes` for the same key, differentiable in params through actions,
     states and rewards.
 
-    The action is a function of params and noise (`reparameterised`). All H steps are taken, in one
-    scan, whose backward pass computes each step again instead of storing what was inside it.
+    The action is a function of params and noise (`reparameterised`). All H steps are taken in one
+    scan, whose backward pass recomputes each step instead of storing its intermediate values.
 
     Args:
         env: B environments.
-        policy: The policy that acts.
+        policy: The acting policy.
         params: Its parameters.
         key: A random key.
         horizon: H, in steps; default: the environment's own time limit.
@@ -553,7 +553,7 @@ def visited(
 
     Args:
         env: B environments.
-        policy: The policy that acts.
+        policy: The acting policy.
         params: Its parameters.
         key: A random key.
         horizon: H, in steps; default: the environment's own time limit.
@@ -581,18 +581,18 @@ def returns_to_go(
     gamma: Float[ArrayLike, ""],
     horizon: int | None = None,
 ) -> Float[Array, " B"]:
-    """G = Σₖ γᵏ rₜ₊ₖ of B episodes that take `action` now, and follow the policy then, [B].
+    """G = Σₖ γᵏ rₜ₊ₖ of B episodes that take `action` first and then follow the policy, [B].
 
-    As every environment here is a pure function of its state, an episode can be continued from any
-    state, as often as wanted.
+    As every environment is a pure function of its state, an episode can be continued from any state
+    any number of times.
 
     Args:
         env: B environments.
-        policy: The policy that acts.
+        policy: The acting policy.
         params: Its parameters.
         key: A random key.
-        begin: The state of the environments now.
-        action: The action of each, [B, *A], as the policy samples it.
+        begin: The current state of the environments.
+        action: The first action of each, [B, *A], in the policy's form.
         gamma: γ.
         horizon: H, in steps; default: the environment's own time limit.
     """
@@ -624,13 +624,13 @@ def returns_to_go(
 def _with_extra_rollouts(
     traj: Trajectory, states: PyTree, acting: Acting, scan: EpisodeScan, batch: _Batch
 ) -> Trajectory:
-    """Complete episodes, with those that are rolled out beside them.
+    """Complete episodes, with their extra rollouts.
 
     Args:
         traj: The episodes.
-        states: The states before each step, leaves [T, B, ...], where branches leave them.
-        acting: The policy, and where it acts.
-        scan: The scan that has made the episodes.
+        states: The states before each step, leaves [T, B, ...], if branches start from them.
+        acting: The policy and its environments.
+        scan: The scan that collected the episodes.
         batch: The settings of the batch.
     """
     env, extra_rollouts, group_size = acting.env, batch.extra_rollouts, batch.group_size
@@ -654,7 +654,7 @@ def _with_extra_rollouts(
         traj = traj._replace(branches=branches)
     if extra_rollouts.greedy:
         each_group = jax.tree.map(lambda x: x[::group_size], scan.init.state)
-        if acting.policy.draw_carry is not None:  # greedy episodes have none that is drawn
+        if acting.policy.draw_carry is not None:  # greedy episodes have no random carry
             undrawn = networks.start(acting.policy, len(each_group.time))
             each_group = each_group._replace(carry=undrawn)
         some = acting.with_envs(env.num_envs // group_size)
@@ -679,17 +679,17 @@ def _extra_transitions(
     action: PyTree,
     obs: PyTree,
 ) -> Any:
-    """`successors` and `lookahead` of a step, as in `extra_rollouts.transitions`, their
-    observations in the dtypes of a trajectory.
+    """`successors` and `lookahead` of a step, see `extra_rollouts.transitions`, with observations
+    in the dtypes of a trajectory.
 
     Args:
         env: B environments.
         batch: The settings of the batch.
-        key: A key of the kind of those in `inputs`.
+        key: A key of the same type as those in `inputs`.
         inputs: The random inputs of the step.
-        keys: The environments' keys in it.
-        env_state: Their states before it.
-        action: The action of each, as the environment takes it.
+        keys: The environments' keys in this step.
+        env_state: The environments' states before it.
+        action: The action of each, in the environment's form.
         obs: What each observes.
     """
     more_keys = jax.random.wrap_key_data(inputs.transition_keys, impl=jax.random.key_impl(key))

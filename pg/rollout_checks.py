@@ -1,4 +1,4 @@
-"""Checks of what a user hands to a rollout: each says in one sentence what to write instead."""
+"""Checks of a rollout's arguments, with errors that say what to write instead."""
 
 from typing import Any
 
@@ -14,8 +14,7 @@ __all__ = ["check_arguments", "check_rollout_state", "check_sample_env", "check_
 
 
 def check_arguments(env: Any, policy: Any, key: Any) -> None:
-    """Raises ValueError, which says what to write instead, for other kinds of things than these
-    three.
+    """Raises ValueError, saying what to write instead, for arguments of other types.
     """
     networks.check_env(env)
     check_kind("policy", policy, Network, "write pg.make_policy(config, env)")
@@ -53,7 +52,7 @@ def check_rollout_state(name: str, state: Any, env: Env) -> None:
 
 
 def check_standardised(policy: Network) -> None:
-    """Raises ValueError for a policy that would act otherwise than it was trained to."""
+    """Raises ValueError for a policy that was trained on standardised observations."""
     if policy.expects_standardised:
         raise ValueError(
             "this policy sees standardised observations: write "
@@ -69,7 +68,7 @@ def check_sample_env(
     num_episodes: int,
     group_size: int,
 ) -> None:
-    """Raises ValueError where the environment's noise cannot be spread over a batch."""
+    """Raises ValueError if the environment's noise cannot be stratified over a batch."""
     if sampling == "independent":
         raise ValueError(
             "sample_env draws the environment's noise by sampling, got 'independent': give "

@@ -1,8 +1,7 @@
-"""The random keys and numbers of a rollout, all drawn before the loop that uses them.
+"""The random keys and numbers of a rollout, all drawn before the loop.
 
-The keys of step t are folded in from its number, and those of everything else from numbers beyond
-the horizon: what a step sees depends neither on the length of the batch nor on what is rolled out
-beside it.
+The keys of step t fold in its number, and all other keys fold in numbers beyond the horizon. So the
+randomness of a step depends neither on the length of the batch nor on extra rollouts.
 """
 
 from collections.abc import Callable
@@ -35,7 +34,7 @@ __all__ = [
 
 
 def extra_keys(key: PRNGKeyArray, horizon: int) -> ExtraKeys:
-    """The keys beside those of the steps, which fold in numbers below the horizon."""
+    """The keys other than those of the steps, which fold in numbers below the horizon."""
     numbers = range(len(ExtraKeys._fields))
     return ExtraKeys(*(jax.random.fold_in(key, horizon + number) for number in numbers))
 
@@ -51,12 +50,12 @@ def step_inputs(
     """Step numbers [K] -> the random inputs of those steps, without any for extra rollouts.
 
     Args:
-        acting: The policy, and where it acts.
-        state: The environments' state, of which shapes alone are read.
+        acting: The policy and its environments.
+        state: The environments' state, of which only shapes are used.
         key: A random key, into which the number of each step is folded.
         horizon: The steps of an episode, for noise that depends on it.
         batch_noise: How the noise of a batch is drawn; default: independently.
-        numbers: The random numbers of an environment that are drawn so, too.
+        numbers: The random numbers of an environment that are drawn in the same way.
     """
     env, policy, params = acting
     networks.check_params(params)
@@ -87,14 +86,14 @@ def episode_inputs(
     """Step numbers [K] -> the random inputs of those steps, with those of extra rollouts.
 
     Args:
-        acting: The policy, and where it acts.
-        state: The environments' state, of which shapes alone are read.
+        acting: The policy and its environments.
+        state: The environments' state, of which only shapes are used.
         key: The random key of the steps.
         keys: The keys of extra rollouts.
         horizon: The steps of an episode.
         batch_noise: How the noise of a batch is drawn; None: independently.
-        extra_rollouts: What is rolled out beside the episodes.
-        num_branches: M, the transitions of each state and action where these are asked for.
+        extra_rollouts: The extra rollouts.
+        num_branches: M, the number of extra transitions per state and action.
     """
     of_actions = batch_noise if acting.policy.draw_carry is None else None
     numbers = env_numbers(acting.env, batch_noise)
@@ -114,7 +113,8 @@ def episode_inputs(
 def make_order(
     env: Env, policy: Network, batch_noise: BatchNoise | None
 ) -> Callable[[StepNoise, Running], StepNoise]:
-    """The noise of a step by episode: in the order in which it is drawn, or in that of the states.
+    """Assigns the noise of a step to the episodes: in the order of drawing, or in that of the
+    states.
 
     Raises ValueError for states that have no order.
     """
@@ -131,10 +131,9 @@ def make_order(
 
 
 def env_numbers(env: Env, batch_noise: BatchNoise | None) -> EnvNumbers:
-    """The random numbers of one environment that points take the place of; none where its noise is
-    independent.
+    """The random numbers of one environment that points replace; none if its noise is independent.
 
-    Raises ValueError for an environment that cannot be given them.
+    Raises ValueError for an environment with which that is impossible.
     """
     if batch_noise is None or not batch_noise.of_env:
         return NO_NUMBERS
@@ -157,13 +156,13 @@ def env_numbers(env: Env, batch_noise: BatchNoise | None) -> EnvNumbers:
 
 
 def reset_keys(env: Env, key: PRNGKeyArray, batch_noise: BatchNoise | None, group_size: int) -> Any:
-    """The key of the resets, or where their noise is spread over a batch one for each of them.
+    """The key of the resets, or one for each of them if their noise is stratified over a batch.
 
     Args:
         env: B environments.
         key: A random key.
         batch_noise: How the noise of a batch is drawn; None: independently.
-        group_size: Episodes in a row that share their initial state.
+        group_size: Number of consecutive episodes that share their initial state.
     """
     numbers = env_numbers(env, batch_noise).reset
     if batch_noise is None or not numbers:
@@ -179,9 +178,9 @@ def reset_keys(env: Env, key: PRNGKeyArray, batch_noise: BatchNoise | None, grou
 def with_drawn_carry(
     acting: Acting, state: RolloutState, key: PRNGKeyArray, batch_noise: BatchNoise | None = None
 ) -> RolloutState:
-    """The state with a separate carry for each episode, where that of the policy is random.
+    """The state with a separate carry for each episode, if the policy's carry is random.
 
-    Raises ValueError for noise in the order of states, of which there are none yet.
+    Raises ValueError for noise in the order of the states, which do not exist yet.
     """
     _, policy, params = acting
     if policy.draw_carry is None:
@@ -228,7 +227,7 @@ def _transition_keys(
     Args:
         key: A random key.
         times: The numbers of the steps.
-        number: The keys of each step and environment.
+        number: The number of keys per step and environment.
         num_envs: B.
     """
 

@@ -1,8 +1,8 @@
-"""Differences that are real, and those that are the rounding of a float.
+"""Tells real differences from floating-point rounding.
 
-A spread of rounding errors is no scale: divided by itself it makes numbers of size 1 of returns
-that are all equal. So what is standardised is first asked here whether it differs at all, relative
-to its size and its precision.
+Standardising equal returns would divide rounding errors by their own standard deviation, and give
+numbers of size 1. So these functions first check whether numbers differ at all, relative to their
+size and precision.
 """
 
 import math
@@ -10,16 +10,16 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-# Of a float's precision: how far off a number may be that came of a few operations, each off by
-# half a unit.
+# Tolerance, in units of the machine precision, for the result of a few operations, each with an
+# error of half a unit.
 UNITS = 8
 
 
 def sum_in_pairs(terms: Float[Array, "T *B"]) -> Float[Array, "*B"]:
-    """Σ over axis 0, [...], half of the terms added to the other half until one is left.
+    """Σ over axis 0, [...], by pairwise summation.
 
-    A term passes through log₂ T additions, in the same order on every backend; added one after
-    another it would pass through up to T of them, each of which rounds.
+    A term passes through log₂ T additions, in the same order on every backend, instead of up to T,
+    each of which rounds.
     """
     if not len(terms):
         return jnp.sum(terms, axis=0)
@@ -33,7 +33,7 @@ def sum_in_pairs(terms: Float[Array, "T *B"]) -> Float[Array, "*B"]:
 def sum_of_others(x: Float[Array, "*B"], axis: int = -1) -> Float[Array, "*B"]:
     """Σ_{m≠n} xₘ for every n along an axis, [...]: the sum of those before n and of those after it.
 
-    The whole sum less xₙ would leave little that is not rounding where xₙ is nearly all of it.
+    The whole sum minus xₙ would be mostly rounding error if xₙ is nearly all of it.
 
     Args:
         x: [...].
@@ -47,12 +47,11 @@ def sum_of_others(x: Float[Array, "*B"], axis: int = -1) -> Float[Array, "*B"]:
 
 
 def of_sums(terms: Float[Array, "T *B"]) -> Float[Array, "*B"]:
-    """The distance that rounding may put between equal sums over axis 0, [...]: ε (1 + log₂ T)
-    Σ|x|.
+    """The maximum difference of equal sums over axis 0 due to rounding, [...]: ε (1 + log₂ T) Σ|x|.
 
-    Each term is off by ε / 2 at most, as a float is, and so is each of the log₂ T additions of
-    `sum_in_pairs` that it passes through (Higham 1993): twice that lies between two sums. Zeros add
-    nothing: K other terms pass through K - 1 additions at most.
+    Each term has a relative error of at most ε / 2, and so does each of the log₂ T additions of
+    `sum_in_pairs` that it passes through (Higham 1993); the difference of two sums is at most twice
+    that. Zeros add no error: K other terms pass through at most K - 1 additions.
     """
     count = jnp.sum(terms != 0, axis=0).astype(terms.dtype)
     additions = jnp.clip(count - 1, 0, math.ceil(math.log2(max(1, len(terms)))))
@@ -60,7 +59,7 @@ def of_sums(terms: Float[Array, "T *B"]) -> Float[Array, "*B"]:
 
 
 def of_size(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
-    """The distance that rounding may put between equal numbers of the size of x, [...]: 8 ε |x|."""
+    """The maximum difference of equal numbers of the size of x due to rounding, [...]: 8 ε |x|."""
     return UNITS * jnp.finfo(x.dtype).eps * jnp.abs(x)
 
 
@@ -70,15 +69,15 @@ def equal(
     where: Bool[Array, "..."] | bool,
     axis: int | tuple[int, ...] | None = None,
 ) -> Bool[Array, "*#B"]:
-    """True where x are equal but for rounding: no two are farther apart than the largest `error`.
+    """True if all x are equal up to rounding: no two differ by more than the largest `error`.
 
-    An infinity or a NaN among them is equal to nothing, so that it is not hidden.
+    With an infinity or a NaN among them the result is False, so that it is not hidden.
 
     Args:
         x: [...].
-        error: how far each may be off, broadcast against x.
-        where: those of x that count, broadcast against x.
-        axis: over which x are compared; None: all. It stays, of size 1.
+        error: the error of each x, broadcast against x.
+        where: the x that are included, broadcast against x.
+        axis: the axis of the comparison, kept with size 1; None: all.
     """
     where = jnp.broadcast_to(where, x.shape)
     largest = jnp.max(x, axis=axis, keepdims=True, initial=-jnp.inf, where=where)

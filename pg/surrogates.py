@@ -1,13 +1,13 @@
-"""Surrogates: functions of log π, per step, whose θ-gradient is an estimator's summand.
+"""Surrogates: per-step functions of log π whose gradient in θ is an estimator's summand.
 
     score       ∇ (Ψ log π)              = Ψ ∇log π
     importance  ∇ (ρ Ψ)                  = ρ Ψ ∇log π,   ρ = π / π_behaviour
     clipped     ∇ min(ρ Ψ, clip(ρ) Ψ)    = the same, until ρ leaves [1-ε, 1+ε] in the direction of Ψ
     clipped_weight  ∇ (⊥clip(ρ) Ψ log ρ) = clip(ρ) Ψ ∇log π, for every ρ
-    proximal    ∇ (ρ Ψ - w (ρ log ρ - ρ + 1)) = ρ (Ψ - w log ρ) ∇log π, by a KL divergence
+    proximal    ∇ (ρ Ψ - w (ρ log ρ - ρ + 1)) = ρ (Ψ - w log ρ) ∇log π, with a KL penalty
     all_action  ∇ Σₐ π(a) Q(a)           = Σₐ Q(a) ∇π(a), no action sampled
 
-Ψ, Q and the behaviour's log-probability are constants: they were computed before differentiation.
+Ψ, Q and the behaviour policy's log-probability are constants, computed before differentiation.
 """
 
 import jax
@@ -28,7 +28,7 @@ def importance(
 
     Args:
         log_prob: log π(a|s), [...].
-        behaviour: log-probability with which the action was taken, [...].
+        behaviour: log-probability of the action under the behaviour policy, [...].
         psi: Ψ, [...].
     """
     return jnp.exp(log_prob - behaviour) * psi
@@ -44,7 +44,7 @@ def clipped(
 
     Args:
         log_prob: log π(a|s), [...].
-        behaviour: log-probability with which the action was taken, [...].
+        behaviour: log-probability of the action under the behaviour policy, [...].
         psi: Ψ, [...].
         epsilon: ε.
     """
@@ -52,8 +52,8 @@ def clipped(
 
 
 def _finite_ratio(log_ratio: Float[Array, "*B"]) -> Float[Array, "*B"]:
-    """ρ, [...], with value and gradient capped at the fourth root of the largest float: an infinite
-    ratio times the 0 of a clip would be NaN.
+    """ρ, [...], with value and gradient capped at the fourth root of the largest float: infinity
+    times the zero gradient of a clip would be NaN.
     """
     most = 0.25 * jnp.log(jnp.finfo(log_ratio.dtype).max)
     excess = jax.lax.stop_gradient(jnp.maximum(log_ratio - most, 0.0))
@@ -71,8 +71,8 @@ def clipped_ratio(
     Args:
         log_ratio: log ρ, [...].
         psi: Ψ, [...].
-        low: clip range below 1, which binds where Ψ < 0.
-        high: clip range above 1, which binds where Ψ > 0.
+        low: clip range below 1, which binds if Ψ < 0.
+        high: clip range above 1, which binds if Ψ > 0.
     """
     ratio = _finite_ratio(log_ratio)
     return jnp.minimum(ratio * psi, jnp.clip(ratio, 1 - low, 1 + high) * psi)
@@ -92,7 +92,7 @@ def dual_clipped_ratio(
         psi: Ψ, [...].
         low: clip range below 1.
         high: clip range above 1.
-        bound: largest ρ that counts where Ψ < 0, above 1 + high.
+        bound: upper bound of ρ if Ψ < 0, above 1 + high.
     """
     clipped_once = clipped_ratio(log_ratio, psi, low, high)
     return jnp.where(psi < 0, jnp.maximum(clipped_once, bound * psi), clipped_once)
@@ -133,7 +133,7 @@ def masked_ratio(
     """
     ratio = jnp.exp(log_ratio)
     inside = (ratio >= 1 - low) & (ratio <= 1 + high)
-    # masked before the exponential, so that an infinite ratio leaves no NaN in the gradient
+    # masked before the exponential, so that an infinite ratio gives no NaN in the gradient
     return jnp.where(inside, jnp.exp(jnp.where(inside, log_ratio, 0.0)) * psi, 0.0)
 
 
@@ -144,13 +144,13 @@ def soft_gate(
     falling: Float[Array | np.floating, ""] | float,
 ) -> Float[Array, "*B"]:
     """(4 / τ) σ(τ (ρ - 1)) Ψ, τ = rising where Ψ > 0 and falling elsewhere, [...]: a gradient that
-    fades away from ρ = 1  (SAPO, 2511.20347).
+    decays away from ρ = 1  (SAPO, 2511.20347).
 
     Args:
         log_ratio: log ρ, [...].
         psi: Ψ, [...].
-        rising: τ of the steps that gain probability.
-        falling: τ of those that lose it.
+        rising: τ of actions whose probability increases.
+        falling: τ of those whose probability decreases.
     """
     tau = jnp.where(psi > 0, rising, falling)
     return 4 / tau * jax.nn.sigmoid(tau * (_finite_ratio(log_ratio) - 1.0)) * psi
@@ -165,7 +165,7 @@ def proximal(
     Args:
         log_ratio: log ρ, [...].
         psi: Ψ, [...].
-        weight: w of the divergence.
+        weight: w, the coefficient of the divergence.
     """
     ratio = _finite_ratio(log_ratio)
     return ratio * psi - weight * (ratio * log_ratio - ratio + 1.0)
@@ -180,12 +180,12 @@ def clipped_value(
     """½ max((V - target)², (V_clip - target)²), V_clip = V_before + clip(V - V_before, -ε, ε),
     [...]: a loss.
 
-    The critic's part of PPO's codes (Andrychowicz et al. 2020, 2006.05990, C13).
+    The value loss of PPO implementations (Andrychowicz et al. 2020, 2006.05990, C13).
 
     Args:
         value: V(s), [...].
         before: V(s) when the batch was collected, [...].
-        target: the value to regress to, [...].
+        target: the regression target, [...].
         epsilon: ε; infinity gives the squared error.
     """
     near = before + jnp.clip(value - before, -epsilon, epsilon)
@@ -207,10 +207,10 @@ def magic_box(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
 
 
 def dice(log_prob: Float[Array, "T *B"], reward: Float[Array, "T *B"]) -> Float[Array, "*B"]:
-    """Σₖ rₖ □(Σ_{t≤k} log π), summed over axis 0, [...]: right for derivatives of every order
+    """Σₖ rₖ □(Σ_{t≤k} log π), summed over axis 0, [...]: correct for derivatives of every order
     (1802.05098, eq. 8).
 
-    log_prob, reward: [T, ...], both 0 where not valid; reward already times γᵏ.
+    log_prob, reward: [T, ...], both 0 where not valid; reward is already multiplied by γᵏ.
     """
     return jnp.sum(jax.lax.stop_gradient(reward) * magic_box(jnp.cumsum(log_prob, axis=0)), axis=0)
 

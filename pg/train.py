@@ -1,15 +1,15 @@
-"""Training: a key to trained parameters, the whole of it one `jax.lax.scan` over updates.
+"""Training: a key to trained parameters, in a single `jax.lax.scan` over updates.
 
     for g in 1..G:
         τ ~ p(·; θ)ᴺ                     collect
         Ψ = weigh(τ)                     weigh
         θ ← optax(θ, ∇ loss(θ; τ, Ψ))    fit: one gradient step, or epochs of minibatches
 
-The loop is in `make_train`, one update of it in `make_update`, its gradient steps in `make_fit`;
-the score-function gradient, that of Ψ log π, is `Estimator.grad`, made in `pg.estimators.base`.
-Environment, networks, estimator and optimizer are built inside the traced function, from a static
-Config and from Hyperparams whose leaves may be traced; so `jit(vmap(train))` maps over seeds and
-hyperparameters alike.
+The loop is in `make_train`, one update in `make_update`, its gradient steps in `make_fit`. The
+score-function gradient ∇ (Ψ log π) is `Estimator.grad`, built in `pg.estimators.base`. Environment,
+networks, estimator and optimizer are built inside the traced function, from a static Config and
+from Hyperparams whose leaves may be traced, so that `jit(vmap(train))` maps over both seeds and
+hyperparameters.
 """
 
 import functools
@@ -59,15 +59,15 @@ Metrics = dict[str, Array]
 
 
 class TrainState(NamedTuple):
-    """All that training carries from one update to the next: arrays only."""
+    """The training state, carried from one update to the next: arrays only."""
 
     params: Params
     opt_state: PyTree
     estimator_state: PyTree
-    rollout: RolloutState | tuple[()]  # () with episodes, which start afresh
+    rollout: RolloutState | tuple[()]  # () with episodes, which start from resets
     normaliser: Normaliser  # statistics of observations and returns so far
     update: Int[Array, ""]  # updates done
-    # updates that were skipped because a number in them was not finite
+    # updates that were skipped because of a non-finite number
     skipped: Int[Array, ""]
     # parameters of the last `policy_lag` updates, oldest first, leaves [lag, ...]; () without a lag
     history: PyTree = ()
@@ -82,8 +82,8 @@ class Learner(NamedTuple):
 
 
 class Update(NamedTuple):
-    """The results of one update: the next state, its metrics, and for wrappers of the update step
-    what they were computed from.
+    """The results of one update: the next state and its metrics, and for wrappers of the update
+    step the data that they were computed from.
     """
 
     state: TrainState
@@ -102,15 +102,15 @@ class FitState(NamedTuple):
     params: Params
     opt_state: PyTree
     stopped: Bool[Array, ""]  # the KL exceeded `stop_kl`: the remaining steps are skipped
-    # norm of the gradients of policy and critic together, the largest so far
+    # the largest joint norm of the gradients of policy and critic so far
     largest_grad_norm: Float[Array, ""]
 
 
-UpdateStep = Callable[[TrainState, PRNGKeyArray], Update]  # state, key -> its results
-# state, gradients, metrics, number of the step among all that are planned, **extra arguments of the
+UpdateStep = Callable[[TrainState, PRNGKeyArray], Update]  # state, key -> results
+# state, gradients, metrics, index of the step among all planned ones, **extra arguments of the
 # optimizer -> state, metrics
 ApplyGradients = Callable[..., tuple[FitState, Metrics]]
-# state, batch, key that shuffles it, number of the update, extra arguments of the optimizer
+# state, batch, shuffling key, number of the update, extra arguments of the optimizer
 # -> state, mean metrics
 FitBatch = Callable[
     [FitState, Weighted, PRNGKeyArray, Array, dict[str, Any]], tuple[FitState, Metrics]
@@ -126,22 +126,21 @@ def make_learner(
     policy: Network | NetworkFactory | None = None,
     critic: Network | NetworkFactory | None = None,
 ) -> Learner:
-    """`init` and `step`, one gradient step (with ppo: its epochs × minibatches) on one batch.
+    """`init` and `step`; a step is one gradient step (with ppo: epochs × minibatches) on one batch.
 
-    Schedules of `config` follow the updates and the steps that are planned, also past those that
-    are not taken (`stop_kl`, numbers that are not finite), so that each ends at zero. An optimizer
-    itself, as Adam for its bias correction, counts the steps that were taken.
+    Schedules of `config` depend on the planned updates and steps, including skipped ones
+    (`stop_kl`, non-finite numbers), so that each ends at zero. The optimizer itself, such as Adam
+    in its bias correction, counts the steps that were taken.
 
     Metrics: return, length (means over the episodes that ended; NaN if none did), episodes,
     env_steps, grad_norm (before clipping), entropy (nats), nonfinite (bits of
-    `config.NONFINITE_CAUSES`), skipped (1: the update was not taken), and what the estimator adds.
-    All of unscaled rewards.
-    With `config.diagnostics`: grad_variance (tr Σ of one episode's gradient, or of one
-    environment's over a window), grad_squared_norm (‖∇J‖², unbiased, and so negative at times),
-    explained_variance (with a critic V; NaN if there is nothing to explain), all before the update.
-    With `config.policy_lag`: ess, ratio_low, ratio_median and ratio_high, see `with_weights`.
-    Under JAX_DEBUG_NANS, which stops at any NaN, `nonfinite.STAND_IN` replaces those that are
-    meant.
+    `config.NONFINITE_CAUSES`), skipped (1: the update was not taken), and the estimator's. Returns
+    are sums of unscaled rewards. With `config.diagnostics`: grad_variance (tr Σ of one episode's
+    gradient, or of one environment's over a window), grad_squared_norm (‖∇J‖², unbiased, so
+    possibly negative), explained_variance (with a critic V; NaN if the target is constant), all
+    before the update. With `config.policy_lag`: ess, ratio_low, ratio_median and ratio_high, see
+    `with_weights`. Under JAX_DEBUG_NANS, which stops at any NaN, `nonfinite.STAND_IN` replaces
+    intentional ones.
 
     Args:
         config: The settings.
@@ -231,7 +230,7 @@ def make_update(
         config: The settings.
         h: The hyperparameters of this update.
         collector: How a batch is collected.
-        actor: The policy that acts.
+        actor: The acting policy.
         est: Ψ (`weigh`) and the gradient (`grad`).
         fit_batch: The gradient steps on a batch.
     """
@@ -310,10 +309,10 @@ def make_accumulated_update(
 
 
 def make_fit(config: Config, est: Estimator, apply_gradients: ApplyGradients) -> FitBatch:
-    """θ ← optax(θ, ∇ loss): one step on the batch, or one on each of its minibatches until the
-    policy has moved too far.
+    """θ ← optax(θ, ∇ loss): one step on the batch, or one on each of its minibatches until the KL
+    divergence exceeds `stop_kl`.
 
-    Steps are numbered as if all that are planned had been taken; metrics are means over them.
+    Steps are numbered as if all planned ones had been taken; metrics are means over them.
 
     Args:
         config: The settings.
@@ -343,7 +342,7 @@ def make_fit(config: Config, est: Estimator, apply_gradients: ApplyGradients) ->
             return gradient_step(state, standardised(batch), update, extra_args)
 
         batch = devices.gather_envs(batch)
-        if single_steps:  # each is an environment with one step: leaves [1, T B, ...]
+        if single_steps:  # as T B environments with one step each: leaves [1, T B, ...]
             batch = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), batch)
 
         def minibatch_step(state: FitState, x: tuple[Array, Array]) -> tuple[FitState, Metrics]:
@@ -380,10 +379,11 @@ def make_apply_gradients(
     Args:
         config: The settings.
         h: The hyperparameters.
-        policy: The policy that learns.
+        policy: The learning policy.
         est: The estimator.
-        optimizer_at: Number of a step among those that are planned -> its optimizer.
-        scale: Multiplies the gradient; that of single steps is a mean over steps already.
+        optimizer_at: Index of a step among all planned ones -> its optimizer.
+        scale: A factor of the gradient, not applied with minibatches of single steps, whose
+            gradient is a mean over steps already.
     """
     scale = scale if config.minibatch_size is None else 1.0
 
@@ -394,7 +394,7 @@ def make_apply_gradients(
         step: Int[Array, ""],
         *,
         key: PRNGKeyArray,
-        **extra_args: Any,  # `batch` and `resample`, where there is a batch
+        **extra_args: Any,  # `batch` and `resample`, if there is a whole batch
     ) -> tuple[FitState, Metrics]:
         grads = jax.tree.map(lambda g: scale * g, grads)
         updates, opt_state = optimizer_at(step).update(
@@ -427,15 +427,15 @@ def rebuilt_each_update(
 ) -> UpdateStep:
     """The update step, rebuilt at every update from the state of the run.
 
-    Networks standardise observations by the running statistics, and annealed hyperparameters take
-    their value at this update. If the settings ask for neither, the step is built once.
+    Networks standardise observations by the current running statistics, and annealed
+    hyperparameters take their current value. If the settings use neither, the step is built once.
 
     Args:
         make_step: Policy, critic, hyperparams -> step.
         config: The settings.
         h: The hyperparameters before they are annealed.
-        policy: The policy, which sees observations as they are.
-        critic: The critic, which does too.
+        policy: The policy, on raw observations.
+        critic: The critic, on raw observations.
     """
     annealed = config.entropy_schedule != "constant" or config.epsilon_schedule != "constant"
     if not annealed and not config.normalise_observations:
@@ -463,7 +463,7 @@ def make_train(
 
     Args:
         config: The settings.
-        hyperparams: Those of a call that gives none; default: `config.hyperparams()`.
+        hyperparams: The default of `train`; default: `config.hyperparams()`.
         optimizer: See `make_learner`.
         estimator: See `make_learner`.
         policy: See `make_learner`.
@@ -492,8 +492,8 @@ def make_train(
 
 
 def as_arrays(hyperparams: Hyperparams) -> Hyperparams:
-    """Returns the hyperparameters as arrays behind an optimization barrier, so that XLA cannot fold
-    them: a run has the same bits whether they are constants of the program or its arguments.
+    """Returns the hyperparameters as arrays behind an optimization barrier, so that XLA cannot
+    constant-fold them: a run is bitwise the same whether they are constants or arguments.
     """
     real = jnp.zeros(()).dtype
     scalars: dict[str, Any] = {
@@ -512,7 +512,7 @@ def make_chunk(
     critic: Network | NetworkFactory | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """`chunk(state, keys [n], hyperparams, count=n) -> state, metrics [n]`: `count` more updates;
-    it may be traced.
+    `count` may be traced.
 
     One part of a long run, with logging and saving between parts. Bitwise identical to a single
     scan if `count` is traced: XLA inlines a loop whose trip count is known to be one, and the
@@ -537,9 +537,9 @@ def make_chunk(
         if count is None:
             return scan_keys(step, state, keys)
 
-        step = jax.jit(step, inline=True)  # it is traced once for its shapes and for the loop
+        step = jax.jit(step, inline=True)  # traced once, for both the shapes and the loop
         impl = jax.random.key_impl(keys)
-        # a key that is taken from an array in a loop looks as if it were used twice
+        # JAX's check for key reuse would report a key indexed from an array inside a loop
         data = jax.random.key_data(keys)
 
         def write_row(
@@ -561,8 +561,8 @@ def training_keys(
 ) -> tuple[PRNGKeyArray, Shaped[Array, "n ..."]]:
     """The keys of a run: that of `init`, and those of its updates.
 
-    An update's key depends on its number alone, so that a run in chunks, or one that is continued
-    beyond its planned end, draws what a single scan would have drawn.
+    An update's key depends only on its number, so that a run in chunks, or one that is continued
+    beyond its planned end, uses the same random numbers as a single scan.
 
     Args:
         key: The run's key, see `pg.seed_key`.
@@ -585,14 +585,14 @@ def _minibatches(config: Config, key: PRNGKeyArray) -> Int[Array, "steps rows"]:
             return jax.random.permutation(key, config.num_envs // config.group_size)
         return shuffles.permutation(key, config.num_envs * config.num_steps)
 
-    # Mapped: written out, each shuffle would be compiled.
+    # By vmap: a Python loop would compile each shuffle separately.
     groups = jax.vmap(shuffled)(jax.random.split(key, config.num_epochs))
     order = groups[..., None] * config.group_size + jnp.arange(config.group_size)[None, None]
     return order.reshape(config.steps_per_update, -1)
 
 
 def _micro_batch_collector(config: Config, h: Hyperparams) -> Collector | None:
-    """The collector of the environments of one micro-batch; None for a batch that is whole."""
+    """The collector of one micro-batch's environments; None without micro-batches."""
     num_micro_batches = accumulation.num_micro_batches(config)
     if num_micro_batches == 1:
         return None
@@ -622,12 +622,12 @@ def _fit_state(state: TrainState) -> FitState:
 
 
 def _next_state(state: TrainState, fitted: FitState, **changes: Any) -> TrainState:
-    """The state of training after an update.
+    """The training state after an update.
 
     Args:
         state: The state before it.
         fitted: The state after the last gradient step.
-        changes: Its other fields, where they change.
+        changes: Changes to its other fields.
     """
     return state._replace(
         params=fitted.params, opt_state=fitted.opt_state, update=state.update + 1, **changes

@@ -32,44 +32,44 @@ __all__ = [
 
 
 class Trajectory(NamedTuple):
-    """A batch of steps. Every leaf is [T, B, ...], time first, but for the carry, [1, B, ...]."""
+    """A batch of steps. Every leaf is [T, B, ...], time first, except the carry, [1, B, ...]."""
 
-    # floats; bytes where the environment gives bytes, which takes a quarter of the memory;
-    # `Masked(obs, mask)` where it has action masks
+    # floats, or bytes if the environment returns bytes, which takes a quarter of the memory;
+    # `Masked(obs, mask)` if it has action masks
     obs: PyTree[Shaped[Array, "T B ..."]]
-    # the sample that is scored, unclipped and pre-tanh; of several actions at once a tuple
+    # the sample whose log π is taken, unclipped and pre-tanh; a tuple for several actions at once
     action: PyTree[Shaped[Array, "T B ..."]]
     log_prob: Float[Array, "T B"]  # log π_behaviour(action | obs)
     reward: Float[Array, "T B"]  # 0 where not valid
     terminated: Bool[Array, "T B"]  # the task ended after this step
     truncated: Bool[Array, "T B"]  # a time limit ended the episode after this step
-    next_obs: PyTree[Shaped[Array, "T B ..."]]  # the true successor, also where an episode ended
+    next_obs: PyTree[Shaped[Array, "T B ..."]]  # the true successor, also at the end of an episode
     first: Bool[Array, "T B"]  # this step is its episode's first
-    valid: Bool[Array, "T B"]  # True until and including the ending step
+    valid: Bool[Array, "T B"]  # True up to and including the last step
     time: Int[Array, "T B"]  # steps since the episode's start
     # the recurrent state before the first step, [1, B, ...]; () without one. Later states are
     # recomputed from it: storing them would multiply the batch by the size of the state.
     carry: PyTree
-    # the number of the episode's group; () where episodes are not in groups
+    # the index of the episode's group; () without groups
     group: Int[Array, "T B"] | tuple[()] = ()
-    # environment steps for which the action was held; () where each is taken once
+    # environment steps for which the action was repeated; () without action repeat
     held: Int[Array, "T B"] | tuple[()] = ()
-    # what the greedy policy does from the same initial states; () where nobody asks for it
+    # the greedy policy's episodes from the same initial states; () unless requested
     greedy: GreedyEpisodes | tuple[()] = ()
-    # extra transitions of the action that was taken, [T, B, M, ...]
+    # extra transitions with the action taken, [T, B, M, ...]
     successors: Transitions | tuple[()] = ()
-    # transitions of every action, [T, B, A, M, ...]
+    # transitions with every action, [T, B, A, M, ...]
     lookahead: Transitions | tuple[()] = ()
-    # whole episodes out of each state, [T, B, K, M, ...]
+    # whole episodes from each state, [T, B, K, M, ...]
     branches: Branches | tuple[()] = ()
     # extra initial states, the observation [1, B, R, ...]
     starts: InitialStates | tuple[()] = ()
-    # extra samples of the policy in each state, none of them taken, [T, B, M, ...]; () for none
+    # extra actions sampled in each state but not taken, [T, B, M, ...]; () for none
     other_actions: PyTree = ()
 
     @property
     def mask(self) -> PyTree:
-        """[T, B, A] the legal actions at `obs`, bool; () where every action always is."""
+        """[T, B, A] the legal actions at `obs`, bool; () if all actions are always legal."""
         return self.obs.mask if isinstance(self.obs, Masked) else ()
 
     @property
@@ -79,17 +79,17 @@ class Trajectory(NamedTuple):
 
     @property
     def without_carry(self) -> "Trajectory":
-        """The steps alone, which can be cut along time, for a network that has no carry."""
+        """The trajectory without its carry, which can be split along time."""
         return self._replace(carry=())
 
     @property
     def env_steps(self) -> Int[Array, "*T"]:
-        """[T, B] the steps of the environment in each of these; 0 where not valid."""
+        """[T, B] the number of environment steps in each step; 0 where not valid."""
         return self.valid.astype(jnp.int32) if isinstance(self.held, tuple) else self.held
 
     @property
     def all_env_steps(self) -> Int[Array, "*T"]:
-        """[T, B] the same with those of all extra rollouts: the cost of the batch."""
+        """[T, B] the same including all extra rollouts: the cost of the batch."""
         total = self.env_steps
         asked = (self.greedy, self.successors, self.lookahead, self.branches, self.starts)
         for found in asked:
@@ -109,7 +109,7 @@ class Finished(NamedTuple):
     """The episodes that ended within a batch: their number, and sums of undiscounted return and of
     length.
 
-    A length is counted in steps of the environment, of which an action that is held takes several.
+    Lengths count environment steps; a repeated action takes several.
     """
 
     episodes: Int[Array, ""]
@@ -125,19 +125,19 @@ class RolloutState(NamedTuple):
     carry: PyTree  # the recurrent state
     time: Int[Array, " B"]  # steps since the episode's start
     episode_return: Float[Array, " B"]  # undiscounted, so far
-    # environment steps since the episode's start, where an action is held for several of them
+    # environment steps since the episode's start, with action repeat
     held: Int[Array, " B"] | tuple[()] = ()
 
     @property
     def env_steps(self) -> Int[Array, "*B"]:
-        """[B] the steps of the environment since the episode's start."""
+        """[B] the number of environment steps since the episode's start."""
         return self.time if isinstance(self.held, tuple) else self.held
 
 
 class Collected(NamedTuple):
     """A batch, and the environments' state after it."""
 
-    # of the environments after a window; () after complete episodes: the next ones start afresh
+    # of the environments after a window; () after complete episodes, which start from resets
     state: RolloutState | tuple[()]
     traj: Trajectory
     finished: Finished
@@ -156,25 +156,25 @@ def is_alive(running: Running) -> Bool[Array, " B"]:
 
 
 class ExtraKeys(NamedTuple):
-    """The random keys of complete episodes for all but their resets and their own steps."""
+    """The random keys of complete episodes, except those of their resets and steps."""
 
     greedy: PRNGKeyArray  # the greedy policy's episodes
     transitions: PRNGKeyArray  # extra transitions of each step
-    branches: PRNGKeyArray  # episodes out of visited states
+    branches: PRNGKeyArray  # episodes from visited states
     starts: PRNGKeyArray  # extra initial states
-    carry: PRNGKeyArray  # a carry that is drawn for each episode
+    carry: PRNGKeyArray  # a random carry for each episode
     actions: PRNGKeyArray  # extra actions of each step
 
 
 class RandomInputs(NamedTuple):
-    """The random numbers of a step of B environments; of K steps leaves [K, B, ...].
+    """The random numbers of a step of B environments; for K steps the leaves are [K, B, ...].
 
-    Keys are given as their numbers, for loops to pass on (`fast.scans.scan_keys` says why).
+    Keys are raw key data, as loops need them (see `fast.scans.scan_keys`).
     """
 
     noise: StepNoise
     env_keys: Shaped[Array, "B ..."]
-    transition_keys: PyTree = ()  # those of extra transitions, [M, B, ...]; () for none
+    transition_keys: PyTree = ()  # keys of extra transitions, [M, B, ...]; () for none
     other_actions: PyTree = ()  # the noise of extra actions, leaves [B, M, ...]; () for none
 
 
@@ -207,7 +207,7 @@ def as_stored(env: Env, obs: PyTree) -> PyTree:
 
 
 def where(condition: Bool[Array, " B"], x: PyTree, y: PyTree) -> PyTree:
-    """Leaf by leaf x where condition [B] holds, else y; leaves [B, ...]."""
+    """x where condition [B] holds, else y, for every leaf [B, ...]."""
 
     def select(a: Shaped[Array, "B *R"], b: Shaped[Array, "B *R"]) -> Shaped[Array, "B *R"]:
         return jnp.where(expand_to(condition, a), a, b)

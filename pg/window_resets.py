@@ -1,11 +1,11 @@
-"""Resets within windows: the initial states of the episodes that begin inside a window.
+"""Resets within windows: the initial states of the episodes that start inside a window.
 
     drawn ahead           one for every step and environment, before the first step
-    where ended           in the step in which an episode ends, of the environments that ended alone
-    by the environments   which begin their next episodes by themselves
+    where ended           in the step in which an episode ends, only for the environments that ended
+    by the environments   which start their next episodes by themselves
 
-The first two draw from the same keys. The first is the fastest while a reset costs as little as a
-step, as no step then has a branch.
+The first two use the same keys. The first is the fastest if a reset is about as cheap as a step,
+since steps then have no branch.
 """
 
 import functools
@@ -22,20 +22,20 @@ from pg.trajectory import RolloutState, as_stored
 
 __all__ = ["FRESH_BYTES", "Resets", "make_resets", "way_of_resets"]
 
-# Bytes of initial states that a window may draw ahead, one for every step, in all runs that are
-# mapped over; larger ones are drawn in their steps.
+# Maximum bytes of initial states that are drawn ahead for a window, one for every step, in all
+# vmapped runs together; larger ones are drawn in their steps.
 FRESH_BYTES = 2**26
 
 Resets = Literal["drawn ahead", "where ended", "by the environments"]
 
 
 def way_of_resets(env: Env, num_steps: int, num_runs: int = 1) -> Resets:
-    """The method by which `windows` obtains the initial states of episodes that begin inside it.
+    """The method by which `windows` obtains the initial states of episodes that start inside it.
 
     Args:
         env: B environments.
         num_steps: Steps of a window.
-        num_runs: Runs that are mapped over.
+        num_runs: Number of vmapped runs.
     """
     if env.restart is not None:
         return "by the environments"
@@ -55,22 +55,22 @@ def make_resets(
         env: B environments.
         key: A random key.
         num_steps: Steps of the window.
-        horizon: H, the steps after which an episode is truncated; None: the environment's own time
-            limit alone.
+        horizon: H, the steps after which an episode is truncated; None: only the environment's own
+            time limit.
 
     Returns:
-        What the steps are given, [num_steps, ...], and a function: one of these, where the
-        environments have moved to, and which have ended [B] -> env_state, obs, which mean nothing
-        in the others.
+        Inputs of the steps, [num_steps, ...], and a function: such an input, the environments'
+        state after the step, and which of them have ended [B] -> env_state, obs, meaningful only
+        for those.
 
     Raises:
-        ValueError: Environments that restart by themselves do so after another number of steps.
+        ValueError: Environments that restart by themselves have another horizon.
     """
     restart = env.restart
     if restart is not None:
         if not (horizon is None or isinstance(horizon, int)) or horizon != restart.horizon:
             raise ValueError(
-                f"the environments begin their next episodes after {restart.horizon} steps at the "
+                f"the environments start their next episodes after {restart.horizon} steps at the "
                 f"latest, and the horizon is {horizon}: make them with that one"
             )
         return (), lambda start, moved, done: restart.begin(moved.env_state)
@@ -90,6 +90,6 @@ def make_resets(
 
 
 def _begin(env: Env, key: PRNGKeyArray) -> tuple[PyTree, PyTree]:
-    """Initial states, and their observations as a trajectory has them."""
+    """Initial states, and their observations in the dtypes of a trajectory."""
     env_state, obs = env.reset(key)
     return env_state, as_stored(env, obs)

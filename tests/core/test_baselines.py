@@ -123,7 +123,7 @@ def test_whole_numbers_are_averaged_as_fractions_are() -> None:
 def test_the_numbers_of_groups_are_whole_and_one_for_each_sample() -> None:
     """Broadcast, others would put episodes into one group that are in different ones."""
     x, group = jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.array([0, 0, 1, 1])
-    said = r"group \[N\] the whole number of each one's group"
+    said = r"group \[N\] the integer index of each one's group"
     for wrong in (group[:, None] == group[None, :], group[:1], group.astype(float)):
         for function in (group_leave_one_out, group_centred, group_mean):
             with pytest.raises(ValueError, match=said):
@@ -246,5 +246,5 @@ def test_one_sample_has_no_others() -> None:
         leave_one_out(1.0)
     with pytest.raises(ValueError, match="at least 2 samples on axis 0"):
         leave_one_out_ratio(1.0, 1.0)
-    with pytest.raises(ValueError, match=r"must have one shape, \[N, ...\], got \[3\] and \[2\]"):
+    with pytest.raises(ValueError, match=r"must have the same shape, \[N, ...\], got \[3\] and \[2\]"):
         leave_one_out_ratio(jnp.ones(3), jnp.ones(2))

@@ -170,7 +170,7 @@ def test_whole_numbers_are_discounted_as_fractions_are(of: Callable, kind: Calla
     [
         (
             lambda: returns.total_return(1.0, GAMMA),
-            "reward must be [T, ...], time first, got one number",
+            "reward must be [T, ...], time first, got a scalar",
         ),
         (lambda: returns.total_return("1", GAMMA), "reward must be an array of numbers, got '1'"),
         (
@@ -179,11 +179,11 @@ def test_whole_numbers_are_discounted_as_fractions_are(of: Callable, kind: Calla
         ),
         (
             lambda: returns.reward_to_go(np.ones((3, 2)), ENDS, GAMMA),
-            "reward and done must have one shape, [T, ...], got [3, 2] and [3]",
+            "reward and done must have the same shape, [T, ...], got [3, 2] and [3]",
         ),
         (
             lambda: returns.gae(*[np.ones((3, 2))] * 2, ENDS[:2], *[np.ones((3, 2))] * 2, GAMMA, 1),
-            "reward and truncated must have one shape, [T, ...], got [3, 2] and [2]",
+            "reward and truncated must have the same shape, [T, ...], got [3, 2] and [2]",
         ),
         (
             lambda: returns.n_step(WHOLE, ENDS, ENDS, WHOLE, WHOLE, GAMMA, 1.5),
