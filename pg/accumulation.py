@@ -183,8 +183,8 @@ def check_estimator(config: Config, est: Estimator, estimator_state: PyTree) -> 
         )
     if est.extra_rollouts != NO_EXTRA_ROLLOUTS:
         raise ValueError(
-            "micro_batches excludes an estimator that queries the environment again, or draws extra "
-            f"actions, by random numbers of the whole batch: use another, {instead}"
+            "micro_batches excludes an estimator that queries the environment again, or samples "
+            f"extra actions, with random numbers of the whole batch: use another, {instead}"
         )
     if jax.tree.leaves(estimator_state) and not facts_of(config.estimator).compares_episodes:
         raise ValueError(
@@ -345,8 +345,7 @@ def _shape_of_constants(task: _Task, start: _Start) -> PyTree:
 
 
 def _in_micro_batches(task: _Task, tree: PyTree, axis: int = 0) -> PyTree:
-    """Splits the environments on `axis` into micro-batches: leaves [K, ...].
-    """
+    """Splits the environments on `axis` into micro-batches: leaves [K, ...]."""
 
     def split(x: Shaped[Array, "..."]) -> Shaped[Array, "K ..."]:
         shape = *x.shape[:axis], task.num_micro_batches, task.size, *x.shape[axis + 1 :]

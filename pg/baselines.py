@@ -40,7 +40,9 @@ def _weighted_samples(numerator: Any, denominator: Any) -> dict[str, Any]:
     numerator, denominator = floats("numerator", numerator), floats("denominator", denominator)
     if numerator.shape != denominator.shape:
         shapes = f"{list(numerator.shape)} and {list(denominator.shape)}"
-        raise ValueError(f"numerator and denominator must have the same shape, [N, ...], got {shapes}")
+        raise ValueError(
+            f"numerator and denominator must have the same shape, [N, ...], got {shapes}"
+        )
     if numerator.ndim == 0 or len(numerator) < 2:
         raise ValueError(
             f"leave_one_out_ratio needs at least 2 samples on axis 0, got shape {numerator.shape}"

@@ -42,7 +42,7 @@ def guarded(
     def guarded_step(state: Any, key: PRNGKeyArray) -> Any:
         done = step(state, key)
         bits = causes(done.are_finite, done.largest_grad_norm, done.state.params)
-        if how == "ignore":  # never true, but unknown to the compiler, so that all three round alike
+        if how == "ignore":  # never true, which the compiler cannot know: all three round alike
             reject = bits < 0
         else:
             reject = (bits != 0) | ((state.skipped > 0) & (how == "stop"))

@@ -174,8 +174,7 @@ def with_standardised_observations(network: Network, normaliser: Normaliser) -> 
 
 
 def seen_by(normaliser: Normaliser, view: View) -> Normaliser:
-    """The statistics of a view's part of an observation; unchanged without such statistics.
-    """
+    """The statistics of a view's part of an observation; unchanged without such statistics."""
     if not jax.tree.leaves(normaliser.obs):
         return normaliser
     return normaliser._replace(obs=seen(normaliser.obs, view))

@@ -14,8 +14,7 @@ __all__ = ["check_arguments", "check_rollout_state", "check_sample_env", "check_
 
 
 def check_arguments(env: Any, policy: Any, key: Any) -> None:
-    """Raises ValueError, saying what to write instead, for arguments of other types.
-    """
+    """Raises ValueError, saying what to write instead, for arguments of other types."""
     networks.check_env(env)
     check_kind("policy", policy, Network, "write pg.make_policy(config, env)")
     check_key(key)

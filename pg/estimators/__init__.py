@@ -1,11 +1,11 @@
 """Gradient estimators: ĝ = (1/N) Σₙ Σₜ Ψₜ ∇θ log πθ(aₜ|sₜ), as triples of pure functions
 `(init, weigh, grad)`.
 
-To add one: a function in a module of this package, a row in the table (`facts`), and a proof, which
-is a row of `tests/helpers/proofs.py`. Its arguments are those of all: the policy, the critic, which
-many ignore, and the hyperparameters. Its docstring says what the row says, in four lines: Ψₜ,
-Unbiased for, Variance, Needs. There, J is the expected return E[Σₜ γᵗ rₜ] up to the time limit, R
-its sample, and Gₜ = Σ_{k≥t} γᵏ⁻ᵗ rₖ.
+A new estimator is a function in a module of this package, a row in the table (`facts`), and a proof
+(a row of `tests/helpers/proofs.py`). All have the same arguments: the policy, the critic (which
+many ignore) and the hyperparameters. The docstring repeats the row in four lines: Ψₜ, Unbiased for,
+Variance, Needs. J is the expected return E[Σₜ γᵗ rₜ] up to the time limit, R its sample, and Gₜ =
+Σ_{k≥t} γᵏ⁻ᵗ rₖ.
 """
 
 import lazy_loader

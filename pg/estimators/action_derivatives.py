@@ -1,8 +1,8 @@
-"""Estimators that take the derivative of a critic Q(s, a) in a continuous action: complete
+"""Estimators that differentiate a critic Q(s, a) with respect to a continuous action, on complete
 episodes.
 
-The critic gives a function of the action (`pg.layers.ActionFunction`), and a(θ, ε) below is the
-action of the policy for given noise ε.
+The critic returns a function of the action (`pg.layers.ActionFunction`); a(θ, ε) below is the
+policy's action for given noise ε.
 """
 
 from collections.abc import Callable
@@ -33,12 +33,12 @@ Factory = Callable[[Network, Network, Hyperparams], Estimator]
 def deterministic_policy_gradient(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """The deterministic policy gradient, on-policy (Silver et al. 2014, theorem 1).
 
-    Ascends Q(sₜ, μθ(sₜ)), μ the policy's mode, in the states of the policy as it acts: its standard
-    deviation has no gradient.
+    Ascends Q(sₜ, μθ(sₜ)), μ the policy's mode, in the states visited by the stochastic policy; the
+    standard deviation gets no gradient.
 
     Ψₜ = γᵗ ∂Q(sₜ, a)/∂a at a = μ(sₜ), by ∇μ
     Unbiased for: nothing: unless Q is exact and quadratic, and then for the mean alone.
-    Variance: none from the choice of the action; that of the states.
+    Variance: none from sampling the action; that of the states.
     Needs: complete episodes, a critic Q of continuous actions, on-policy.
     """
 
@@ -49,12 +49,11 @@ def deterministic_policy_gradient(policy: Network, critic: Network, h: Hyperpara
 
 
 def svg0(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """The derivative of Q along the action that was taken, for its noise (SVG(0); Heess et al.
-    2015, 1510.09142).
+    """The gradient of Q through the reparameterised action (SVG(0); Heess et al. 2015, 1510.09142).
 
     Ψₜ = γᵗ ∂Q(sₜ, a)/∂a at a = aₜ, by ∇a(θ, εₜ)
     Unbiased for: nothing: unless Q, which replaces the reward to go, is exact.
-    Variance: none from what follows the action; that of the derivative over actions, and of states.
+    Variance: none from later steps; that of the derivative over actions, and of states.
     Needs: complete episodes, a critic Q of continuous actions, on-policy.
     """
 
@@ -67,12 +66,13 @@ def svg0(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 def q_prop(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """A control variate that is linear in the action (Q-Prop; Gu et al. 2017, 1611.02247, eq. 7).
 
-    L(s, a) = Q(s, μ) + ∂Q/∂a(s, μ)ᵀ(a - μ) with the policy's mean action μ is the first order of
-    Q. action_dependent_baseline keeps the second. `q_prop_with` scales what is linear.
+    L(s, a) = Q(s, μ) + ∂Q/∂a(s, μ)ᵀ(a - μ), with the policy's mean action μ, is the first-order
+    expansion of Q. action_dependent_baseline keeps the second order too. `q_prop_with` scales the
+    linear term.
 
     Ψₜ = γᵗ (Gₜ - L(sₜ, aₜ)), and γᵗ ∂Q(sₜ, a)/∂a at a = μ(sₜ), by ∇μ
-    Unbiased for: J: for any Q, as it was fitted to earlier batches.
-    Variance: removes what is linear in the action, as far as Q is right.
+    Unbiased for: J: for any Q fitted to earlier batches.
+    Variance: removes what is linear in the action, if Q is accurate.
     Needs: complete episodes, a critic Q of continuous actions, on-policy.
     """
 
@@ -80,13 +80,14 @@ def q_prop(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
 
 def q_prop_with(*, eta: Eta = "one", covariance: Covariance = "others") -> Factory:
-    """Q-Prop whose control variate has a factor η (Gu et al. 2017, 1611.02247, section 3.2).
+    """Q-Prop with a factor η of its control variate (Gu et al. 2017, 1611.02247, section 3.2).
 
-    With the advantage Â = Gₜ - Q(sₜ, μ) and the control variate Ā = ∂Q/∂a(sₜ, μ)ᵀ(aₜ - μ) the best
-    factor is Cov(Â, Ā) / Var(Ā), where Var(Ā) is known. The covariance is the mean of Â Ā: over all
-    steps of the other episodes, of which η is one number for each episode, independent of its
-    actions, so that the mean stays ∇J; or, as published, of the step's own action, by which the
-    estimator is biased. A run knows it by its name, as in "q_prop:eta=adaptive".
+    With the advantage Â = Gₜ - Q(sₜ, μ) and the control variate Ā = ∂Q/∂a(sₜ, μ)ᵀ(aₜ - μ) the
+    optimal factor is Cov(Â, Ā) / Var(Ā), where Var(Ā) is known. The covariance is estimated by the
+    mean of Â Ā over all steps of the other episodes: η is then one number for each episode,
+    independent of its actions, and the estimator is unbiased. Or, as published, it is estimated
+    from the step's own action, which causes a bias. Its name is, for example,
+    "q_prop:eta=adaptive".
 
     Args:
         eta: one; adaptive: that ratio; conservative: 1 where it is positive, else 0; aggressive:
@@ -97,7 +98,7 @@ def q_prop_with(*, eta: Eta = "one", covariance: Covariance = "others") -> Facto
         policy, critic, hyperparameters -> Estimator.
 
     Raises:
-        ValueError: a value that does not exist, or a covariance where η is 1.
+        ValueError: an unknown value, or a covariance although η is 1.
     """
     switches = QProp(eta=eta, covariance=covariance)
     if eta == "one":
@@ -112,7 +113,7 @@ def q_prop_with(*, eta: Eta = "one", covariance: Covariance = "others") -> Facto
 
 
 def _q_prop(policy: Network, critic: Network, h: Hyperparams, switches: QProp) -> Estimator:
-    """Q-Prop with the factor of the switches."""
+    """Q-Prop with the factor given by the switches."""
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         at = at_actions(policy, critic, params, traj)
@@ -142,10 +143,10 @@ def _eta(
     """The factor of the control variate at every step, [T, B].
 
     Args:
-        switches: of which `eta` is not one.
+        switches: the switches, with `eta` other than one.
         traj: the trajectory.
-        product: of the advantage and the control variate, whose mean is their covariance.
-        variance: of the control variate over the policy's actions.
+        product: advantage times control variate, whose mean is their covariance.
+        variance: variance of the control variate over the policy's actions.
     """
     product, variance = (jnp.where(traj.valid, x, 0.0) for x in (product, variance))
     if switches.covariance == "others":
@@ -165,11 +166,11 @@ def stein_control_variate(policy: Network, critic: Network, h: Hyperparams) -> E
     """A control variate by Stein's identity, E[∇log π(a) Q(a)] = E[∂Q/∂a ∇a(θ, ε)] (Liu et al.
     2018, 1710.11198, eq. 8).
 
-    action_dependent_baseline has the right side in closed form, which needs a Q whose mean is
-    known; here it is that of the action that was taken.
+    action_dependent_baseline has the right-hand side in closed form, which needs a Q whose mean is
+    known; here it is evaluated at the action taken.
 
     Ψₜ = γᵗ (Gₜ - Q(sₜ, aₜ)), and γᵗ ∂Q(sₜ, a)/∂a at a = aₜ, by ∇a(θ, εₜ)
-    Unbiased for: J: for any Q, as it was fitted to earlier batches.
+    Unbiased for: J: for any Q fitted to earlier batches.
     Variance: that of action_dependent_baseline, and that of the derivative over actions.
     Needs: complete episodes, a critic Q of continuous actions, on-policy.
     """
@@ -187,7 +188,7 @@ def stein_control_variate(policy: Network, critic: Network, h: Hyperparams) -> E
 
 
 def action_for_noise(dist: Any, traj: Trajectory) -> Float[Array, "T B D"]:
-    """The action that was taken, [T, B, D], with its derivative in the policy for given noise."""
+    """The action taken, [T, B, D], reparameterised: with its derivative for given noise."""
     noise = (traj.action - dist.mean) * jnp.exp(-dist.log_std)
     sample = dist.reparameterised(jax.lax.stop_gradient(noise))
     action: Float[Array, "T B D"] = dist.action(sample)
@@ -195,7 +196,7 @@ def action_for_noise(dist: Any, traj: Trajectory) -> Float[Array, "T B D"]:
 
 
 def _by_values(policy: Network, critic: Network, h: Hyperparams) -> Any:
-    """`weigh` of what Q alone weighs: Ψ is γᵗ, of the Q beside it."""
+    """`weigh` for estimators that use only Q: Ψ is γᵗ, and Q is passed to the surrogate."""
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
@@ -205,5 +206,5 @@ def _by_values(policy: Network, critic: Network, h: Hyperparams) -> Any:
     return weigh
 
 
-# the names that they had before they were in the table
+# names from before they were in the table
 deterministic, stein = deterministic_policy_gradient, stein_control_variate

@@ -1,15 +1,15 @@
-"""Estimators that know of every action at a state, by a critic Q(s, a): complete episodes.
+"""Estimators that use the values Q(s, a) of all actions, on complete episodes.
 
     ĝ = (1/N) Σₙ Σₜ Σₐ Ψₜ(a) ∇θ πθ(a|sₜ)
 
-all_action puts Q for Ψ; action_dependent_baseline corrects Q, at the action that was taken, by what
-then happened, so that no error of Q is left in the mean; trajectory_control_variate takes the noise
-of the later actions out of that correction. With Q = 0 the last two are reward_to_go.
+all_action uses Q as Ψ. action_dependent_baseline corrects Q at the action taken by the observed
+return, so that errors of Q cause no bias. trajectory_control_variate removes the noise of later
+actions from that correction. With Q = 0 the last two are reward_to_go.
 
-Of continuous actions Q is a function (`pg.layers.ActionFunction`) whose mean over the policy's
+For continuous actions Q is a function (`pg.layers.ActionFunction`) whose mean over the policy's
 actions needs no samples, and Σₐ Q(s, a) ∇π(a|s) is ∇E[Q(s, a)]; the correction is the weight of
-∇log π(aₜ|sₜ). Or it is any network of observation and action, and that mean one over actions that
-are drawn beside those that are taken (`continuous.SampledValues`).
+∇log π(aₜ|sₜ). Or Q is any network of observation and action, and the mean is over extra sampled
+actions (`continuous.SampledValues`).
 """
 
 from typing import Any
@@ -41,12 +41,12 @@ from pg.rollout import Trajectory
 
 
 def all_action(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """No action is left to chance: each is weighed by its value (expected policy gradients,
-    1706.05374; 1709.00503).
+    """A sum over all actions, weighted by their values (expected policy gradients, 1706.05374;
+    1709.00503).
 
     Ψₜ = γᵗ Q(sₜ, a), for every a
     Unbiased for: nothing: unless Q, which replaces the reward to go, is exact.
-    Variance: none from the choice of the action, nor from what follows it; that of the states.
+    Variance: none from actions or later steps; that of the states.
     Needs: complete episodes, a critic Q of discrete or continuous actions, on-policy.
     """
 
@@ -65,14 +65,14 @@ def all_action(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
 
 def action_dependent_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """A baseline that knows the action, and the correction that keeps the mean (Q-Prop 1611.02247;
+    """An action-dependent baseline with the correction that keeps it unbiased (Q-Prop 1611.02247;
     1802.10031).
 
     Summed over the actions it is ∇log π(aₜ|sₜ) (Gₜ - Q(sₜ, aₜ)) + E_a[∇log π(a|sₜ) Q(sₜ, a)].
 
     Ψₜ = γᵗ (Q(sₜ, a) + 1[a = aₜ] (Gₜ - Q(sₜ, aₜ)) / π(aₜ|sₜ)), for every a
-    Unbiased for: J: for any Q, as it was fitted to earlier batches.
-    Variance: removes that of the choice of the action, as far as Q is right; the rest remains.
+    Unbiased for: J: for any Q fitted to earlier batches.
+    Variance: removes that of sampling the action, if Q is accurate; the rest remains.
     Needs: complete episodes, a critic Q of discrete or continuous actions, on-policy.
     """
 
@@ -92,14 +92,14 @@ def trajectory_control_variate(policy: Network, critic: Network, h: Hyperparams)
     """The same without the noise of the later actions (TrajCV; Cheng et al. 2020, 1908.03263).
 
     With Qₖ(a) = Q(sₖ, a), Vₖ = Σₐ π(a|sₖ) Qₖ(a) and Aₖ = Qₖ(aₖ) - Vₖ, the advantage of a later step
-    has the mean 0 given the past, whatever Q: subtracted from its reward it changes no mean, and
-    where Q is exact it leaves of the later steps the noise of the dynamics alone. The own Aₜ + Vₜ
-    is the Qₜ(aₜ) of action_dependent_baseline. On-policy, and with a Q that does not depend on θ,
-    it is the doubly robust gradient (DR-PG; Huang & Jiang 2020, 1910.09066).
+    has mean 0 given the past, whatever Q. So it can be subtracted from the reward without a bias,
+    and if Q is exact only the noise of the dynamics remains of the later steps. At step t itself,
+    Aₜ + Vₜ is the Qₜ(aₜ) of action_dependent_baseline. On-policy, with a Q that does not depend on
+    θ, this is the doubly robust gradient (DR-PG; Huang & Jiang 2020, 1910.09066).
 
     Ψₜ = γᵗ (Qₜ(a) + 1[a = aₜ] (Σ_{k≥t} γᵏ⁻ᵗ (rₖ - Aₖ) - Vₜ) / πₜ(a)), for every a,  A = Q - V
-    Unbiased for: J: for any Q, as it was fitted to earlier batches.
-    Variance: that of the states and of the dynamics, as far as Q is right.
+    Unbiased for: J: for any Q fitted to earlier batches.
+    Variance: that of the states and of the dynamics, if Q is accurate.
     Needs: complete episodes, a critic Q of discrete or continuous actions, on-policy.
     """
 
@@ -108,7 +108,8 @@ def trajectory_control_variate(policy: Network, critic: Network, h: Hyperparams)
         v = expected_value(policy, params, traj, at.q)
         advantage = jnp.where(traj.valid, value_of(at) - v, 0.0)
         calm = returns.reward_to_go(traj.reward - advantage, traj.done, h.gamma)
-        # Q's target: its mean is Q of the policy, whatever Q, and the later actions' noise is out
+        # Q's target: its mean is the policy's Q, whatever the critic, without the later actions'
+        # noise
         of_action = calm + advantage
         return corrected_credit(at, calm - v, of_action, traj, h)
 
@@ -125,16 +126,16 @@ def pooled_trajectory_control_variate(
     action in the same state at the same step (after Cheng et al. 2020, 1908.03263; Kallus & Uehara
     2020, 2002.04014).
 
-    The errors are weighed as Σₖ eₖ δₖ: eₖ = Σ_{t≤k} ∇log πₜ is of the past, and δₖ of the next
-    transition. Given state and action they are independent, and so the δ of any other episode of
-    the batch there has the same mean; the mean of all of them has less variance. Where no two
-    episodes visit one state this is trajectory_control_variate.
+    The estimate is Σₖ eₖ δₖ, where eₖ = Σ_{t≤k} ∇log πₜ depends on the past, and δₖ on the next
+    transition. Given state and action they are independent, so that the δ of other episodes with
+    the same state and action have the same mean; their average has less variance. If no two
+    episodes visit the same state this is trajectory_control_variate.
 
-    Raises ValueError for a policy or critic that remembers: its Q is of the past, too.
+    Raises ValueError for a recurrent policy or critic, whose Q also depends on the past.
 
     Ψₜ = γᵗ (Qₜ(a) + 1[a = aₜ] Σ_{k≥t} γᵏ⁻ᵗ dₖ / πₜ(a)), for every a,  d = mean of r + γ V(s') - Q
     Unbiased for: J: for any Q(s, a) of earlier batches, if observations are states.
-    Variance: that of the states, and of the dynamics as far as states are visited once.
+    Variance: that of the states, and of the dynamics in states that are visited once.
     Needs: complete episodes, a critic Q of discrete or continuous actions, on-policy.
     """
     if policy.recurrent or critic.recurrent:
@@ -148,7 +149,7 @@ def pooled_trajectory_control_variate(
         at = at_actions(policy, critic, params, traj)
         q = value_of(at)
         v = expected_value(policy, params, traj, at.q)
-        # nothing follows an end of either kind
+        # nothing follows a termination or truncation
         error = returns.td_error(traj.reward, traj.done, q, jnp.roll(v, -1, axis=0), h.gamma)
         error = jnp.where(traj.valid, error, 0.0)
         pooled = mean_over_equal_steps(error, traj)
@@ -163,9 +164,10 @@ def pooled_trajectory_control_variate(
 
 
 def mean_over_equal_steps(x: Float[Array, "T B"], traj: Trajectory) -> Float[Array, "T B"]:
-    """At each step the mean of x over the episodes with the same observation and action, [T, B].
+    """The mean of x over the episodes with the same observation and action at the same step, [T,
+    B].
 
-    Its memory is that of [B, B] numbers, whatever an observation is.
+    It takes the memory of [B, B] numbers, whatever the size of an observation.
 
     Args:
         x: A number of each step, [T, B]; 0 where not valid.
@@ -190,7 +192,7 @@ def mean_over_equal_steps(x: Float[Array, "T B"], traj: Trajectory) -> Float[Arr
 
 
 def at_actions(policy: Network, critic: Network, params: Params, traj: Trajectory) -> AtActions:
-    """Q along a trajectory, and the actions that were taken, as Q takes them."""
+    """Q along a trajectory, and the actions taken, in the form that Q takes."""
     if jnp.issubdtype(jnp.result_type(traj.action), jnp.integer):
         return AtActions(action_values(critic, params, traj), traj.action)
     action = continuous.actions_taken(policy, params, traj)
@@ -213,11 +215,11 @@ def corrected_credit(
     traj: Trajectory,
     h: Hyperparams,
 ) -> Credit:
-    """γᵗ Q for every action, and γᵗ `surprise` for the one that was taken.
+    """γᵗ Q for every action, and γᵗ `surprise` for the action taken.
 
     Args:
-        at: Q and the actions that were taken.
-        surprise: what then happened, less what Q says of it, [T, B].
+        at: Q and the actions taken.
+        surprise: the observed outcome minus the prediction of Q, [T, B].
         to_go: the critic's target, [T, B].
         traj: the trajectory.
         h: the hyperparameters.
@@ -232,12 +234,12 @@ def doubly_robust(policy: Network, critic: Network, h: Hyperparams) -> Estimator
     """trajectory_control_variate from another policy's episodes: the derivative of a doubly robust
     estimate of J, Q held fixed (DR-PG; Huang & Jiang 2020, 1910.09066).
 
-    That estimate is D₀, of Dₜ = Vₜ + ρₜ (rₜ + γ Dₜ₊₁ - Qₜ(aₜ)) with Vₜ = Σₐ π(a|sₜ) Qₜ(a) (Jiang &
-    Li 2016, 1511.03722). Its mean is J for any Q and for every θ, and so that of its derivative
-    is ∇J. On-policy it is trajectory_control_variate.
+    That estimate is D₀ with Dₜ = Vₜ + ρₜ (rₜ + γ Dₜ₊₁ - Qₜ(aₜ)) and Vₜ = Σₐ π(a|sₜ) Qₜ(a) (Jiang &
+    Li 2016, 1511.03722). Its mean is J for any Q and every θ, so that the mean of its derivative is
+    ∇J. On-policy it is trajectory_control_variate.
 
     Ψₜ = γᵗ w (Qₜ(a) + 1[a = aₜ] (rₜ + γ Dₜ₊₁ - Qₜ(aₜ)) / β(aₜ|sₜ)), for every a,  w = Π_{k<t} ρₖ
-    Unbiased for: J: for any Q, as it was fitted to earlier batches.
+    Unbiased for: J: for any Q fitted to earlier batches.
     Variance: that of per_decision_importance, without what Q predicts.
     Needs: complete episodes, a critic Q of discrete actions, the behaviour's log-probabilities.
     """
@@ -252,7 +254,7 @@ def doubly_robust(policy: Network, critic: Network, h: Hyperparams) -> Estimator
         running = h.gamma * (1.0 - traj.done.astype(q.dtype))
         of_action = at_action(q, traj.action)
         estimate = returns.discounted_sum(v + rho * (reward - of_action), rho * running)
-        # its mean is Q of the policy, whoever acts
+        # its mean is the policy's Q, also off-policy
         target = reward + running * _next(estimate)
         surprise = target - of_action
         before = jnp.exp(jnp.cumsum(log_rho, axis=0) - log_rho)  # of the earlier decisions
@@ -271,9 +273,9 @@ def _next(x: Float[Array, "T B"]) -> Float[Array, "T B"]:
 def corrected(
     q: Float[Array, "T B A"], surprise: Float[Array, "T B"], traj: Trajectory
 ) -> Float[Array, "T B A"]:
-    """Q(s, a) + 1[a = aₜ] surprise / β(aₜ|s), [T, B, A], β the policy that acted.
+    """Q(s, a) + 1[a = aₜ] surprise / β(aₜ|s), [T, B, A], β the behaviour policy.
 
-    Summed over π, the surprise counts ρ times, which is once on-policy.
+    In the sum over π the surprise is multiplied by ρ, which is 1 on-policy.
     """
     share = jnp.where(traj.valid, surprise * jnp.exp(-traj.log_prob), 0.0)
     chosen = jax.nn.one_hot(traj.action, q.shape[-1], dtype=q.dtype)
@@ -308,8 +310,8 @@ def every_action(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
 
 
 def every_action_and_surprise(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
-    """The same, where the surprise at the action that was taken is in Ψ(aₜ), or is the Ψ of
-    ∇log π(aₜ) beside a Q of continuous actions; [T, B].
+    """The same if Ψ(aₜ) includes the surprise at the action taken; with a Q of continuous actions
+    the surprise is the Ψ of ∇log π(aₜ); [T, B].
     """
     if isinstance(batch.extra, AtActions):
         return score_surrogate(dist, batch) + batch.extra.q.expectation(dist)
@@ -317,10 +319,10 @@ def every_action_and_surprise(dist: Any, batch: Weighted) -> Float[Array, "T B"]
 
 
 def taken(q: Float[Array, "T B *A"] | ActionFunction, batch: Weighted) -> Float[Array, "T B"]:
-    """Q(s, a) of the action that was taken, [T, B]: it is fitted to the returns."""
+    """Q(s, a) of the action taken, [T, B], which is fitted to the returns."""
     if isinstance(q, ActionFunction):
         return q.at(batch.extra.action)
-    if q.ndim == batch.traj.valid.ndim:  # of a network that was asked for this action alone
+    if q.ndim == batch.traj.valid.ndim:  # of a network evaluated at this action only
         return q
     return at_action(q, batch.traj.action)
 

@@ -1,11 +1,10 @@
-"""Control variates from the environment itself: what else could have happened, of which the mean is
-known once V is asked for its value.
+"""Control variates from resampled transitions: their means are known given V.
 
     xₖ = rₖ + γ V(sₖ₊₁),   Cₖ = xₖ - its mean given sₖ (and aₖ),   Gₜ - Σ_{k≥t} γᵏ⁻ᵗ Cₖ
 
-An environment is a pure function of its state, and can be asked again for the transitions from any
-of them. Cₖ has the mean 0 given the past for any V, and so changes no mean; where V is exact, it is
-all that chance adds to the return at step k.
+An environment is a pure function of its state, so that transitions can be resampled from any state.
+Cₖ has mean 0 given the past for any V, and so causes no bias; if V is exact, it is all of the noise
+in the return from step k.
 """
 
 from collections.abc import Callable
@@ -44,16 +43,16 @@ from pg.rollout import Trajectory
 def dynamics_control_variate(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """state_value without a part of the dynamics' noise (after Cheng et al. 2020, 1908.03263).
 
-    Each transition is taken `num_branches` times more, and of V after it only the mean over all of
-    them is left in the return.
+    Each transition is resampled `num_branches` times, and V after it is replaced by the mean over
+    all samples.
 
-    Of M + 1 draws a part 1 / (M + 1) of that noise is left, at M + 1 times the environment steps:
-    as many episodes more would have left as little, and of the other noise too. It pays where a
-    step costs less than what is computed of an episode.
+    With M + 1 samples, 1 / (M + 1) of that noise remains, at M + 1 times the environment steps: as
+    many more episodes would have reduced the other noise as well. It pays if environment steps are
+    cheap compared with the computation for an episode.
 
     Ψₜ = γᵗ (Σ_{k≥t} γᵏ⁻ᵗ (rₖ - Cₖ) - V(sₜ)),  C = x - mean of x over M + 1 draws, x = r + γ V(s')
-    Unbiased for: J: for any V, as it was fitted to earlier batches.
-    Variance: that of state_value, its part of the dynamics over M + 1 as far as V is right.
+    Unbiased for: J: for any V fitted to earlier batches.
+    Variance: that of state_value, its part from the dynamics over M + 1 if V is accurate.
     Needs: complete episodes, a critic V, on-policy, extra transitions.
     """
 
@@ -68,18 +67,18 @@ def dynamics_control_variate(policy: Network, critic: Network, h: Hyperparams) -
 
 
 def lookahead_control_variate(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """trajectory_control_variate with Q asked of the environment (after Cheng et al. 2020,
+    """trajectory_control_variate with a one-step lookahead as Q (after Cheng et al. 2020,
     1908.03263).
 
-    Every action is tried in every state, and valued by V where it leads to.
+    Every action is tried in every state for one step, followed by V.
 
-    q(a) is the mean of x = r + γ V(s') over M draws (`num_branches`), the first with the random
-    numbers of the episode itself, and v = Σₐ π(a|s) q(a). What is left of the later steps is
-    Σ_{k>t} γᵏ⁻ᵗ (vₖ - V(sₖ)): the errors of V in its own Bellman equation.
+    q(a) is the mean of x = r + γ V(s') over M samples (`num_branches`), the first with the
+    episode's own random numbers, and v = Σₐ π(a|s) q(a). What remains of the later steps is Σ_{k>t}
+    γᵏ⁻ᵗ (vₖ - V(sₖ)), the Bellman errors of V.
 
     Ψₜ = γᵗ (qₜ(a) + 1[a = aₜ] (Σ_{k≥t} γᵏ⁻ᵗ (rₖ - Cₖ) - vₜ) / πₜ(a)), for every a,  C = x - v
-    Unbiased for: J: for any V, as it was fitted to earlier batches.
-    Variance: that of the states, and what V is wrong by; of the dynamics a part 1 / M.
+    Unbiased for: J: for any V fitted to earlier batches.
+    Variance: that of the states, the errors of V, and 1 / M of that of the dynamics.
     Needs: complete episodes, a critic V, on-policy, transitions of every action, discrete actions.
     """
 
@@ -87,7 +86,7 @@ def lookahead_control_variate(policy: Network, critic: Network, h: Hyperparams) 
         tried = outcomes(critic, params, traj, lambda rows: rows.lookahead, h)
         q = jnp.mean(tried, axis=-1)
         v = expected_value(policy, params, traj, q)
-        own = at_action(tried[..., 0], traj.action)  # the first draw is that of the episode
+        own = at_action(tried[..., 0], traj.action)  # the first sample is the episode's own
         surprise = jnp.where(traj.valid, own - v, 0.0)
         calm = returns.reward_to_go(traj.reward - surprise, traj.done, h.gamma)
         to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
@@ -101,7 +100,7 @@ def lookahead_control_variate(policy: Network, critic: Network, h: Hyperparams) 
 def surprise_of_dynamics(
     critic: Network, params: Params, traj: Trajectory, h: Hyperparams
 ) -> Float[Array, "T B"]:
-    """C = x - its mean over the M + 1 draws of the same state and action, [T, B]; 0 where not
+    """C = x - its mean over the M + 1 samples for the same state and action, [T, B]; 0 where not
     valid.
     """
     own = own_outcome(critic, params, traj, h)
@@ -113,8 +112,8 @@ def surprise_of_dynamics(
 def own_outcome(
     critic: Network, params: Params, traj: Trajectory, h: Hyperparams
 ) -> Float[Array, "T B"]:
-    """r + γ V(s') of the episode itself, [T, B], r the environment's reward: entropy in it depends
-    on the action alone, and is not a surprise.
+    """r + γ V(s') of the episode itself, [T, B], with the environment's reward r: an entropy term
+    depends only on the action, and is not noise of the dynamics.
     """
     reward = traj.reward + h.temperature * jnp.where(traj.valid, traj.log_prob, 0.0)
     v = jnp.where(traj.done, 0.0, successor_values(critic, params, traj))
@@ -134,16 +133,16 @@ def outcomes(
         critic: V.
         params: Its parameters.
         traj: The trajectory.
-        asked: Rows of it -> their extra transitions.
-        h: The hyperparameters, of which γ.
+        asked: Rows of the trajectory -> their extra transitions.
+        h: The hyperparameters, for γ.
 
     Raises:
         ValueError: The trajectory has no such transitions, or the critic is recurrent.
     """
     if critic.recurrent:
         raise ValueError(
-            "extra transitions are valued by a critic that sees one observation, and this one is "
-            "recurrent: give rnn='none', or an estimator that does not ask the environment again"
+            "extra transitions need a critic of single observations, and this one is "
+            "recurrent: give rnn='none', or an estimator that does not query the environment again"
         )
     if not isinstance(asked(traj), Transitions):
         raise ValueError(

@@ -1,6 +1,4 @@
-"""The estimator for a task without end, whose objective is the average reward η = lim (1/T) E[Σₜ
-rₜ].
-"""
+"""The estimator for continuing tasks, whose objective is the average reward η = lim (1/T) E[Σₜ rₜ]."""
 
 from typing import Any
 
@@ -12,11 +10,11 @@ from pg.rollout import Trajectory
 
 
 def gpomdp(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """GPOMDP(β): a reward is credited to a fading trace of the scores before it (Baxter & Bartlett
-    2001, 1106.0665).
+    """GPOMDP(β): a reward is credited to an eligibility trace of scores (Baxter & Bartlett 2001,
+    1106.0665).
 
     Σₜ Ψₜ ∇log πₜ = Σₖ rₖ zₖ with the trace zₖ = β zₖ₋₁ + ∇log πₖ. Resets are part of the dynamics:
-    the trace goes on through them.
+    the trace continues through them.
 
     Ψₜ = Σ_{k≥t} βᵏ⁻ᵗ rₖ,  to the window's end
     Unbiased for: nothing: it aims at ∇_β η, which tends to ∇η, η the average reward, as β → 1.

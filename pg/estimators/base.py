@@ -1,9 +1,9 @@
-"""Estimators as triples of functions, and `build_estimator`, which makes one from a choice of Ψ and
-of a surrogate.
+"""Estimators as triples of functions, and `build_estimator`, which makes one from Ψ and a
+surrogate.
 
-The split between `weigh` and `grad` is the stop-gradient: `weigh` computes all that is constant in
-θ, once a batch; `grad` differentiates the surrogate only, as often as wanted. Steps are summed,
-episodes (environments) averaged.
+The split between `weigh` and `grad` is the stop-gradient: `weigh` computes everything that is
+constant in θ, once per batch; `grad` differentiates the surrogate, any number of times. Steps are
+summed, episodes (environments) averaged.
 """
 
 import functools
@@ -27,31 +27,31 @@ from pg.rollout import NO_EXTRA_ROLLOUTS, Trajectory
 
 
 class Params(NamedTuple):
-    """The parameters that are learned; `critic` is () for an estimator without a critic."""
+    """The learned parameters; `critic` is () for an estimator without a critic."""
 
     policy: PyTree
     critic: PyTree
 
 
 class Weighted(NamedTuple):
-    """A batch with all that is constant in θ: leaves [T, B, ...]."""
+    """A batch with everything that is constant in θ: leaves [T, B, ...]."""
 
     traj: Trajectory
-    # the weight Ψ of ∇log π; or, with an axis A, of every action's ∇π
+    # the weight Ψ of ∇log π; with an axis A, the weights of ∇π for all actions
     psi: Float[Array, "T B *A"]
     target: PyTree  # [T, B] the critic's regression target; () without a critic
-    value: PyTree = ()  # [T, B] V when the batch was collected; () where it may move freely
-    extra: PyTree = ()  # further constants that the surrogate is given, leaves [T, B, ...]
+    value: PyTree = ()  # [T, B] V when the batch was collected, for value clipping; () for none
+    extra: PyTree = ()  # further constants for the surrogate, leaves [T, B, ...]
 
 
 class Credit(NamedTuple):
-    """The weights of a batch, and what else an estimator computes before it differentiates."""
+    """The results of `weigh`: the weights of a batch, and other constants."""
 
-    # Ψ, [T, B]; [1, B] for whole episodes, [T, 1] if all have the same; [T, B, A] of every action
+    # Ψ, [T, B]; [1, B] for whole episodes, [T, 1] if equal for all; [T, B, A] for all actions
     psi: Any
     target: Any = ()  # [T, B] the critic's regression target; () without a critic
     state: PyTree = ()  # the estimator's, for the next batch
-    value: Any = ()  # [T, B] V, where `value_epsilon` is to bind it
+    value: Any = ()  # [T, B] V, for value clipping (`value_epsilon`)
     extra: PyTree = ()  # further constants for the surrogate, leaves [T, B, ...]
 
 
@@ -64,10 +64,10 @@ class Estimator(NamedTuple):
     # of the LOSS -> grads, metrics
     grad: Callable[[Params, Weighted], tuple[Params, dict[str, Array]]]
     accepts: tuple[str, ...] = ("episodes", "windows")
-    separable: bool = True  # the gradient of a weighed batch is the mean of those of its episodes
-    # γ of the weight γᵗ that a state at step t has in the gradient's mean; 1: none
+    separable: bool = True  # the gradient of a weighed batch is the mean of its episodes' gradients
+    # γ of the weight γᵗ of a state at step t in the gradient's mean; 1: none
     state_discount: Float[ArrayLike, ""] = 1.0
-    extra_rollouts: ExtraRollouts = ExtraRollouts()  # what `weigh` compares the batch with
+    extra_rollouts: ExtraRollouts = ExtraRollouts()  # those that `weigh` needs
 
 
 OF_EACH_STEP = "weigh must give one number for each step"
@@ -79,7 +79,7 @@ Weigh = Callable[[Params, Any, Trajectory], "Credit | tuple[Any, ...]"]
 Surrogate = Callable[[Any, Weighted], Array]
 # the critic's output at each step, weighted -> prediction [T, B]
 Predict = Callable[[Any, Weighted], Array]
-# the distribution, weighted -> what else to report, [T, B]
+# the distribution, weighted -> further metrics, [T, B]
 ExtraMetrics = Callable[[Any, Weighted], dict[str, Array]]
 
 
@@ -93,7 +93,7 @@ _WEIGH_GIVES = "write a function that returns psi, target, estimator_state"
 
 
 def score_surrogate(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
-    """Ψ log π, [T, B]: the surrogate of every estimator that does not name another."""
+    """Ψ log π, [T, B]: the default surrogate."""
     per_step("psi", batch.psi, batch.traj)
     return surrogates.score(dist.log_prob(batch.traj.action), batch.psi)
 
@@ -116,10 +116,10 @@ def per_step(
     """One number for each step of a trajectory, [T, B].
 
     Args:
-        what: What it is, for people.
-        x: What somebody's function gave.
+        what: Its name in messages.
+        x: The result of a user's function.
         traj: The trajectory.
-        remedy: What to do instead.
+        remedy: Advice for the message.
 
     Raises:
         ValueError: With `remedy`, for anything but numbers, or for another shape.
@@ -130,7 +130,7 @@ def per_step(
 
 
 def drift(h: Hyperparams) -> ExtraMetrics:
-    """The distance of the policy from that of the batch: kl, E[ρ - 1 - log ρ] ≥ 0 in nats, and
+    """The change of the policy since the batch was collected: kl, E[ρ - 1 - log ρ] ≥ 0 in nats, and
     clip_fraction.
     """
 
@@ -161,30 +161,31 @@ def build_estimator(
     extra_rollouts: ExtraRollouts = NO_EXTRA_ROLLOUTS,
     off_policy: bool = False,
 ) -> Estimator:
-    """The estimator of a choice of Ψ (`weigh`) and of a surrogate.
+    """The estimator with a given Ψ (`weigh`) and surrogate.
 
     loss = -(1/N) Σ (surrogate + entropy_coef H(π)) + value_coef (1/N) Σ ½ (predict - target)²,
-    Σ over valid steps. `weigh` sees the rewards r - temperature log μ(a|s), μ the policy that
-    acted, which on-policy is π. `off_policy` replaces log μ by log π, at the cost of one more
-    forward pass; a `weigh` that computes the ratio anyway calls `own_entropy` instead.
+    Σ over valid steps. `weigh` sees the rewards r - temperature log μ(a|s), μ the behaviour policy,
+    which on-policy is π. `off_policy` replaces log μ by log π, at the cost of one more forward
+    pass; a `weigh` that computes the ratio anyway calls `own_entropy` instead.
 
     Args:
         policy: The policy that learns.
         critic: A critic; None for an estimator without one.
         h: The hyperparameters.
         weigh: params, estimator_state, trajectory -> `Credit`, or its values as a tuple. Ψ has the
-            axes of time and episodes, [T, B], or those and one of every action, [T, B, A]. Either
-            of the first two may be 1: one number for each episode is [1, B], `psi[None, :]`.
-        surrogate: The function of π whose gradient is ascended; default: Ψ log π.
-        predict: The part of the critic's output that is compared with the target; default: all.
+            axes of time and episodes, [T, B], and possibly of actions, [T, B, A]. Either of the
+            first two may have length 1: one number for each episode is [1, B], `psi[None, :]`.
+        surrogate: The function of π whose gradient is followed; default: Ψ log π.
+        predict: Critic output, weighted -> prediction to compare with the target; default: the
+            output.
         extra_metrics: Further metrics, which are averaged over steps.
         state: The estimator's state before the first batch.
-        accepts: The ways of collecting it is right for.
+        accepts: The supported ways of collecting.
         state_discount: γ of the weight γᵗ that Ψ gives to a state at step t, which the natural
-            gradient has to share; default: h.gamma, as the theorem says; 1 for a Ψ that drops it.
+            gradient has to use too; default: h.gamma, as in the theorem; 1 for a Ψ that drops it.
         whole_episodes: The surrogate of a step depends on the other steps of its episode, as with
-            the ratio of a whole sequence: time is not cut into blocks.
-        extra_rollouts: What is to be rolled out beside a batch, as `weigh` compares it with that.
+            the ratio of a whole sequence, so that time must not be split into blocks.
+        extra_rollouts: The extra rollouts that `weigh` needs.
         off_policy: The batch may come from another policy, as with a lag: if there is a
             temperature, one more forward pass replaces log μ by log π in the reward.
 
@@ -194,7 +195,7 @@ def build_estimator(
     """
     accepts = (accepts,) if isinstance(accepts, str) else accepts
     _check_parts(policy, critic, h, weigh, surrogate, predict, extra_metrics, accepts)
-    # A recurrent state runs through time, which then cannot be cut into blocks.
+    # A recurrent state runs through time, which then cannot be split into blocks.
     recurrent = policy.recurrent or (critic is not None and critic.recurrent)
     one_block = recurrent or whole_episodes
 
@@ -226,7 +227,7 @@ def build_estimator(
         terms = {"objective": ascended + h.entropy_coef * entropy, "entropy": entropy}
         if extra_metrics is not None:
             terms |= _checked_metrics(extra_metrics(dist, batch), traj)
-        # Counted here, so that spread environments need one exchange for all.
+        # Counted here, so that sharded environments need a single all-reduce.
         terms["steps"] = jnp.ones_like(entropy)
         if critic is not None:
             terms["value_loss"] = _value_loss(critic, h, params, batch, predict)
@@ -276,8 +277,8 @@ def _check_parts(
     extra_metrics: Any,
     accepts: Any,
 ) -> None:
-    """Raises ValueError, which says what to write instead, for an argument of `build_estimator` of
-    another kind.
+    """Raises ValueError, saying what to write instead, for an argument of `build_estimator` of the
+    wrong type.
     """
     check_kind("policy", policy, Network, "write pg.make_policy(config, env)")
     if critic is not None:
@@ -313,7 +314,7 @@ def _checked_metrics(metrics: Any, traj: Trajectory) -> Sums:
 def _value_loss(
     critic: Network, h: Hyperparams, params: Params, batch: Weighted, predict: Predict | None = None
 ) -> Float[Array, "T B"]:
-    """Half the critic's squared error at each step, [T, B], bound to V where the batch holds it.
+    """Half the critic's squared error at each step, [T, B], clipped around V if the batch has it.
     predict: see `build_estimator`.
     """
     traj = batch.traj
@@ -330,8 +331,8 @@ def _value_loss(
 def _credit(weighed: Any, traj: Trajectory, critic: Network | None) -> Credit:
     """The values that `weigh` returned, by name.
 
-    Raises ValueError for another number of values (an array alone would be taken apart along its
-    steps), and for another shape of the critic's target and of the V that is to bind it.
+    Raises ValueError for another number of values (a single array would be unpacked along its
+    steps), and for another shape of the critic's target or of V.
     """
     if not isinstance(weighed, tuple | list) or len(weighed) not in (3, 4, 5):
         got = "one value"
@@ -354,14 +355,14 @@ def _credit(weighed: Any, traj: Trajectory, critic: Network | None) -> Credit:
 
 
 def discounted_reward_to_go(traj: Trajectory, h: Hyperparams) -> Float[Array, "T B"]:
-    """γᵗ Gₜ of complete episodes, [T, B]: the discounted rewards from t on, counted from the
-    episode's start.
+    """γᵗ Gₜ of complete episodes, [T, B]: the rewards from t on, discounted from the episode's
+    start.
     """
     return returns.discounted_sum(returns.discount_powers(traj.reward, h.gamma) * traj.reward, 1.0)
 
 
 def greedy_return(traj: Trajectory, h: Hyperparams) -> Float[Array, " B"]:
-    """Σₜ γᵗ rₜ of the greedy episode from each one's initial state, [B].
+    """Σₜ γᵗ rₜ of the greedy episode from the same initial state, [B].
 
     Raises ValueError for a trajectory without greedy episodes.
     """
@@ -377,14 +378,14 @@ def greedy_return(traj: Trajectory, h: Hyperparams) -> Float[Array, " B"]:
 def return_and_error(
     traj: Trajectory, h: Hyperparams
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
-    """R of complete episodes, and the distance that rounding may put between equal R; each [B]."""
+    """R of complete episodes, and the maximum difference of equal R due to rounding; each [B]."""
     terms = returns.discount_powers(traj.reward, h.gamma) * traj.reward
     return rounding.sum_in_pairs(terms), rounding.of_sums(terms)
 
 
 def policy_output(policy: Network, params: Params, traj: Trajectory) -> Any:
-    """The policy's distributions [T, B] along a trajectory, from the recurrent state with which its
-    first step was taken.
+    """The policy's distributions [T, B] along a trajectory, starting from its initial recurrent
+    state.
     """
     carry = _before(traj.carry.policy) if policy.recurrent else None
     dist = unroll(policy, params.policy, traj.obs, traj.first, carry)
@@ -396,7 +397,7 @@ def critic_output(
     critic: Network, params: Params, traj: Trajectory
 ) -> Shaped[Array, "..."] | ActionFunction:
     """The critic's output along a trajectory, [T, B], [T, B, A] or a function of continuous
-    actions; as `policy_output`.
+    actions; like `policy_output`.
     """
     own = params if critic.shared else params.critic
     output = unroll(critic, own, traj.obs, traj.first, _critic_carry(critic, traj))
@@ -406,12 +407,12 @@ def critic_output(
 
 
 def map_along(network: Network, f: Callable[[Trajectory], PyTree], traj: Trajectory) -> PyTree:
-    """`f` of a trajectory, leaves [T, B, ...], computed block by block of time unless the network
-    is recurrent; 0 in blocks without a valid step.
+    """`f` of a trajectory, leaves [T, B, ...], computed in blocks of time unless the network is
+    recurrent; 0 in blocks without a valid step.
 
     Args:
         network: The network that f applies.
-        f: Rows of a trajectory -> leaves [K, B, ...], each row of time on its own.
+        f: Rows of a trajectory -> leaves [K, B, ...], each time step separately.
         traj: The trajectory.
     """
     if not network.recurrent:
@@ -432,7 +433,7 @@ def log_ratio(policy: Network, params: Params, traj: Trajectory) -> Float[Array,
 def _log_ratio_for_entropy(
     policy: Network, params: Params, traj: Trajectory, h: Hyperparams
 ) -> Float[Array, "T B"]:
-    """`log_ratio`, [T, B]; without a temperature 0, and not computed."""
+    """`log_ratio`, [T, B]; without a temperature it is not computed, and 0."""
     rewarded = blocks.largest(jnp.asarray(h.temperature != 0))
     return jax.lax.cond(
         rewarded,
@@ -442,21 +443,21 @@ def _log_ratio_for_entropy(
 
 
 def own_entropy(traj: Trajectory, log_rho: Float[Array, "T B"], h: Hyperparams) -> Trajectory:
-    """The trajectory with rewards r - τ log π: those of `weigh` are r - τ log of the behaviour's
-    probability.
+    """The trajectory with rewards r - τ log π, where `weigh` gets r - τ log μ with the behaviour
+    policy μ.
 
     Args:
-        traj: the argument of `weigh`, of another policy than π.
+        traj: the argument of `weigh`, from the behaviour policy.
         log_rho: `log_ratio`, [T, B].
-        h: of which `temperature` is τ.
+        h: the hyperparameters; `temperature` is τ.
     """
-    # An action that π never takes has a weight of 0, and so any finite reward.
+    # An action with probability 0 under π has a weight of 0: any finite reward will do.
     finite = jnp.where(jnp.isneginf(log_rho), 0.0, log_rho)
     return traj._replace(reward=traj.reward - h.temperature * finite)
 
 
 def _less_entropy(branches: Branches | tuple[()], h: Hyperparams) -> Branches | tuple[()]:
-    """The episodes out of visited states with rewards r - τ log π; () stays ()."""
+    """The branches with rewards r - τ log π; () stays ()."""
     if not isinstance(branches, Branches):
         return ()
     reward_to_go = branches.reward_to_go - h.temperature * branches.log_prob_to_go
@@ -464,7 +465,7 @@ def _less_entropy(branches: Branches | tuple[()], h: Hyperparams) -> Branches | 
 
 
 def group_of(traj: Trajectory) -> Int[Array, " B"]:
-    """The number of each episode's group, [B].
+    """The index of each episode's group, [B].
 
     Raises ValueError for a trajectory without groups.
     """
@@ -490,7 +491,7 @@ def state_discount(h: Hyperparams) -> Float[ArrayLike, ""]:
 def values(critic: Network, params: Params, traj: Trajectory) -> Float[Array, "T B"]:
     """V at every step, [T, B]; 0 in blocks of time without a valid step.
 
-    Raises ValueError where the critic gives anything but one number for each step.
+    Raises ValueError if the critic returns anything but one number for each step.
     """
     return _values(critic, params, traj, lambda rows: rows.obs)
 
@@ -510,7 +511,7 @@ def _values(
 def action_values(critic: Network, params: Params, traj: Trajectory) -> Float[Array, "T B A"]:
     """Q of every action at every step, [T, B, A]; 0 in blocks of time without a valid step.
 
-    Raises ValueError where the critic gives anything but a vector for each step.
+    Raises ValueError if the critic returns anything but a vector for each step.
     """
 
     def block(rows: Trajectory) -> Shaped[Array, "K B A"]:
@@ -526,10 +527,10 @@ def action_values(critic: Network, params: Params, traj: Trajectory) -> Float[Ar
 
 
 def successor_values(critic: Network, params: Params, traj: Trajectory) -> Float[Array, "T B"]:
-    """V of every step's true successor, [T, B], by a recurrent critic from its state after the
-    episode so far.
+    """V of every step's true successor, [T, B]; a recurrent critic continues from its state after
+    the episode so far.
 
-    A terminal state has no value: where `terminated` is set, the number is meaningless, but finite.
+    A terminal state has no value: where `terminated` is set, the number is meaningless but finite.
     """
     if not critic.recurrent:
         return _values(critic, params, traj, _successors)
@@ -545,11 +546,11 @@ def successor_values(critic: Network, params: Params, traj: Trajectory) -> Float
 
 
 def _successors(rows: Trajectory) -> PyTree:
-    """The true successor of every step, like rows.obs; where the task ended the observation before,
-    which is finite.
+    """The true successor of every step, like rows.obs; after a termination the observation before
+    it, which is finite.
 
-    A terminal observation may be NaN, and 0 · NaN is NaN. Of a few rows at a time: of all it would
-    be a copy.
+    A terminal observation may be NaN, and 0 · NaN is NaN. It is called on a few rows at a time, to
+    avoid a copy of all observations.
     """
 
     def one(obs: Shaped[Array, "..."], next_obs: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
@@ -565,7 +566,7 @@ class Valued(NamedTuple):
     terminated: Bool[Array, "T B"]
     truncated: Bool[Array, "T B"]
     v_t: Float[Array, "T B"]
-    v_tp1: Float[Array, "T B"]  # of the true successor; of no meaning where the task ended
+    v_tp1: Float[Array, "T B"]  # of the true successor; meaningless where terminated
 
 
 def valued(critic: Network, params: Params, traj: Trajectory) -> Valued:
@@ -575,16 +576,17 @@ def valued(critic: Network, params: Params, traj: Trajectory) -> Valued:
 
 
 def standardise_psi(batch: Weighted) -> Weighted:
-    """The batch with Ψ less its mean, over its standard deviation, both over the valid steps.
+    """The batch with Ψ standardised: minus its mean, divided by its standard deviation, both over
+    the valid steps.
 
     As implementations of PPO do (Andrychowicz et al. 2020, 2006.05990, C67). Biased: the scale is
     random and correlated with the sample, and the mean includes the step itself. If all Ψ are equal
     up to rounding, they become 0.
     """
-    # Ψ is what is left of it once V is subtracted
+    # Ψ is the target minus V
     if getattr(batch.target, "shape", None) == batch.psi.shape:
         made_of = rounding.of_size(batch.target)
-    else:  # Ψ is what is left of returns once other returns are subtracted
+    else:  # Ψ is a difference of returns
         terms = batch.traj.reward
         summed = rounding.of_sums(terms) + rounding.of_size(jnp.sum(jnp.abs(terms), axis=0))
         made_of = summed[None]
@@ -593,10 +595,10 @@ def standardise_psi(batch: Weighted) -> Weighted:
 
 
 def _of_each_step(psi: ArrayLike, traj: Trajectory) -> Shaped[Array, "T B *A"]:
-    """Ψ broadcast to [T, B] or [T, B, A], from one number, or an array in which T or B may be 1.
+    """Ψ broadcast to [T, B] or [T, B, A], from a scalar, or an array in which T or B may be 1.
 
-    Raises ValueError for any other shape. One of a single axis is refused even where it would fit,
-    as nothing says which axis it is.
+    Raises ValueError for any other shape. An array with a single axis is always refused, since the
+    axis is ambiguous.
     """
     psi, steps = jnp.asarray(psi), traj.reward.shape
     in_time_and_episodes = psi.ndim in (2, 3) and all(
@@ -617,12 +619,12 @@ def _of_each_step(psi: ArrayLike, traj: Trajectory) -> Shaped[Array, "T B *A"]:
 
 
 def _critic_carry(critic: Network, traj: Trajectory) -> PyTree:
-    """The critic's recurrent state [B, ...] before the first step; None of one without."""
+    """The critic's recurrent state [B, ...] before the first step; None if it has none."""
     if not critic.recurrent:
         return None
     return _before(traj.carry.policy if critic.shared else traj.carry.critic)
 
 
 def _before(carry: PyTree) -> PyTree:
-    """The recurrent state [B, ...] before the first step, as networks are given it."""
+    """The recurrent state [B, ...] before the first step, in the form that networks take."""
     return jax.tree.map(lambda c: c[0], carry)

@@ -1,7 +1,7 @@
-"""Estimators that bootstrap: a learned V stands in for what follows, so that windows will do, at
-the price of bias.
+"""Estimators that bootstrap with a learned V, and so work with windows, at the price of bias.
 
-actor_critic → gae → ppo: n steps, all n mixed, and the clipped ratio for several steps on one batch
+actor_critic → gae → ppo: n-step returns, their exponential mixture, and a clipped ratio for several
+steps on one batch
 """
 
 from typing import Any
@@ -55,7 +55,7 @@ def gae(
     extra_metrics: ExtraMetrics | None = None,
     off_policy: bool = False,
 ) -> Estimator:
-    """Generalised advantage estimation: n-step advantages of every n, mixed (Schulman et al. 2016,
+    """Generalised advantage estimation: a mixture of n-step advantages (Schulman et al. 2016,
     1506.02438).
 
     Ψₜ = γᵗ Σₗ (γλ)ˡ δₜ₊ₗ,  δₜ = rₜ + γ V(sₜ₊₁) - V(sₜ)

@@ -1,12 +1,12 @@
-"""Extra episodes out of the states that a batch visits, in the place of a critic: no function is
-fitted, and more episodes have less noise.
+"""Extra episodes from the states that a batch visits replace the critic: nothing is fitted, and
+more episodes reduce the noise.
 
-    V̂ₜ = (1/K) Σₖ Gₜₖ        the mean return of K episodes out of sₜ
+    V̂ₜ = (1/K) Σₖ Gₜₖ        the mean return of K episodes from sₜ
 
-As the environment is a pure function of its state, such episodes can begin in any state. They cost
-H / 2 steps for each of `num_branches`, in each of which one begins, and are counted in the
-environment's. `branch_every` n lets them leave every n-th state alone, which then has n times the
-weight, so that no mean changes.
+As the environment is a pure function of its state, such episodes can start in any state. On average
+they cost H / 2 steps for each of `num_branches` and each state, which are counted as environment
+steps. With `branch_every` n only every n-th state has branches, with n times the weight, so that
+the mean does not change.
 """
 
 from typing import Any
@@ -28,16 +28,17 @@ from pg.rollout import Trajectory
 
 
 def vine_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """The mean return of K other episodes out of the state as its baseline (VinePPO; Kazemnejad et
-    al. 2024, 2410.01679).
+    """The mean return of K extra episodes from the state as baseline (VinePPO; Kazemnejad et al.
+    2024, 2410.01679).
 
-    Each begins with an action of its own, so that their mean depends on no action of the episode
-    that it is subtracted from. Its value is VinePPO's, and its advantage is `vine_advantage`.
+    Each samples its own first action, so that their mean is independent of the actions of the
+    episode from which it is subtracted. The value estimate is VinePPO's; its advantage is
+    `vine_advantage`.
 
-    Ψₜ = γᵗ (Gₜ - V̂ₜ),  V̂ₜ the mean return of K other episodes out of sₜ
+    Ψₜ = γᵗ (Gₜ - V̂ₜ),  V̂ₜ the mean return of K other episodes from sₜ
     Unbiased for: J: V̂ₜ is independent of the action, given the state.
     Variance: that of a perfect critic, plus 1/K of the variance of the return from the state.
-    Needs: complete episodes, on-policy, episodes out of each state.
+    Needs: complete episodes, on-policy, episodes from each state.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
@@ -48,21 +49,21 @@ def vine_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
 
 def vine_advantage(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """The advantage of one step, both values from K other episodes (VinePPO; Kazemnejad et al.
+    """The one-step advantage, with both values from K extra episodes (VinePPO; Kazemnejad et al.
     2024, 2410.01679).
 
-    Nothing is bootstrapped from what was learned: V̂ has no bias, and the episode's own later steps
-    are replaced by K others.
+    V̂ is not learned, and so has no bias; the episode's own later steps are replaced by K other
+    episodes.
 
-    Ψₜ = γᵗ (rₜ + γ V̂ₜ₊₁ - V̂ₜ),  V̂ₜ the mean return of K other episodes out of sₜ
+    Ψₜ = γᵗ (rₜ + γ V̂ₜ₊₁ - V̂ₜ),  V̂ₜ the mean return of K other episodes from sₜ
     Unbiased for: J: V̂ₜ₊₁ has the mean V(sₜ₊₁), and V̂ₜ is independent of the action.
-    Variance: of what follows the successor only 1/K is left.
-    Needs: complete episodes, on-policy, episodes out of each state.
+    Variance: only 1/K of that of the steps after the successor.
+    Needs: complete episodes, on-policy, episodes from each state.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         value = _value(traj)
-        # J ends where the episode does, at a time limit, too
+        # J ends with the episode, also at a time limit
         after = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
         one_step = traj.reward + h.gamma * jnp.where(traj.done, 0.0, after)
         return Credit(_of_state(traj, one_step - value, h))
@@ -74,14 +75,13 @@ def vine_action_value(policy: Network, critic: Network, h: Hyperparams) -> Estim
     """The mean over K other actions in each visited state, each compared with the others (TRPO's
     vine; Schulman et al. 2015, 1502.05477).
 
-    Their section 5.2, on-policy, with a leave-one-out baseline. The episode itself only says which
-    states are visited. As in `group_leave_one_out` there is no baseline where there are no others,
-    that is for K = 1.
+    As in section 5.2, on-policy, with a leave-one-out baseline. The episode itself only determines
+    which states are visited. As in `group_leave_one_out` there is no baseline for K = 1.
 
     Ψₜ = γᵗ (Gₜₖ - the mean return of the others) / K,  for K actions of the policy in sₜ
     Unbiased for: J: an action is compared with returns that are independent of it.
-    Variance: 1/K of that of the choice of the action and of what follows; that of the states.
-    Needs: complete episodes, on-policy, episodes out of each state.
+    Variance: 1/K of that of the action and of later steps; that of the states.
+    Needs: complete episodes, on-policy, episodes from each state.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
@@ -96,17 +96,16 @@ def vine_action_value(policy: Network, critic: Network, h: Hyperparams) -> Estim
 
 
 def vine_all_action(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """Every action by the return of episodes that begin with it (TRPO's vine; Schulman et al. 2015,
-    1502.05477).
+    """A sum over all actions, weighted by returns of episodes that start with them (TRPO's vine;
+    Schulman et al. 2015, 1502.05477).
 
-    The estimator `all_action` with a sample in the place of the critic: no action is drawn in the
-    visited states. All actions are tried with the same random numbers, so that what differs is the
-    action.
+    `all_action` with a sampled return instead of the critic: no action is sampled in the visited
+    states. All actions are tried with common random numbers.
 
-    Ψₜ = γᵗ Ĝₜ(a), for every a,  Ĝ the mean return of K episodes that begin with a
+    Ψₜ = γᵗ Ĝₜ(a), for every a,  Ĝ the mean return of K episodes that start with a
     Unbiased for: J: Ĝₜ(a) has the mean Q(sₜ, a).
-    Variance: none from the choice of the action; 1/K of what follows it; that of the states.
-    Needs: complete episodes, on-policy, episodes out of each state, discrete actions.
+    Variance: none from the first action; 1/K of that of later steps; that of the states.
+    Needs: complete episodes, on-policy, episodes from each state, discrete actions.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
@@ -118,19 +117,19 @@ def vine_all_action(policy: Network, critic: Network, h: Hyperparams) -> Estimat
 
 
 def measure_valued(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """The measure-valued derivative: episodes from either side of a parameter of the action
-    distribution (Pflug 1996; Mohamed et al. 2020, 1906.10652).
+    """The measure-valued derivative of the action distribution, from pairs of episodes (Pflug 1996;
+    Mohamed et al. 2020, 1906.10652).
 
-    Their section 6; the two episodes are called phantoms. No score is taken: as σ of a Gaussian
-    falls, c grows as 1/σ and the difference of the returns falls as σ where they are smooth. Of
-    discrete actions there is one pair, of a logit that is drawn; of D Gaussian ones 2 D, of each
-    mean and each standard deviation (`branches.first_actions`). Both of a pair have the same random
-    numbers.
+    See section 6 of the latter; the two episodes are also called phantoms. There is no score whose
+    variance grows: for a Gaussian with small σ, c is proportional to 1/σ, and the difference of the
+    returns to σ if they are smooth. For discrete actions there is one pair, for a sampled logit;
+    for D Gaussian actions there are 2 D, one for each mean and standard deviation
+    (`branches.first_actions`). Both episodes of a pair use the same random numbers.
 
     Ψₜ = γᵗ c (G⁺ - G⁻),  returns after a⁺ and a⁻, ∂π = c (p⁺ - p⁻) in a parameter of π
     Unbiased for: J: c (p⁺ - p⁻) is the derivative of the action distribution.
     Variance: that of a difference of returns with common random numbers; that of the states.
-    Needs: complete episodes, on-policy, episodes out of each state, discrete or Gaussian actions.
+    Needs: complete episodes, on-policy, episodes from each state, discrete or Gaussian actions.
     """
     return measure_valued_with(policy, critic, h)
 
@@ -138,7 +137,7 @@ def measure_valued(policy: Network, critic: Network, h: Hyperparams) -> Estimato
 def measure_valued_with(
     policy: Network, critic: Network, h: Hyperparams, *, common_numbers: bool = True
 ) -> Estimator:
-    """`measure_valued`, with or without common random numbers of a pair."""
+    """`measure_valued`, with or without common random numbers within a pair."""
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         found = branches_of(traj)
@@ -146,7 +145,7 @@ def measure_valued_with(
         difference = signed[..., ::2] + signed[..., 1::2]
         steps, number = difference.shape[:2], difference.shape[2]
         psi = _of_state(traj, difference.reshape(*steps, -1) / number, h)
-        # that of a Gaussian parameter is known without them
+        # the parameter of a Gaussian pair is known without the actions
         is_discrete = jnp.issubdtype(found.action.dtype, jnp.integer)
         return Credit(psi, extra=found.action if is_discrete else ())
 
@@ -161,10 +160,11 @@ def of_each_action(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
 
 
 def of_each_parameter(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
-    """Σ Ψ x, [T, B], x the parameters of the distribution that Ψ is the derivative in.
+    """Σ Ψ x, [T, B], x the parameters of the distribution with respect to which Ψ is the
+    derivative.
 
-    Those of a Gaussian are its means and the logarithms of its standard deviations; of discrete
-    actions it is the logit of a⁺ less that of a⁻.
+    For a Gaussian they are the means and the log standard deviations; for discrete actions x is the
+    logit of a⁺ minus that of a⁻.
     """
     if hasattr(dist, "logits"):
         log_prob = jax.vmap(jax.vmap(dist.log_prob, 2, 2), 3, 3)(batch.extra)
@@ -177,24 +177,24 @@ def of_each_parameter(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
 
 
 def branches_of(traj: Trajectory) -> Branches:
-    """The episodes out of each state. Raises ValueError for a trajectory without them."""
+    """The extra episodes from each state. Raises ValueError for a trajectory without them."""
     if not isinstance(traj.branches, Branches):
         raise ValueError(
-            "there are no episodes out of the visited states: collect with "
+            "there are no extra episodes from the visited states: collect with "
             "pg.episodes(..., extra_rollouts=estimator.extra_rollouts, num_branches=4)"
         )
     return traj.branches
 
 
 def _value(traj: Trajectory) -> Float[Array, "T B"]:
-    """V̂, [T, B]: the mean return of the episodes out of a state."""
+    """V̂, [T, B]: the mean return of the episodes from a state."""
     return branches_of(traj).reward_to_go.mean(axis=(2, 3))
 
 
 def _of_state(
     traj: Trajectory, psi: Float[Array, "T B *K"], h: Hyperparams
 ) -> Float[Array, "T B *K"]:
-    """γᵗ Ψ of the states that episodes leave, each for those that it stands for."""
+    """γᵗ Ψ of the states with branches, times the number of states that each represents."""
     stands_for = branches_of(traj).stands_for
     weighed = psi * expand_to(stands_for, psi)
     return returns.discount_powers(weighed, h.gamma) * weighed
@@ -203,7 +203,7 @@ def _of_state(
 def _estimator(
     policy: Network, h: Hyperparams, weigh: Any, branching: Branching, surrogate: Any = None
 ) -> Estimator:
-    """The estimator whose Ψ and surrogate are of episodes out of each state."""
+    """The estimator whose Ψ and surrogate are of extra episodes from each state."""
     extra_rollouts = ExtraRollouts(branches=branching)
     own = {} if surrogate is None else {"surrogate": surrogate}
     return build_estimator(

@@ -207,7 +207,7 @@ def hindsight_credit(policy: Network, critic: Network, h: Hyperparams) -> Estima
 
     Ψₜ = γᵗ (1[a = aₜ] rₜ / π(aₜ|sₜ) + Σ_{k>t} γᵏ⁻ᵗ w(sₜ, a, sₖ) rₖ), for every a,  w = h / π - 1
     Unbiased for: nothing: unless h is exact.
-    Variance: that of reward_to_go where states tell the action; usually less, not always.
+    Variance: that of reward_to_go if states reveal the action; usually less, not always.
     Needs: complete episodes, a critic h of discrete actions given the later state, on-policy.
     """
     return _learned(policy, critic, h, later_states)

@@ -65,7 +65,7 @@ def undiscounted_reward_to_go(policy: Network, critic: Network, h: Hyperparams) 
     2020, 1906.07073).
 
     Ψₜ = Gₜ
-    Unbiased for: nothing: for γ < 1 it is the gradient of no function; J if γ = 1.
+    Unbiased for: nothing: for γ < 1 it is not a gradient at all; J if γ = 1.
     Variance: late steps weigh as much as early ones.
     Needs: complete episodes, on-policy.
     """
@@ -97,7 +97,7 @@ def batch_mean(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """The mean return of the batch as baseline, own episode included (folklore).
 
     Ψₜ = R - (1/N) Σₘ Rₘ
-    Unbiased for: nothing: its mean is (N-1)/N ∇J, shrunk by the own sample.
+    Unbiased for: nothing: its mean is (N-1)/N ∇J, shrunk by its own sample.
     Variance: ((N-1)/N)² that of leave_one_out; the same signal-to-noise ratio.
     Needs: complete episodes, on-policy, N ≥ 2.
     """
@@ -152,7 +152,7 @@ def time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator
 
     Ψₜ = γᵗ Gₜ - (1/(N-1)) Σ_{m≠n} γᵗ Gₜ⁽ᵐ⁾
     Unbiased for: J.
-    Variance: removes what the time step alone predicts of the reward to go.
+    Variance: removes the part of the reward to go that the time step explains.
     Needs: complete episodes, on-policy, N ≥ 2.
     """
 
@@ -172,7 +172,7 @@ def shrunk_time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Es
 
     Ψₜ = γᵗ Gₜ - ((1-λ) Xₜ + λ mean X),  Xₜ = (1/(N-1)) Σ_{m≠n} γᵗ Gₜ⁽ᵐ⁾; λ = v² / (v² + s²)
     Unbiased for: J.
-    Variance: that of time_baseline, less the noise of few episodes where steps agree.
+    Variance: that of time_baseline, with less noise from few episodes if steps are similar.
     Needs: complete episodes, on-policy, N ≥ 2.
     """
 
@@ -243,8 +243,8 @@ def state_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """A learned V(s) as baseline, complete returns (Sutton et al. 2000).
 
     Ψₜ = γᵗ (Gₜ - V(sₜ))
-    Unbiased for: J: for any V, as it was fitted to earlier batches.
-    Variance: removes what the state predicts; near the best state baseline if V is accurate.
+    Unbiased for: J: for any V fitted to earlier batches.
+    Variance: removes what V explains; near the best state baseline if V is accurate.
     Needs: complete episodes, a critic V, on-policy.
     """
 
@@ -264,8 +264,8 @@ def centred_state_value(policy: Network, critic: Network, h: Hyperparams) -> Est
     time left.
 
     Ψₜ = γᵗ Aₜ - (1/(N-1)) Σ_{m≠n} γᵗ Aₜ⁽ᵐ⁾,  A = G - V(s)
-    Unbiased for: J: for any V, as it was fitted to earlier batches.
-    Variance: that of state_value, without what V is wrong by at all states of a step alike.
+    Unbiased for: J: for any V fitted to earlier batches.
+    Variance: that of state_value, without errors of V that all states of a step share.
     Needs: complete episodes, a critic V, on-policy, N ≥ 2.
     """
 

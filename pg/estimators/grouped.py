@@ -26,7 +26,7 @@ def group_leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Est
 
     Ψₜ = R - mean of R over the others of the group,  0 where there are none
     Unbiased for: J.
-    Variance: removes what the initial state predicts of the return.
+    Variance: removes the part of the return that the initial state explains.
     Needs: complete episodes that share initial states, on-policy.
     """
 
@@ -46,8 +46,8 @@ def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     not a scale.
 
     Ψₜ = (R - mean R) / std R / length of the episode,  over the group; ρₜ until clipped
-    Unbiased for: nothing: groups that agree weigh more, long episodes less; the mean includes R.
-    Variance: that of the returns within a group, in units of itself.
+    Unbiased for: nothing: similar returns and short episodes get more weight; the mean includes R.
+    Variance: that of returns in units of the standard deviation of the group.
     Needs: complete episodes that share initial states, the behaviour's log-probabilities.
     """
     return sequences.build(policy, h, GRPO)

@@ -77,9 +77,9 @@ def gradient_control_variate(policy: Network, critic: Network, h: Hyperparams) -
     Observations must be arrays of few entries, and there is memory for N gradients.
 
     Ψₜ = γᵗ (Qₜ(a) + 1[a = aₜ] (Σ_{k≥t} γᵏ⁻ᵗ (rₖ - Aₖ) - Vₜ) / πₜ(a)), for every a; ĝ - B z
-    Unbiased for: J: for any Q and any B, as they were fitted to earlier batches.
-    Variance: that of trajectory_control_variate, less what z explains of a whole episode.
-    Needs: complete episodes, a critic Q of discrete or continuous actions, on-policy, more resets.
+    Unbiased for: J: for any Q and any B fitted to earlier batches.
+    Variance: that of trajectory_control_variate, minus what z explains of a whole episode.
+    Needs: complete episodes, a critic Q of discrete or continuous actions, on-policy, extra resets.
     """
     return with_control_variate(trajectory_control_variate(policy, critic, h), policy, h)
 

@@ -30,7 +30,7 @@ def trajectory_importance(policy: Network, critic: Network, h: Hyperparams) -> E
     al. 2000).
 
     Ψₜ = w R,  w = Π_{k<H} ρₖ
-    Unbiased for: J: if the behaviour can do all that π can.
+    Unbiased for: J: if the behaviour covers the support of π.
     Variance: grows exponentially with the horizon and the distance between the two policies.
     Needs: complete episodes, the behaviour's log-probabilities.
     """
@@ -49,7 +49,7 @@ def per_decision_importance(policy: Network, critic: Network, h: Hyperparams) ->
     (Precup et al. 2000).
 
     Ψₜ = Σ_{k≥t} γᵏ rₖ Π_{i≤k} ρᵢ
-    Unbiased for: J: if the behaviour can do all that π can.
+    Unbiased for: J: if the behaviour covers the support of π.
     Variance: usually less than trajectory_importance; still exponential in the horizon.
     Needs: complete episodes, the behaviour's log-probabilities.
     """

@@ -111,7 +111,7 @@ def optimal_state_baseline(policy: Network, critic: Network, h: Hyperparams) -> 
     leaves nothing of the choice of the action.
 
     Ψₜ = γᵗ (Gₜ - b(sₜ)),  b = Σₐ π(a) ‖eₐ - π‖² Q(a) / Σₐ π(a) ‖eₐ - π‖²
-    Unbiased for: J: for any Q, as it was fitted to earlier batches.
+    Unbiased for: J: for any Q fitted to earlier batches.
     Variance: the lowest of state baselines, step by step, if Q is accurate.
     Needs: complete episodes, a critic Q of discrete actions, on-policy.
     """

@@ -85,7 +85,7 @@ def v_mpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
     Ψₜ = γᵗ n exp(Aₜ / η) / Σ exp(A / η),  of the better half of n steps; `max_kl` sets η
     Unbiased for: nothing: only the better half counts, and of it the best exponentially more.
-    Variance: that of about as many steps as the weights leave; in units of the score.
+    Variance: that of the effective number of weighted steps; in units of the score.
     Needs: episodes or windows, a critic V, actions of any policy, N ≥ 2.
     """
 
@@ -108,7 +108,7 @@ def mdpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
     Ψₜ = ρₜ (Aₜ - γᵗ η log ρₜ),  A as gae's Ψ, η = `advantage_scale`
     Unbiased for: nothing: as gae on the first minibatch; after it the states are the old policy's.
-    Variance: as gae, times that of the ratio, which nothing but the divergence bounds.
+    Variance: as gae, times that of the ratio, which only the divergence bounds.
     Needs: episodes or windows, a critic V, the behaviour's log-probabilities.
     """
     return gae(policy, critic, h, less_divergence(h), drift(h), off_policy=True)

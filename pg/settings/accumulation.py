@@ -52,7 +52,7 @@ def _check_estimator(config: Any, facts: Facts, setting: str) -> None:
         return
     reason = "compares all episodes by more than their returns"
     if facts.extra_rollout_kind != "none":
-        reason = "asks the environment again, by random numbers of the whole batch"
+        reason = "queries the environment again, with random numbers of the whole batch"
     elif facts.compares_episodes and not (facts.module or isinstance(config.estimator, str)):
         reason = (
             "is not stated to compare returns alone: if it does, state critic='none' and "

@@ -344,7 +344,7 @@ def _check_sample_env(config: Any) -> None:
         )
     if facts.extra_rollout_kind != "none":
         raise ValueError(
-            f"estimator={part_name(config.estimator)!r} asks the environment again with its own "
+            f"estimator={part_name(config.estimator)!r} queries the environment again with its own "
             f"random numbers, which sample_env does not spread: use another, {instead}"
         )
 

@@ -167,7 +167,7 @@ def test_gradients_that_cannot_be_accumulated_are_refused() -> None:
         with pytest.raises(ValueError, match=match):
             dataclasses.replace(named, **changes)
     for estimator, match in (
-        ("vine_value", "asks the environment again"),
+        ("vine_value", "queries the environment again"),
         ("rloo", "compares the policy with a reference"),
         ("optimal_baseline", "by more than their returns"),
         ("grpo", "by more than their returns"),

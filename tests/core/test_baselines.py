@@ -246,5 +246,5 @@ def test_one_sample_has_no_others() -> None:
         leave_one_out(1.0)
     with pytest.raises(ValueError, match="at least 2 samples on axis 0"):
         leave_one_out_ratio(1.0, 1.0)
-    with pytest.raises(ValueError, match=r"must have the same shape, \[N, ...\], got \[3\] and \[2\]"):
+    with pytest.raises(ValueError, match=r"the same shape, \[N, ...\], got \[3\] and \[2\]"):
         leave_one_out_ratio(jnp.ones(3), jnp.ones(2))

@@ -256,7 +256,7 @@ def test_a_batch_without_branches_is_one_sentence() -> None:
     policy = tabular.table_policy(jnp.zeros((S, A)))
     estimator = ESTIMATORS["vine_value"](policy, policy, Hyperparams())
     traj, _ = tabular.enumerate_trajectories(tabular.chain(S, 2), jnp.zeros((S, A)))
-    with pytest.raises(ValueError, match="no episodes out of the visited states: collect with"):
+    with pytest.raises(ValueError, match="no extra episodes from the visited states: collect with"):
         estimator.weigh(estimator.init(KEY)[0], (), traj)
 
 

@@ -41,7 +41,7 @@ LOG_ODDS = np.random.default_rng(8).normal(size=(S, S, A))  # given a later stat
 
 def batch(length: int = T, seed: int = 0, name: str = "") -> Trajectory:
     """N complete episodes of random lengths (one per column), some terminated, some truncated; with
-    episodes out of each state, as an estimator of this name needs.
+    extra episodes from each state, as an estimator of this name needs.
     """
     g = np.random.default_rng(seed)
     time = np.arange(length)[:, None] * np.ones(N, int)
@@ -92,7 +92,7 @@ def transitions(
 
 
 def branches(name: str, valid: np.ndarray) -> Branches:
-    """Three repetitions of episodes out of each state."""
+    """Three repetitions of extra episodes from each state."""
     g, members = np.random.default_rng(7), {"vine_all_action": A, "measure_valued": 2}.get(name, 1)
     shape = (T, N, 3, members)
     pad = ((0, len(valid) - T), *[(0, 0)] * 3)
@@ -319,7 +319,7 @@ def shrunk_means(x: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def expected_psi_of_branches(traj: Trajectory, to_go: np.ndarray) -> dict[str, np.ndarray]:
-    """Each Ψ of the estimators with episodes out of each state, for the number of these in traj."""
+    """Ψ of each estimator with extra episodes, for the number of these in traj."""
     if not isinstance(traj.branches, Branches):
         return {}
     found, valid = traj.branches, np.asarray(traj.valid)

@@ -437,7 +437,7 @@ def test_settings_that_compare_episodes_are_refused() -> None:
         ),
         (
             {"estimator": "dynamics_control_variate", "sample_env": True},
-            "asks the environment again with its own random numbers",
+            "queries the environment again with its own random numbers",
         ),
         ({"num_envs": 3, "sampling": "antithetic"}, "num_envs must be even"),
     ):
