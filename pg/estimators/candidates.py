@@ -1,5 +1,5 @@
-"""The candidates of an estimator that is chosen while training: those that its name lists, and the
-facts that follow from theirs.
+"""The candidates of an estimator that is selected during training: those that its name lists, and
+the facts derived from theirs.
 
     selected:leave_one_out+state_value   one of several estimators at each update
     selected:gae:0.9+0.95+1.0            one of several λ of an estimator
@@ -15,10 +15,10 @@ from pg.estimators.switches import PRESETS
 from pg.inputs import check_name, shown
 
 SELECTED = "selected"
-"""The name of estimators that are chosen while training, before that of their candidates."""
+"""The prefix in the names of estimators that are selected during training."""
 
 SELECTED_FORM = f"{SELECTED}:NAME+NAME+..."
-"""Such an estimator's name, as help and messages write it."""
+"""The form of such a name in help and messages."""
 
 WITH_LAMBDA = ("gae", "vtrace", "ppo")
 """The estimators of which candidates may be several λ."""
@@ -40,10 +40,10 @@ class Candidate(NamedTuple):
 
 
 def candidates_of(text: str) -> tuple[Candidate, ...]:
-    """The candidates that the name of an estimator lists which `is_selection`.
+    """The candidates listed in an estimator's name that `is_selection`.
 
-    Raises ValueError, with the nearest valid names, for one that does not exist, and for switches
-    and a λ that is not a number.
+    Raises ValueError, with the nearest valid names, for an unknown one, for switches, and for a λ
+    that is not a number.
     """
     estimator, colon, values = text.partition(":")[2].partition(":")
     words = [word.strip() for word in (values if colon else estimator).split("+")]
@@ -67,8 +67,8 @@ def candidates_of(text: str) -> tuple[Candidate, ...]:
 
 
 def reference_of(candidates: tuple[Candidate, ...]) -> str | None:
-    """The label of the candidate that the others' means are compared with: of several λ the
-    highest, which leaves least to V; None: the first that is unbiased.
+    """The label of the candidate with whose mean the others' are compared: the highest of several
+    λ, which depends least on V; None: the first unbiased one.
     """
     if candidates[0].gae_lambda is None:
         return None
@@ -76,8 +76,8 @@ def reference_of(candidates: tuple[Candidate, ...]) -> str | None:
 
 
 def facts_of_selection(candidates: Mapping[str, Facts]) -> Facts:
-    """The facts of an estimator that is one of several candidates at each update: what holds of all
-    of them, and whatever one of them needs.
+    """The facts of an estimator that is one of several candidates at each update: what all of them
+    guarantee, and whatever any of them needs.
 
     Args:
         candidates: Their facts, by name.
@@ -121,7 +121,7 @@ def facts_of_selection(candidates: Mapping[str, Facts]) -> Facts:
         baseline="group" if grouped else "batch",
         off_policy=all(row.off_policy for row in rows),
         several_steps=all(row.several_steps for row in rows),
-        # the weights of one may not be standardised, whichever is chosen
+        # standardisation is refused if it is for any of them
         regression=any(row.regression for row in rows),
         psi_depends_on_policy=any(row.psi_depends_on_policy for row in rows),
         extra_rollout_kind=extra_rollout_kind,
@@ -134,11 +134,11 @@ def facts_of_selection(candidates: Mapping[str, Facts]) -> Facts:
 
 
 def reference_of_selection(candidates: Mapping[str, Facts], reference: str | None) -> str:
-    """The name of the candidate whose mean the others' are compared with.
+    """The name of the candidate with whose mean the others' are compared.
 
     Args:
         candidates: Their facts, by name.
-        reference: Its name; None: the first that is unbiased.
+        reference: Its name; None: the first unbiased one.
 
     Raises:
         ValueError: No candidate has this name, or none is unbiased.
@@ -156,9 +156,9 @@ def reference_of_selection(candidates: Mapping[str, Facts], reference: str | Non
 
 
 def _shared(fact: str, candidates: Mapping[str, Facts]) -> Any:
-    """The critic or the extra rollouts that candidates have together; "none" where none has any.
+    """The critic or the extra rollouts that candidates share; "none" if no candidate has any.
 
-    Raises ValueError where two have different ones.
+    Raises ValueError if two have different ones.
     """
     had = {getattr(row, fact): name for name, row in candidates.items()}
     had.pop("none", None)

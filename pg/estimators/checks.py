@@ -20,18 +20,15 @@ from pg.settings.parts import check_part
 
 
 def factory_of(estimator: Any) -> Factory:
-    """The function that makes an estimator: that of a name, or a custom one with its
-    results checked.
-    """
+    """The function that makes an estimator, by its name, or a custom one with its results checked."""
     return find(estimator) if isinstance(estimator, str) else checked(estimator)
 
 
 def checked(factory: Factory) -> Factory:
-    """The factory whose estimators raise ValueError, while traced, where they give something else
-    than they should.
+    """The factory with estimators that raise ValueError, while traced, for wrong results.
 
-    Costs nothing when the program runs. What jax would say of it speaks of the carry of a scan, or
-    of optax.
+    It costs nothing at run time. JAX's own errors would be about the carry of a scan, or about
+    optax.
     """
     check_part("estimator", factory)
     name = f"estimator {part_name(factory)!r}"
@@ -85,9 +82,7 @@ def checked(factory: Factory) -> Factory:
 
 
 def _pure(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A user's function, traced once more before it is called, while jax looks for arrays that it
-    keeps beyond the trace.
-    """
+    """A user's function, traced once more before it is called, with JAX's check for leaked tracers."""
 
     def called(*args: Any) -> Any:
         try:
@@ -96,7 +91,7 @@ def _pure(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             if is_leak(error) or place_of(error):
                 raise ValueError(failed(what, error)) from error
-        return function(*args)  # results that jax cannot take are named by the checks of these
+        return function(*args)  # results that JAX cannot trace are reported by later checks
 
     return called
 
@@ -110,7 +105,7 @@ def _two(what: str, result: Any, parts: str) -> Any:
 
 
 def _check_is(kind: type, result: Any, what: str) -> None:
-    """Raises ValueError for the result of a user's function of another class."""
+    """Raises ValueError if the result of a user's function is of another class."""
     if not isinstance(result, kind):
         raise ValueError(f"{what} must be a {kind.__name__}, got {type(result).__name__}")
 

@@ -1,5 +1,5 @@
-"""Estimators made of others: control variates of the dynamics and of the gradient, and
-hyperparameters of its own for any estimator.
+"""Estimators made from others: control variates for the dynamics and for the gradient, and
+estimators with separate hyperparameters.
 """
 
 from collections.abc import Callable
@@ -35,15 +35,15 @@ def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
         estimator = with_dynamics_control_variate("leave_one_out")
         config = pg.Config(estimator=estimator, num_branches=3)
 
-    As Cₖ has the mean 0 given the past, the state and the action, one that is unbiased stays so,
-    with whatever baseline. V is regressed on its complete returns where it has no critic.
-    With a `temperature` C is still that of the environment's rewards.
+    As Cₖ has mean 0 given the past, the state and the action, an unbiased estimator stays unbiased,
+    whatever its baseline. If it has no critic, V is fitted to complete returns. With a
+    `temperature` C is still computed from the environment's rewards.
 
     Args:
         estimator: A function of policy, critic and hyperparameters, or its name.
 
     Raises:
-        ValueError: It is for windows, has a critic of actions, or asks for extra rollouts itself.
+        ValueError: It is for windows, has a critic of actions, or has extra rollouts itself.
     """
     estimator = loaded(estimator)
     facts = facts_of(estimator)
@@ -61,7 +61,7 @@ def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
 
     def make(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
         made = factory(policy, critic, h)
-        without_entropy = h._replace(temperature=0.0)  # the rewards here are the environment's
+        without_entropy = h._replace(temperature=0.0)  # C uses the environment's rewards
 
         def init(key: PRNGKeyArray) -> tuple[Params, PyTree]:
             own_key, critic_key = jax.random.split(key)
@@ -103,11 +103,11 @@ def with_gradient_control_variate(
         estimator = with_gradient_control_variate("state_value")
         config = pg.Config(estimator=estimator)
 
-    As z has the mean 0 and B is of earlier batches, one that is unbiased stays so.
+    As z has mean 0 and B is from earlier batches, an unbiased estimator stays unbiased.
 
     Args:
         estimator: A function of policy, critic and hyperparameters, or its name.
-        num_starts: The extra initial states of each episode, each of which counts as a step.
+        num_starts: The number of extra initial states per episode; each counts as a step.
 
     Raises:
         ValueError: It is for windows.
@@ -128,7 +128,7 @@ def with_gradient_control_variate(
         facts,
         module="",
         collect=("episodes",),
-        off_policy=False,  # z has the mean 0 where the policy acted itself
+        off_policy=False,  # z has mean 0 only on-policy
         several_steps=False,
         regression=False,
         psi_depends_on_policy=True,
@@ -142,8 +142,7 @@ def with_gradient_control_variate(
 
 
 def loaded(estimator: Factory | str) -> Factory | str:
-    """An estimator's function as it is, or its name if there is such a one; the function of
-    `FILE.py:NAME`.
+    """An estimator's function or known name, unchanged; the function for `FILE.py:NAME`.
 
     Raises ValueError, with the nearest valid names, for an unknown one.
     """
@@ -157,7 +156,7 @@ def loaded(estimator: Factory | str) -> Factory | str:
 
 
 def with_value_loss(made: Estimator, critic: Network, h: Hyperparams) -> Grad:
-    """The `grad` of an estimator, with the gradient of V's loss where it has no critic of its own.
+    """The `grad` of an estimator, plus the gradient of V's loss if it has no critic itself.
 
     Args:
         made: The estimator.
@@ -178,18 +177,18 @@ def with_value_loss(made: Estimator, critic: Network, h: Hyperparams) -> Grad:
 
 
 def with_hyperparams(estimator: Factory | str, **values: Any) -> Factory:
-    """An estimator with hyperparameters of its own, whatever those of the run are.
+    """An estimator with separate hyperparameters, independent of the run's.
 
         with_hyperparams("gae", gae_lambda=0.9)
 
     Args:
         estimator: A function of policy, critic and hyperparameters, or its name.
-        values: Numbers by name, of `OWN_HYPERPARAMS`: the others are read elsewhere too, or change
-            what is estimated.
+        values: Numbers by name, from `OWN_HYPERPARAMS`: the others are used elsewhere too, or
+            change the estimand.
 
     Raises:
-        ValueError: Another hyperparameter, none, a value out of range, or one that a listed
-            estimator does not depend on.
+        ValueError: Another hyperparameter, none, a value out of range, or one without effect on a
+            built-in estimator.
     """
     if not values:
         raise ValueError("no hyperparameter is given: write gae_lambda=0.9, or another field")

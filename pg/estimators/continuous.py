@@ -1,5 +1,5 @@
-"""Continuous actions beside a critic Q(s, a): the actions that a policy took, and its values on
-average, of a function of them at each state or of a network that is asked for sampled ones.
+"""Critics Q(s, a) of continuous actions: the actions taken, and the mean of Q over the policy's
+actions, from a function of the action at each state or from a network at sampled actions.
 """
 
 from typing import Any, NamedTuple
@@ -25,22 +25,21 @@ from pg.rollout import Trajectory
 
 
 class AtActions(NamedTuple):
-    """Q along a trajectory, and the actions that were taken, as Q takes them."""
+    """Q along a trajectory, and the actions taken, in the form that Q takes."""
 
-    q: Any  # [T, B, A] of discrete actions, a `FunctionOfAction` of continuous ones
+    q: Any  # [T, B, A] for discrete actions, a `FunctionOfAction` for continuous ones
     action: Shaped[Array, "T B *D"]
 
 
 class SampledValues(NamedTuple):
-    """Q at the action that was taken, and at M others that the policy drew beside it: the values of
-    any network of observation and action (all actions by Monte Carlo; Petit et al. 2019,
-    1910.09093).
+    """Q at the action taken, and at M other samples of the policy: the values of any network of
+    observation and action (a Monte Carlo sum over actions; Petit et al. 2019, 1910.09093).
     """
 
     own: Float[Array, "T B"]
     values: Float[Array, "T B M"]
-    samples: Float[Array, "T B M D"]  # as the policy scores them
-    log_prob: Float[Array, "T B M"]  # of these, when they were drawn
+    samples: Float[Array, "T B M D"]  # in the policy's form
+    log_prob: Float[Array, "T B M"]  # of the samples, when they were drawn
 
     @property
     def mean(self) -> Float[Array, "T B"]:
@@ -48,11 +47,11 @@ class SampledValues(NamedTuple):
         return jnp.mean(self.values, axis=-1)
 
     def expectation(self, dist: Any) -> Float[Array, "T B"]:
-        """An estimate of E[Q(a)] over the actions of a distribution, [T, B], unbiased as is its
-        derivative in the distribution: (1/M) Σ ρ(aₘ) (Q(aₘ) - bₘ) + bₘ.
+        """An estimate of E[Q(a)] over the actions of a distribution, [T, B], with an unbiased
+        derivative: (1/M) Σ ρ(aₘ) (Q(aₘ) - bₘ) + bₘ.
 
-        ρ is the ratio to the distribution that drew the samples, 1 with the derivative ∇log π
-        there, and bₘ the mean of the other samples' values; 0 of a single one.
+        ρ is the ratio to the sampling distribution, equal to 1 with the derivative ∇log π there,
+        and bₘ is the mean of the other samples' values, or 0 for a single sample.
         """
 
         def scored(sample: Float[Array, "T B D"]) -> Float[Array, "T B"]:
@@ -77,17 +76,17 @@ FunctionOfAction = ActionFunction | SampledValues
 
 
 def extra_rollouts_of(critic: Network) -> ExtraRollouts:
-    """The extra actions over which a critic is averaged; none of one whose mean is known."""
+    """The extra actions over which a critic is averaged; none if its mean is known."""
     return ExtraRollouts(actions=critic.action_samples)
 
 
 def sampled_values(
     policy: Network, critic: Network, params: Params, traj: Trajectory
 ) -> SampledValues:
-    """Q along a trajectory by a network of a `Pair` of observation and action, at the actions that
-    were taken and at the others; 0 in blocks of time without a valid step.
+    """Q along a trajectory by a network of a `Pair` of observation and action, at the actions taken
+    and at the extra ones; 0 in blocks of time without a valid step.
 
-    Raises ValueError for a trajectory without others.
+    Raises ValueError for a trajectory without extra actions.
     """
     if not jax.tree.leaves(traj.other_actions):
         raise ValueError(
@@ -116,7 +115,7 @@ def sampled_values(
 
 
 def _of_each_sample(f: Any, samples: Float[Array, "T B M D"]) -> Float[Array, "T B M"]:
-    """A function of an action at each state, [T, B, D] -> [T, B], of M of them."""
+    """A function of an action at each state, [T, B, D] -> [T, B], at M actions."""
     of_each: Float[Array, "T B M"] = jax.vmap(f, in_axes=2, out_axes=2)(samples)
     return of_each
 
@@ -125,7 +124,7 @@ def action_functions(critic: Network, params: Params, traj: Trajectory) -> Actio
     """Q at every step as a function of the action, leaves [T, B, ...]; 0 in blocks of time without
     a valid step.
 
-    Raises ValueError where the critic gives anything else.
+    Raises ValueError if the critic returns anything else.
     """
 
     def block(rows: Trajectory) -> ActionFunction:
@@ -144,8 +143,8 @@ def action_functions(critic: Network, params: Params, traj: Trajectory) -> Actio
 def expectation_along(
     policy: Network, params: Params, traj: Trajectory, q: FunctionOfAction
 ) -> Float[Array, "T B"]:
-    """E[Q(s, a)] over the policy's actions along a trajectory, [T, B], of sampled values their
-    mean; 0 in blocks of time without a valid step.
+    """E[Q(s, a)] over the policy's actions along a trajectory, [T, B], or the mean of sampled
+    values; 0 in blocks of time without a valid step.
     """
     if isinstance(q, SampledValues):
         return q.mean
@@ -175,9 +174,7 @@ def moments_along(
 
 
 def actions_taken(policy: Network, params: Params, traj: Trajectory) -> Float[Array, "T B D"]:
-    """The actions of the environment, [T, B, D]: the samples that were scored, clipped or squashed
-    as the policy does.
-    """
+    """The actions of the environment, [T, B, D]: the policy's samples, clipped or squashed."""
 
     def block(rows: Trajectory) -> Float[Array, "K B D"]:
         return policy_output(policy, params, rows).action(rows.action)

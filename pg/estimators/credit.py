@@ -1,17 +1,17 @@
-"""Credit by hindsight: a later reward counts for an action by how much more probable the action
-made it.
+"""Hindsight credit assignment: a later reward is credited to an action by how much more probable
+the action made it.
 
     w(s, a, u) = p(u | s, a) / p(u | s) - 1 = h(a | s, u) / π(a | s) - 1
     ∇J = E[ Σₜ γᵗ (∇log π(aₜ|sₜ) rₜ + Σₐ ∇π(a|sₜ) Σ_{k>t} γᵏ⁻ᵗ w(sₜ, a, uₖ) rₖ) ]
 
 u is an outcome: the later state (hindsight credit assignment; Harutyunyan et al. 2019,
 1912.02503), the later reward or features of it (COCOA; Meulemans et al. 2023, 2306.16803, eq. 4),
-or the return. h is the hindsight distribution of the action, given what came of it. Each function
-makes an estimator's function, for `Config.estimator`: of coefficients that somebody knows, as
-`pg.exact.tabular` knows those of tables, or of an h that a network learns.
+or the return. h is the hindsight distribution of the action given the outcome. Each function makes
+an estimator for `Config.estimator`, from known coefficients (`pg.exact.tabular` has those of
+tabular MDPs) or from an h that a network learns.
 
-The mean is ∇J if w is exact, and if nothing but the outcome tells of the reward: E[rₖ|sₜ, aₜ, uₖ]
-is a function of uₖ. w and h may be those of all times together, each pair of steps weighed by γᵏ.
+The mean is ∇J if w is exact and the outcome is a sufficient statistic for the reward: E[rₖ|sₜ, aₜ,
+uₖ] is a function of uₖ. w and h may be shared by all times, with each pair of steps weighted by γᵏ.
 """
 
 import functools
@@ -42,8 +42,8 @@ from pg.networks import Network, Pair, check_shape, unroll
 from pg.rollout import Trajectory
 
 Factory = Callable[[Network, Network, Hyperparams], Estimator]
-# params, trajectory, k -> w of every step and action, for the outcome of step k; that of a step
-# t ≥ k is not looked at
+# params, trajectory, k -> w of every step and action, for the outcome of step k; steps t ≥ k are
+# ignored
 Coefficients = Callable[[Params, Trajectory, Int[Array, ""]], Float[Array, "T B A"]]
 # params, trajectory -> w of every step and action, for the return from that step on
 ReturnCoefficients = Callable[[Params, Trajectory], Float[Array, "T B A"]]
@@ -64,8 +64,8 @@ def later_states(traj: Trajectory) -> PyTree[Shaped[Array, "T B ..."]]:
 def later_rewards(traj: Trajectory) -> Float[Array, "T B 1"]:
     """The reward of each step, [T, B, 1], as an outcome (COCOA-reward; 2306.16803, section 3).
 
-    With a `temperature`, entropy is in that reward, and in that of exact coefficients it is not:
-    these are exact without one.
+    With a `temperature` this reward includes entropy, while that of exact coefficients does not:
+    they are exact only without one.
     """
     return traj.reward[..., None]
 
@@ -73,8 +73,8 @@ def later_rewards(traj: Trajectory) -> Float[Array, "T B 1"]:
 def counterfactual(coefficients: Coefficients) -> Factory:
     """An estimator that credits every action with later rewards, by known coefficients.
 
-    Complete episodes of discrete actions; unbiased for J if w is exact and the outcome tells all of
-    the reward. A pass over the batch for each step.
+    For complete episodes with discrete actions; unbiased for J if w is exact and the outcome is
+    sufficient for the reward. It takes a pass over the batch for each step.
 
     Args:
         coefficients: params, trajectory, k -> w(sₜ, a, uₖ) of every step and action, [T, B, A].
@@ -105,7 +105,7 @@ def contributions(
     Args:
         coefficients: k -> w(sₜ, a, uₖ) of every step and action, [T, B, A].
         traj: Complete episodes.
-        h: Of which `gamma` is γ.
+        h: The hyperparameters, for `gamma`.
     """
     reward = returns.discount_powers(traj.reward, h.gamma) * traj.reward
     time = jnp.arange(len(reward))
@@ -130,15 +130,14 @@ def return_hindsight(
     """An estimator that credits an action with the return, by known coefficients of the return.
 
     Ψₜ = γᵗ (1 - π(aₜ|sₜ) / h(aₜ|sₜ, Gₜ)) Gₜ as published (return-HCA; Harutyunyan et al. 2019,
-    1912.02503, theorem 2). Beyond an exact h that asks for a probability of each possible return
-    above 0, whatever the action: a return that is impossible after an action is missing from what
-    its return is compared with. Crediting every action, γᵗ w(sₜ, a, Gₜ) Gₜ, asks for no such thing
-    (COCOA with the return as the outcome).
+    1912.02503, theorem 2). In addition to an exact h this requires that every possible return has a
+    positive probability after every action. Crediting every action, γᵗ w(sₜ, a, Gₜ) Gₜ, does not
+    require it (COCOA with the return as the outcome).
 
     Args:
         coefficients: params, trajectory -> w(sₜ, a, Gₜ) = h(a|sₜ, Gₜ) / π(a|sₜ) - 1, [T, B, A], Gₜ
-            the discounted return from step t on, with entropy in it where there is a temperature.
-        every_action_credited: Credit every action, in place of the one that was taken.
+            the discounted return from step t on, including entropy if there is a temperature.
+        every_action_credited: Credit every action instead of only the action taken.
 
     Raises:
         ValueError: `coefficients` is not a function of these; while traced, for another shape.
@@ -166,14 +165,14 @@ def return_hindsight(
 
 
 def learned_counterfactual(network: Network, outcome: Outcome = later_states) -> Factory:
-    """`counterfactual` by a hindsight distribution that a network learns from the batch.
+    """`counterfactual` with a hindsight distribution that a network learns from the batch.
 
-    h(a|s, u) ∝ π(a|s) exp f(a|s, u): a network that gives 0 credits no action with what comes
-    later. f is fitted by the cross-entropy of the actions taken, -Σ_{t<k} γᵏ log h(aₜ|sₜ, uₖ),
-    times `value_coef`, in the place of a critic's loss: after the policy's step, as a critic is.
+    h(a|s, u) ∝ π(a|s) exp f(a|s, u): with f = 0 later rewards are not credited at all. f minimises
+    the cross-entropy of the actions taken, -Σ_{t<k} γᵏ log h(aₜ|sₜ, uₖ), times `value_coef`,
+    instead of a critic's loss, and is updated after the policy's step like a critic.
 
-    Biased as far as h is wrong. Costs a pass of the network over the batch for each step, twice.
-    Metric: hindsight_loss, in nats for each pair of steps.
+    Biased wherever h is wrong. It takes two passes of the network over the batch for each step.
+    Metric: hindsight_loss, in nats per pair of steps.
 
     Args:
         network: Parameters, carry, `Pair`, first -> carry, f [T, B, A], without a recurrent state.
@@ -198,11 +197,11 @@ def learned_counterfactual(network: Network, outcome: Outcome = later_states) ->
 
 
 def hindsight_credit(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """A later reward counts for an action by how much more probable the action made the state in
-    which it is earned (state-HCA; Harutyunyan et al. 2019, 1912.02503, theorem 1).
+    """A later reward is credited to an action by how much more probable the action made the state
+    in which it is earned (state-HCA; Harutyunyan et al. 2019, 1912.02503, theorem 1).
 
-    h(a|s, s') ∝ π(a|s) exp f(s, s')[a] is learned from the batch, as `learned_counterfactual` does.
-    Less 1, which is left of no sum over ∇π(a), w is the h / π of the paper; rₜ is the sampled one,
+    h(a|s, s') ∝ π(a|s) exp f(s, s')[a] is learned from the batch, as in `learned_counterfactual`. w
+    is the paper's h / π minus 1, which makes no difference in a sum over ∇π(a); rₜ is sampled,
     where the paper learns its mean.
 
     Ψₜ = γᵗ (1[a = aₜ] rₜ / π(aₜ|sₜ) + Σ_{k>t} γᵏ⁻ᵗ w(sₜ, a, sₖ) rₖ), for every a,  w = h / π - 1
@@ -214,8 +213,8 @@ def hindsight_credit(policy: Network, critic: Network, h: Hyperparams) -> Estima
 
 
 def counterfactual_contributions(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """The same by how much more probable the action made the reward itself: those that would have
-    been earned anyway drop out (COCOA-reward; Meulemans et al. 2023, 2306.16803, eq. 4).
+    """The same with the reward itself as the outcome: rewards that would have been earned anyway
+    drop out (COCOA-reward; Meulemans et al. 2023, 2306.16803, eq. 4).
 
     Ψₜ = γᵗ (1[a = aₜ] rₜ / π(aₜ|sₜ) + Σ_{k>t} γᵏ⁻ᵗ w(sₜ, a, rₖ) rₖ), for every a,  w = h / π - 1
     Unbiased for: nothing: unless h is exact.
@@ -226,7 +225,7 @@ def counterfactual_contributions(policy: Network, critic: Network, h: Hyperparam
 
 
 def _learned(policy: Network, network: Network, h: Hyperparams, outcome: Outcome) -> Estimator:
-    """The estimator by an h that a network learns; arguments: see `learned_counterfactual`."""
+    """The estimator with a learned h; arguments: see `learned_counterfactual`."""
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         log_pi = _log_probabilities(policy, params, traj)
@@ -259,7 +258,7 @@ def _cross_entropy(
     network: Network, network_params: PyTree, h: Hyperparams, batch: Weighted
 ) -> tuple[Float[Array, ""], PyTree, Float[Array, ""]]:
     """-Σ_{t<k} γᵏ log h(aₜ|sₜ, uₖ), its derivative with respect to the network's parameters, and
-    Σ_{t<k} γᵏ. Added up outcome by outcome, in the memory of one.
+    Σ_{t<k} γᵏ. They are summed outcome by outcome, in the memory of one.
     """
     traj, (log_pi, later) = batch.traj, batch.extra
     time = jnp.arange(len(traj.valid))

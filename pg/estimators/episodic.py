@@ -1,7 +1,6 @@
-"""Estimators from complete episodes of the policy itself: the theorem, and the baselines that leave
-it unbiased.
+"""On-policy estimators from complete episodes: the theorem, and baselines that keep it unbiased.
 
-ĝ = (1/N) Σₙ Σₜ Ψₜ ∇θ log πθ(aₜ|sₜ),   Ψ the return, or the reward to go, less a baseline
+ĝ = (1/N) Σₙ Σₜ Ψₜ ∇θ log πθ(aₜ|sₜ),   Ψ the return, or the reward to go, minus a baseline
 """
 
 from typing import Any
@@ -45,8 +44,7 @@ def reinforce(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
 
 def reward_to_go(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """An action is not weighed by rewards that came before it (GPOMDP; Baxter & Bartlett 2001,
-    1106.0665).
+    """An action is not weighted by rewards before it (GPOMDP; Baxter & Bartlett 2001, 1106.0665).
 
     Ψₜ = γᵗ Gₜ = Σ_{k≥t} γᵏ rₖ
     Unbiased for: J.
@@ -77,8 +75,8 @@ def undiscounted_reward_to_go(policy: Network, critic: Network, h: Hyperparams) 
 
 
 def constant_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """A number as baseline; the best one is E[R ‖Z‖²] / E[‖Z‖²], Z an episode's score (Weaver & Tao
-    2001).
+    """A constant baseline; the optimal one is E[R ‖Z‖²] / E[‖Z‖²], Z an episode's score (Weaver &
+    Tao 2001).
 
     Ψₜ = R - b,  b = `baseline`
     Unbiased for: J: for any b that is independent of the batch.
@@ -94,7 +92,7 @@ def constant_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estim
 
 
 def batch_mean(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """The mean return of the batch as baseline, own episode included (folklore).
+    """The mean return of the batch as baseline, including the episode itself (folklore).
 
     Ψₜ = R - (1/N) Σₘ Rₘ
     Unbiased for: nothing: its mean is (N-1)/N ∇J, shrunk by its own sample.
@@ -111,10 +109,9 @@ def batch_mean(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
 
 def standardised(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """Returns less their mean, divided by their standard deviation, over the batch (as PPO and GRPO
-    codes do).
+    """Returns standardised over the batch (as implementations of PPO and GRPO do).
 
-    Where all returns are equal but for rounding, Ψ is 0: rounding errors are not a scale.
+    If all returns are equal up to rounding, Ψ is 0: rounding errors are not a scale.
 
     Ψₜ = (R - mean R) / std R
     Unbiased for: nothing: the scale is random and correlated with Ψ, which turns the direction.
@@ -147,7 +144,7 @@ def leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Estimator
 
 
 def time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """Reward-to-go less its mean at the same step over the other episodes, ended ones counting 0
+    """Reward-to-go minus its mean at the same step over the other episodes, with 0 for ended ones
     (folklore).
 
     Ψₜ = γᵗ Gₜ - (1/(N-1)) Σ_{m≠n} γᵗ Gₜ⁽ᵐ⁾
@@ -164,10 +161,10 @@ def time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator
 
 
 def shrunk_time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """time_baseline, shrunk towards its mean over the steps by as much as few episodes leave it in
-    doubt (James-Stein; Zeng et al. 2025, 2511.03710, of groups).
+    """time_baseline, shrunk towards its mean over the steps by an amount that depends on its noise
+    (James-Stein; Zeng et al. 2025, 2511.03710, for groups).
 
-    v² is by how much the means of N - 1 episodes are off, s² the spread of these means over the
+    v² is the squared error of the means of N - 1 episodes, s² the variance of these means over the
     steps (`baselines.time_shrinkage`). With N = 2 there is no v², and this is time_baseline.
 
     Ψₜ = γᵗ Gₜ - ((1-λ) Xₜ + λ mean X),  Xₜ = (1/(N-1)) Σ_{m≠n} γᵗ Gₜ⁽ᵐ⁾; λ = v² / (v² + s²)
@@ -184,7 +181,7 @@ def shrunk_time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Es
 
 
 def optimal_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """For every parameter its own variance-minimising constant, from the other episodes (Peters &
+    """The variance-minimising constant for every parameter, from the other episodes (Peters &
     Schaal 2008).
 
     bⱼ is 0 if Zₘⱼ is 0 for all other episodes.
@@ -223,7 +220,7 @@ def optimal_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estima
 
 
 def moving_average(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """An exponential average of *past* batches' mean returns as baseline (Williams 1992).
+    """An exponential moving average of *past* batches' mean returns as baseline (Williams 1992).
 
     Ψₜ = R - b,  b the average before this batch, with decay `baseline_decay`
     Unbiased for: J: b was computed before this batch was sampled.
@@ -257,11 +254,10 @@ def state_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
 
 def centred_state_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """state_value less the mean residual G - V of the other episodes at the same step, ended ones
-    counting 0 (time_baseline of the residuals).
+    """state_value minus the mean residual G - V of the other episodes at the same step, with 0 for
+    ended ones (time_baseline of the residuals).
 
-    An error of V that depends on the time alone cancels, such as that of a V that cannot see the
-    time left.
+    An error of V that depends only on the time cancels, as for a V that cannot see the time left.
 
     Ψₜ = γᵗ Aₜ - (1/(N-1)) Σ_{m≠n} γᵗ Aₜ⁽ᵐ⁾,  A = G - V(s)
     Unbiased for: J: for any V fitted to earlier batches.
@@ -280,7 +276,7 @@ def centred_state_value(policy: Network, critic: Network, h: Hyperparams) -> Est
 
 def entropy_reward(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """Entropy as part of the reward, so that future entropy counts too (maximum-entropy RL;
-    1704.06440). Other estimators take the temperature τ as well.
+    1704.06440). Other estimators accept the temperature τ as well.
 
     Ψₜ = Σ_{k≥t} γᵏ (rₖ - τ log π(aₖ|sₖ)),  τ = `temperature`
     Unbiased for: J_τ: E[Σₜ γᵗ (rₜ - τ log π(aₜ|sₜ))].

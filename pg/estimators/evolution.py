@@ -1,9 +1,9 @@
-"""Evolution strategies: the gradient of the smoothed objective, by differences alone.
+"""Evolution strategies: the gradient of the smoothed objective by finite differences.
 
     ∇ E_ε[f(θ + σε)] = E_ε[ (f(θ + σε) - f(θ - σε)) ε ] / 2σ,   ε ~ N(0, I)
 
-Salimans et al. 2017 (1703.03864). It needs no score, no derivative and no credit over time; its
-variance grows with the number of parameters.
+Salimans et al. 2017 (1703.03864). It needs no score, no derivative and no temporal credit
+assignment; its variance grows with the number of parameters.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def antithetic(
         sigma: σ.
 
     Raises:
-        ValueError: an objective that does not give one number.
+        ValueError: the objective does not return a scalar.
     """
     flat, unravel = ravel_pytree(params)
     up = objective(unravel(flat + sigma * noise), key)
@@ -58,7 +58,7 @@ def evolution_gradient(
     sigma: Float[ArrayLike, ""] = 0.1,
     batch_size: int = 32,
 ) -> PyTree:
-    """The mean of `num_pairs` antithetic differences: of ascent, like params.
+    """The mean of `num_pairs` antithetic differences: an ascent direction, like params.
 
     Unbiased for E[J(θ + σε)], which differs from J by the order of σ².
 
@@ -70,10 +70,10 @@ def evolution_gradient(
         key: a random key.
         num_pairs: differences to average.
         sigma: σ.
-        batch_size: pairs that are evaluated at a time.
+        batch_size: number of pairs evaluated at a time.
 
     Raises:
-        ValueError: an objective that does not give one number.
+        ValueError: the objective does not return a scalar.
     """
     check_function(
         "objective", objective, ("params", "key"), "write a function that returns an estimate of J"

@@ -1,9 +1,8 @@
 """Group baselines: an episode is compared with the others that share its initial state.
 
-A group is `Config.group_size` episodes in a row, known by their position in the batch
-(`Trajectory.group`): what is hidden of the initial state is shared too, and two groups whose first
-observations coincide stay two. What differs within a group is due to the policy and the dynamics,
-not to the start.
+A group is `Config.group_size` consecutive episodes of the batch (`Trajectory.group`): hidden parts
+of the initial state are shared too, and two groups with the same first observation stay separate.
+Differences within a group are due to the policy and the dynamics, not to the initial state.
 """
 
 from typing import Any
@@ -21,8 +20,8 @@ def group_leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Est
     """The mean return of the other episodes of the group as baseline (Dr. GRPO up to scale;
     2503.20783).
 
-    grpo without its biases: neither the standard deviation nor the length divides, and the own
-    return is left out, which in groups of G is a factor G / (G - 1).
+    grpo without its biases: there is no division by the standard deviation or the length, and the
+    baseline excludes the episode's own return, which in groups of G is a factor G / (G - 1).
 
     Ψₜ = R - mean of R over the others of the group,  0 where there are none
     Unbiased for: J.
@@ -42,8 +41,7 @@ def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """Group-relative policy optimisation: returns standardised within the group (Shao et al. 2024,
     2402.03300).
 
-    Where all returns of a group are equal but for rounding, its Ψ is 0: rounding errors are
-    not a scale.
+    If all returns of a group are equal up to rounding, its Ψ is 0: rounding errors are not a scale.
 
     Ψₜ = (R - mean R) / std R / length of the episode,  over the group; ρₜ until clipped
     Unbiased for: nothing: similar returns and short episodes get more weight; the mean includes R.

@@ -1,20 +1,19 @@
-"""A control variate of the whole gradient: linear in numbers that have no mean, by coefficients of
-earlier batches.
+"""A control variate for the whole gradient: linear in statistics with mean zero, with coefficients
+from earlier batches.
 
     ĝ = (1/N) Σₙ (gₙ - zₙ B),    B = (Cov(z) + ridge)⁻¹ Cov(z, g) of earlier batches
 
-gₙ is the gradient of one episode by another estimator, and zₙ are d numbers of that episode:
+gₙ is the gradient of one episode by another estimator, and zₙ are d statistics of that episode:
 
     z₁ = φ(s₀) - mean of φ over R extra initial states
     z₂ = Σₜ γᵗ φ(sₜ) ∂ log π(aₜ|sₜ) / ∂η,  η the logits, or the mean, of the policy's distribution
-    φ  = 1, the entries of the observation, and their products two by two where there are few
+    φ  = 1, the entries of the observation, and their pairwise products if there are few
 
-Both have the mean 0 whatever φ, so that any B that does not depend on the batch leaves the mean of
-g as it is. Control variates that are functions of a critic take off what the critic explains of the
-weights Ψ; this one takes off what is left of the sum over the episode, the scores included, among
-it the noise of the visited states. Linear control variates of stochastic gradients, with a matrix
-of coefficients: Wang et al. 2013 (NeurIPS, section 3), and several at once: Geffner & Domke 2018
-(1810.12482).
+Both have mean 0 for any φ, so that g stays unbiased for any B that does not depend on the batch.
+Control variates from a critic remove noise of the weights Ψ; this one removes noise of the sum over
+the episode, including the scores and the visited states. Linear control variates of stochastic
+gradients, with a matrix of coefficients: Wang et al. 2013 (NeurIPS, section 3), and several at
+once: Geffner & Domke 2018 (1810.12482).
 """
 
 from typing import Any, NamedTuple
@@ -37,10 +36,10 @@ from pg.inputs import described
 from pg.networks import Network, as_float
 from pg.rollout import Trajectory
 
-NUM_STARTS = 4  # R, where nothing else is asked for
-MOST_ENTRIES = 8  # of an observation whose products are taken, too
-MOST_FEATURES = 512  # d, of which the square is stored, and d P numbers
-RIDGE = 1e-4  # beside that of few episodes, in units of the variance of each z
+NUM_STARTS = 4  # the default R
+MOST_ENTRIES = 8  # of an observation, for products to be included
+MOST_FEATURES = 512  # d; d² and d P numbers are stored
+RIDGE = 1e-4  # in addition to that for few episodes, in units of the variance of each z
 
 _ONE_ARRAY = (
     "a control variate of the gradient is linear in the entries of what the policy sees, which "
@@ -49,32 +48,32 @@ _ONE_ARRAY = (
 
 
 class ControlVariates(NamedTuple):
-    """The control variates of each episode, of which the mean is 0."""
+    """The control variates of each episode, with mean 0."""
 
     z: Float[Array, "B d"]
-    # z² on average over the actions, where that is known; else z²
+    # the mean of z² over the actions if known, else z²
     square: Float[Array, "B d"]
 
 
 class PastMoments(NamedTuple):
-    """Sums over the episodes of earlier batches, each less than the next by `baseline_decay`."""
+    """Sums over the episodes of earlier batches, with exponential decay `baseline_decay`."""
 
     weight: Float[Array, ""]  # Σ 1
     z: Float[Array, " d"]  # Σ z
     g: Float[Array, " P"]  # Σ g
     zz: Float[Array, "d d"]  # Σ z zᵀ
     zg: Float[Array, "d P"]  # Σ z gᵀ
-    square: Float[Array, " d"]  # Σ z², on average over the actions
+    square: Float[Array, " d"]  # Σ z², averaged over the actions
 
 
 def gradient_control_variate(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """trajectory_control_variate, and a linear control variate of the whole gradient (after Wang et
-    al. 2013; Geffner & Domke 2018, 1810.12482).
+    """trajectory_control_variate with a linear control variate for the whole gradient (after Wang
+    et al. 2013; Geffner & Domke 2018, 1810.12482).
 
-    z are features of the episode: of the initial state, less their mean over four extra ones, and
-    of every visited state, times the score of the logits. B is regressed on the gradients of
-    single episodes of earlier batches, with decay `baseline_decay`; in the first batch it is 0.
-    Observations must be arrays of few entries, and there is memory for N gradients.
+    z are features of the initial state minus their mean over four extra initial states, and
+    features of every visited state times the score of the logits. B is a regression of single
+    episodes' gradients in earlier batches, with decay `baseline_decay`; in the first batch it is 0.
+    Observations have to be small arrays, and there must be memory for N gradients.
 
     Ψₜ = γᵗ (Qₜ(a) + 1[a = aₜ] (Σ_{k≥t} γᵏ⁻ᵗ (rₖ - Aₖ) - Vₜ) / πₜ(a)), for every a; ĝ - B z
     Unbiased for: J: for any Q and any B fitted to earlier batches.
@@ -93,7 +92,7 @@ def with_control_variate(
         made: The estimator, whose gradient is a mean over episodes.
         policy: Its policy.
         h: Its hyperparameters.
-        num_starts: R, the extra initial states of each episode.
+        num_starts: R, the number of extra initial states per episode.
 
     Raises:
         ValueError: Its gradient is not a mean over episodes, or observations are not arrays; by
@@ -151,12 +150,12 @@ def no_past(d: int, num_params: int) -> PastMoments:
 
 
 def features(obs: Shaped[Array, "..."], shape: tuple[int, ...]) -> Float[Array, "*B F"]:
-    """φ, [..., F]: 1, the entries of the observation and, of at most `MOST_ENTRIES`, their products
-    two by two.
+    """φ, [..., F]: 1, the entries of the observation and, for at most `MOST_ENTRIES`, their
+    pairwise products.
 
     Args:
         obs: Observations, [..., *shape].
-        shape: Of one.
+        shape: The shape of one observation.
     """
     x = as_float(obs).reshape(*obs.shape[: obs.ndim - len(shape)], -1)
     one = jnp.ones_like(x[..., :1])
@@ -188,10 +187,10 @@ def control_variates(
     """The control variates z of each episode, of which the mean is 0.
 
     Args:
-        policy: The policy that acted.
+        policy: The acting policy.
         params: Its parameters.
         traj: Complete episodes.
-        h: The hyperparameters, of which γ.
+        h: The hyperparameters, for γ.
 
     Raises:
         ValueError: There are no extra initial states to compare with.
@@ -230,12 +229,12 @@ def control_variates(
 
 
 def mean_difference(own: Float[Array, "B F"], others: Float[Array, "B R F"]) -> Float[Array, "B F"]:
-    """φ(s₀) - φ(s₀') on average over the extra initial states, [B, F]; 0 where they are equal but
-    for rounding.
+    """φ(s₀) - φ(s₀') averaged over the extra initial states, [B, F]; 0 if they are equal up to
+    rounding.
 
-    The difference from their mean is a constant there instead, as that of three equal numbers is
-    another number, and a constant is not a control variate. What is 0 is so whichever of the two
-    states is the episode's own: the mean stays 0.
+    The difference from their mean would be a constant there, since the mean of three equal numbers
+    may round to another number, and a constant is not a control variate. Setting it to 0 is
+    symmetric in the two states, so that the mean stays 0.
     """
     own = own[:, None]
     difference = own - others
@@ -244,10 +243,10 @@ def mean_difference(own: Float[Array, "B F"], others: Float[Array, "B R F"]) -> 
 
 
 def score_of_distribution(dist: Any, action: PyTree) -> Float[Array, "*B A"]:
-    """∂ log π(a|s) / ∂η, [..., A]: of discrete actions 1[a] - π(a) of all but the last, of
-    continuous ones the derivative in the mean; of several parts those of each.
+    """∂ log π(a|s) / ∂η, [..., A]: for discrete actions 1[a] - π(a) for all but the last, for
+    continuous ones the derivative with respect to the mean; for several parts those of each.
 
-    Raises ValueError for another distribution than the project's own.
+    Raises ValueError for a custom distribution.
     """
     if isinstance(dist, Product):
         pairs = zip(dist.parts, action, strict=True)
@@ -270,8 +269,8 @@ def score_of_distribution(dist: Any, action: PyTree) -> Float[Array, "*B A"]:
 
 
 def mean_square(dist: Any, score: Float[Array, "*B A"]) -> Float[Array, "*B A"]:
-    """The square of `score_of_distribution` on average over discrete actions, π (1 - π); of others
-    the square itself, [..., A].
+    """The square of `score_of_distribution`, [..., A], averaged over discrete actions, π (1 - π);
+    for others the square itself.
     """
     if isinstance(dist, Product):
         sizes = [jnp.shape(score_of_distribution(part, part.mode()))[-1] for part in dist.parts]
@@ -290,8 +289,8 @@ def sums_of_batch(
     """The sums of the episodes of a batch, a few gradients at a time.
 
     Args:
-        made: The estimator of g, which is a direction of descent.
-        params: Of policy and critic.
+        made: The estimator of g, a descent direction.
+        params: The parameters of policy and critic.
         batch: Weighed by it.
         numbers: z of each episode.
     """
@@ -323,7 +322,7 @@ def sums_of_batch(
 
 
 def updated_moments(past: PastMoments, decay: Any, sums: PastMoments) -> PastMoments:
-    """The moments with those of a batch; as they were where a number of the batch is not finite."""
+    """The moments updated with a batch; unchanged if the batch has a non-finite number."""
     finite = jnp.stack([jnp.isfinite(x).all() for x in sums]).all()
 
     def one(old: Array, new: Array) -> Array:
@@ -333,14 +332,14 @@ def updated_moments(past: PastMoments, decay: Any, sums: PastMoments) -> PastMom
 
 
 def coefficients(past: PastMoments) -> Float[Array, "d P"]:
-    """B, [d, P]; 0 of no past.
+    """B, [d, P]; 0 without a past.
 
-    The ridge is in units of the variance of each z, so that no scale of the observations matters.
-    It is d over the number of episodes: a regression on fewer episodes than there are control
-    variates follows their noise.
+    The ridge is in units of the variance of each z, so that the scale of the observations does not
+    matter. It is d over the number of episodes: a regression on fewer episodes than control
+    variates would fit their noise.
 
-    Where an action is rare, z is small until it is taken, and the variance that was seen says
-    nothing: what the probabilities say of it is the least that counts.
+    If an action is rare, z is small until it is taken, and the sample variance is too small: the
+    variance implied by the probabilities is used as a lower bound.
     """
     weight = jnp.where(past.weight > 0, past.weight, 1.0)
     mean_z, mean_g = past.z / weight, past.g / weight
@@ -360,7 +359,7 @@ def coefficients(past: PastMoments) -> Float[Array, "d P"]:
 
 def inverse_of_positive(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
     """The inverse of a symmetric positive definite matrix, by Gauss-Jordan elimination, which needs
-    no pivots there: no library call, of which many at once can stop one another on the CPU.
+    no pivots: library calls can deadlock on the CPU if many run at once.
     """
     size = len(matrix)
 

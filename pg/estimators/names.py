@@ -1,4 +1,4 @@
-"""The names of estimators, and the facts that they stand for.
+"""The names of estimators, and their facts.
 
     leave_one_out                       a row of the table of facts
     dapo                                a preset of `switches`
@@ -6,9 +6,9 @@
     sequence:baseline=mean+scale=batch  switches alone; the others have their defaults
     selected:leave_one_out+state_value  one of several at each update (`selection`)
     selected:gae:0.9+0.95+1.0           one of several λ
-    q_prop:eta=adaptive                 Q-Prop with switches of its own (`q_prop_switches`)
+    q_prop:eta=adaptive                 Q-Prop with its switches (`q_prop_switches`)
 
-A comma stands between the values of a search. It imports no jax.
+A comma separates the values of a search. It imports no jax.
 """
 
 from dataclasses import fields, replace
@@ -33,7 +33,7 @@ SEQUENCE = "sequence"
 """The name of the default switches."""
 
 FORM = f"{SEQUENCE}:SWITCH=VALUE+..."
-"""An estimator's name with switches, as help and messages write it."""
+"""The form of a name with switches in help and messages."""
 
 SWITCHES = "; ".join(
     f"{field.name}: {', '.join(get_args(field.type) or ('true', 'false'))}"
@@ -49,9 +49,9 @@ def check_estimator(field: str, text: Any, *others: str, variants: bool = False)
     """Raises ValueError, with the nearest valid names, unless a text is the name of an estimator.
 
     Args:
-        field: what the name is given as.
+        field: the setting whose value the name is.
         text: the name.
-        others: what else could have been given, for the message.
+        others: other valid values, for the message.
         variants: True where the name may be that of a variant.
     """
     is_variant = isinstance(text, str) and text in VARIANTS
@@ -76,8 +76,8 @@ def check_estimator(field: str, text: Any, *others: str, variants: bool = False)
 
 def check_exact(field: str, text: str) -> None:
     """Raises ValueError as `check_estimator` does, and for a selection whose exact moments cannot
-    be summed: where candidates compare episodes its halves are of two each, and there are too many
-    batches of four.
+    be summed: if candidates compare episodes, its halves have two episodes each, and there are too
+    many batches of four.
     """
     check_estimator(field, text)
     if not is_selection(text):
@@ -93,8 +93,8 @@ def check_exact(field: str, text: str) -> None:
 
 
 def check_on_tables(name: str, facts: Facts) -> None:
-    """Raises ValueError for the facts of an estimator that is for continuous actions alone, which
-    no tabular problem has.
+    """Raises ValueError for the facts of an estimator for continuous actions only, which no tabular
+    problem has.
     """
     if not facts.takes("discrete"):
         raise ValueError(
@@ -109,13 +109,13 @@ def is_known(text: str) -> bool:
 
 
 def is_selection(text: Any) -> bool:
-    """True for the name of an estimator that is chosen while training."""
+    """True for the name of an estimator that is selected during training."""
     return isinstance(text, str) and text.partition(":")[0] == SELECTED
 
 
 def candidate_names(estimator: Any) -> tuple[str, ...]:
-    """The names of the candidates of an estimator that is chosen while training, in the order of
-    their numbers; () of any other.
+    """The names of the candidates of an estimator that is selected during training, in the order of
+    their numbers; () for any other.
     """
     if is_selection(estimator):
         return tuple(candidate.label for candidate in candidates_of(estimator))
@@ -146,9 +146,8 @@ def is_sequence(text: str) -> bool:
 def switches_of(text: str) -> Switches:
     """The switches of an estimator's name that `is_sequence`.
 
-    Raises ValueError, with the nearest valid names, for a preset, a switch or a value that does not
-    exist, for one that is given twice or left empty, and for switches that have no meaning
-    together.
+    Raises ValueError, with the nearest valid names, for an unknown preset, switch or value, for one
+    that is given twice or left empty, and for incompatible switches.
     """
     name, colon, choices = text.partition(":")
     if name in FACTS and name not in PRESETS:
@@ -166,9 +165,9 @@ def switches_of(text: str) -> Switches:
 
 
 def canonical(text: Any) -> Any:
-    """The one name of an estimator whose switches are written out: that of a preset, or the base
-    that is written and what differs from it, in the order of the fields of `Switches`. Anything
-    else stays as it is.
+    """The canonical name of an estimator with switches: that of a preset, or the given base and the
+    differences from it, in the order of the fields of `Switches`. Anything else is returned
+    unchanged.
 
     Raises ValueError as `switches_of` does.
     """
@@ -193,7 +192,7 @@ def canonical(text: Any) -> Any:
 
 
 def _canonical_selection(text: str) -> str:
-    """The one name of a selection: no spaces, and each λ as Python writes it."""
+    """The canonical name of a selection: no spaces, and each λ in Python's format."""
     candidates = candidates_of(text)
     if candidates[0].gae_lambda is None:
         return f"{SELECTED}:{'+'.join(candidate.estimator for candidate in candidates)}"
@@ -207,8 +206,8 @@ def _base(name: str) -> Switches:
 
 
 def facts_of(estimator: Any) -> Facts:
-    """The facts of an estimator: its row of the table, those of its switches, or what
-    `pg.with_facts` has stated of it.
+    """The facts of an estimator: its row of the table, those derived from its switches, or those
+    declared with `pg.with_facts`.
     """
     if is_selection(estimator):
         return facts_of_selection_by_name(estimator)
@@ -224,8 +223,8 @@ def facts_of(estimator: Any) -> Facts:
 
 
 def _facts_of_sequence(text: str) -> Facts:
-    """The facts of an estimator that `is_sequence`: a preset's settings stay with other switches
-    too.
+    """The facts of an estimator that `is_sequence`; with other switches a preset keeps its
+    settings.
     """
     facts = facts_of_switches(switches_of(text))
     published = PUBLISHED.get(text.partition(":")[0], {})

@@ -1,9 +1,8 @@
-"""Estimators from complete episodes of another policy, the behaviour, by importance weights ρ = π /
-behaviour.
+"""Off-policy estimators from complete episodes, with importance weights ρ = π / behaviour.
 
-The weights are constants of the batch, so that an estimator takes one step on it. On the policy's
-own episodes all of them are 1. With a `temperature` τ the reward is r - τ log π of the policy that
-learns, not of the behaviour.
+The weights are constants of the batch, so that an estimator takes one step on it. On-policy all of
+them are 1. With a `temperature` τ the reward is r - τ log π with the learning policy π, not the
+behaviour policy.
 """
 
 from typing import Any
@@ -26,7 +25,7 @@ from pg.rollout import Trajectory
 
 
 def trajectory_importance(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """reinforce from another policy's episodes, each weighed by its probability ratio (Precup et
+    """reinforce from another policy's episodes, each weighted by its probability ratio (Precup et
     al. 2000).
 
     Ψₜ = w R,  w = Π_{k<H} ρₖ
@@ -45,8 +44,8 @@ def trajectory_importance(policy: Network, critic: Network, h: Hyperparams) -> E
 
 
 def per_decision_importance(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """reward_to_go from another policy's episodes, a reward weighed by the decisions before it
-    (Precup et al. 2000).
+    """reward_to_go from another policy's episodes, each reward weighted by the ratios of the
+    decisions before it (Precup et al. 2000).
 
     Ψₜ = Σ_{k≥t} γᵏ rₖ Π_{i≤k} ρᵢ
     Unbiased for: J: if the behaviour covers the support of π.
@@ -64,8 +63,8 @@ def per_decision_importance(policy: Network, critic: Network, h: Hyperparams) ->
 
 
 def ratio_only(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """Only the action's own ratio, as in off-policy actor-critic and PPO (Degris et al. 2012,
-    1205.4839).
+    """Only the ratio of the action itself, as in off-policy actor-critic and PPO (Degris et al.
+    2012, 1205.4839).
 
     Ψₜ = ρₜ γᵗ Gₜ
     Unbiased for: nothing: off-policy, states and rewards to go are the behaviour's; J on-policy.

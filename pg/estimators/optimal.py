@@ -1,11 +1,10 @@
-"""Baselines of least variance, of a step or of a state: the score, squared, weighs what they are
-means of.
+"""Variance-minimising baselines for a step or a state: means weighted by the squared score.
 
     minimise over b   E[ z² (X - b)² ]:   b = E[ z² X ] / E[ z² ]
 
-Each is the best for its own term of the sum over steps. Terms of different steps are correlated,
-so that the variance of the whole sum may be less at another baseline (docs/science/estimators.md).
-`episodic.optimal_baseline` is that of a whole episode.
+Each is optimal for its own term of the sum over steps. Terms of different steps are correlated, so
+that another baseline may minimise the variance of the sum (docs/science/estimators.md).
+`episodic.optimal_baseline` is for whole episodes.
 """
 
 from typing import Any
@@ -33,12 +32,12 @@ from pg.rollout import Trajectory
 
 
 def optimal_time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """For every step and parameter its own constant, of the reward at that step, from the other
-    episodes (GPOMDP's optimal baseline; Peters & Schaal 2008).
+    """The optimal constant for every step and parameter, for the reward at that step, from the
+    other episodes (GPOMDP's optimal baseline; Peters & Schaal 2008).
 
-    An ended episode counts with the reward 0 and its whole score: left out, the scores of those
-    that go on would not have the mean 0. Where all others are 0, so is bₖⱼ. With a recurrent policy
-    it takes a pass over the batch for each step.
+    An ended episode counts with reward 0 and its whole score: without it, the scores of the running
+    ones would not have mean 0. bₖⱼ is 0 if all other scores are 0. With a recurrent policy it takes
+    a pass over the batch for each step.
 
     Ψₜ = Σ_{k≥t} (γᵏ rₖ - bₖⱼ),  bₖⱼ = Σ_{m≠n} γᵏ rₖ Cₖⱼ² / Σ_{m≠n} Cₖⱼ²,  Cₖ = Σ_{i≤k} ∇log πᵢ
     Unbiased for: J.
@@ -58,7 +57,7 @@ def optimal_time_baseline(policy: Network, critic: Network, h: Hyperparams) -> E
 
         def score_up_to(k: Int[Array, ""], before: PyTree, row: Weighted) -> PyTree:
             """Cₖ of every episode, from Cₖ₋₁ and the step's row of the batch."""
-            if policy.recurrent:  # the score of a step goes through those before it
+            if policy.recurrent:  # the score of a step depends on the earlier steps
                 up_to = (time <= k)[:, None] & batch.traj.valid
                 return _scores(bare, params, batch._replace(psi=up_to.astype(reward.dtype)))
             row = row._replace(psi=jnp.ones_like(row.psi))
@@ -101,14 +100,14 @@ def _baseline_times_score(reward: Float[Array, " N"], score: Float[Array, "N *P"
 
 
 def optimal_state_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """The mean of Q weighed by the squared norm of the score, as baseline of a state (Greensmith et
-    al. 2004).
+    """The mean of Q weighted by the squared norm of the score, as a state-dependent baseline
+    (Greensmith et al. 2004).
 
-    The score is that of the logits, ∂ log π(a|s) / ∂ logits = eₐ - π. For a table of logits, and
-    for logits that are linear in features, its norm is that of the score of the parameters up to a
-    factor of the state, which cancels. For a deeper network b is another function of the state, and
-    as good a baseline as that. Of two actions b is Σₐ (1 - π(a)) Q(a), which with the exact Q
-    leaves nothing of the choice of the action.
+    The score is with respect to the logits, ∂ log π(a|s) / ∂ logits = eₐ - π. For tabular logits,
+    and for logits that are linear in features, its norm equals that of the score with respect to
+    the parameters up to a factor of the state, which cancels. For a deeper network b is another
+    function of the state, still a valid baseline but not optimal. With two actions b is Σₐ (1 -
+    π(a)) Q(a), which with the exact Q removes all variance from sampling the action.
 
     Ψₜ = γᵗ (Gₜ - b(sₜ)),  b = Σₐ π(a) ‖eₐ - π‖² Q(a) / Σₐ π(a) ‖eₐ - π‖²
     Unbiased for: J: for any Q fitted to earlier batches.
@@ -127,7 +126,7 @@ def optimal_state_baseline(policy: Network, critic: Network, h: Hyperparams) -> 
 
 
 def norm_weighted_mean(q: Float[Array, "*B A"], pi: Float[Array, "*B A"]) -> Float[Array, "*B"]:
-    """Σₐ π(a) ‖eₐ - π‖² Q(a) / Σₐ π(a) ‖eₐ - π‖², [...]; 0 where one action has all probability.
+    """Σₐ π(a) ‖eₐ - π‖² Q(a) / Σₐ π(a) ‖eₐ - π‖², [...]; 0 if one action has probability 1.
 
     Args:
         q: Q(s, a), [..., A].

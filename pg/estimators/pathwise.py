@@ -1,11 +1,11 @@
-"""The pathwise gradient: the derivative of the return through reward, dynamics and policy, for
-given noise.
+"""The pathwise gradient: the derivative of the return through reward, dynamics and policy for given
+noise.
 
     ∇J = E_ε[ ∇θ R(τ(θ, ε)) ],   aₜ = μθ(sₜ) + σθ(sₜ) εₜ,   sₜ₊₁ = f(sₜ, aₜ)
 
-Where the dynamics have a derivative it is an alternative to the score, on the same episodes: often
-of far less variance, but explosive where they are chaotic (2111.05803), and wrong where they jump
-(2202.00817).
+If the dynamics are differentiable it is an alternative to the score function, on the same episodes.
+Its variance is often far smaller, but it explodes if they are chaotic (2111.05803), and it is
+biased if they are discontinuous (2202.00817).
 """
 
 import jax
@@ -24,11 +24,11 @@ def pathwise_gradient(
     gamma: Float[ArrayLike, ""] = 1.0,
     horizon: int | None = None,
 ) -> PyTree:
-    """(1/N) Σₙ ∇θ R(τ⁽ⁿ⁾) over the episodes that `rollout.episodes` collects for this key: of
-    ascent, like params.
+    """(1/N) Σₙ ∇θ R(τ⁽ⁿ⁾) over the episodes that `rollout.episodes` collects for this key: an
+    ascent direction, like params.
 
-    Unbiased for J where return and termination depend continuously on the actions: clipping is a
-    kink and does no harm, an episode that ends sooner or later by a hair is a jump and does.
+    Unbiased for J if return and termination depend continuously on the actions: clipping is only a
+    kink and harmless, but a small change that ends an episode one step sooner is a discontinuity.
 
     Args:
         env: an environment of `make_env(..., differentiable=True)`, with continuous actions.
@@ -39,12 +39,12 @@ def pathwise_gradient(
         horizon: H, in steps; default: the environment's own time limit.
 
     Raises:
-        ValueError: no derivative passes.
+        ValueError: the environment is not differentiable, or actions are discrete.
     """
     check_env(env)
     if not env.differentiable:
         raise ValueError(
-            "this environment cuts the derivative of its transitions: make_env(..., "
+            "this environment stops the gradient of its transitions: make_env(..., "
             "differentiable=True)"
         )
     if not isinstance(env.action_space, Box):

@@ -1,5 +1,4 @@
-"""The switches of Q-Prop: the factor η of its control variate, the facts that follow, and the names
-of estimators with them.
+"""The switches of Q-Prop: the factor η of its control variate, the resulting facts and names.
 
     q_prop:eta=adaptive
     q_prop:eta=conservative+covariance=step
@@ -29,12 +28,12 @@ class QProp:
     (adaptive); 1 where that is positive, else 0 (conservative); or its sign (aggressive).
     """
     covariance: Covariance = "others"
-    """Steps that the covariance is estimated from: all of the other episodes of the batch, or the
-    step alone, as published (biased).
+    """Steps from which the covariance is estimated: all steps of the other episodes of the batch,
+    or only the step itself, as published (biased).
     """
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a value that does not exist, or has no meaning."""
+        """Raises ValueError for an unknown or meaningless value."""
         check_name("eta", self.eta, get_args(Eta))
         check_name("covariance", self.covariance, get_args(Covariance))
         if self.eta == "one" and self.covariance != "others":
@@ -45,7 +44,7 @@ class QProp:
 
     @property
     def name(self) -> str:
-        """The one name of the estimator."""
+        """The canonical name of the estimator."""
         if self.eta == "one":
             return Q_PROP
         name = f"{Q_PROP}:eta={self.eta}"
@@ -78,8 +77,8 @@ def is_q_prop(text: Any) -> bool:
 def q_prop_of(text: str) -> QProp:
     """The switches of an estimator's name that `is_q_prop`.
 
-    Raises ValueError, with the nearest valid names, for a switch or a value that does not exist,
-    and for one that is given twice or left empty.
+    Raises ValueError, with the nearest valid names, for an unknown switch or value, and for one
+    that is given twice or left empty.
     """
     chosen: dict[str, Any] = {}
     for word in text.partition(":")[2].split("+"):

@@ -1,20 +1,20 @@
-"""Estimators chosen while training: of several candidates, the one whose gradient had the smallest
-mean squared error on past batches.
+"""Selection during training: of several candidates, the one whose gradient had the smallest mean
+squared error on past batches.
 
     Ψ of update k = Ψ of candidate argminᵢ (vᵢ + bᵢ²),   v, b² averaged over batches before k
 
-Given the past, the choice is a constant and the estimate that of one candidate: it is unbiased if
-all of them are. A choice by the batch itself would prefer those draws in which a candidate happens
+Given the past, the choice is a constant and the estimate is that of one candidate: it is unbiased
+if all of them are. A choice by the batch itself would prefer batches in which a candidate happens
 to be small, and so be biased.
 
-A batch of N episodes is cut into two halves, which are independent given the policy. With gᵢᴬ, gᵢᴮ
-candidate i's gradients of the two, each with a baseline of its own half,
+A batch of N episodes is split into two halves, which are independent given the policy. With gᵢᴬ,
+gᵢᴮ candidate i's gradients on the two, each with a baseline from its own half,
 
     vᵢ  = ‖gᵢᴬ - gᵢᴮ‖² / 4                has the mean tr Cov of (gᵢᴬ + gᵢᴮ) / 2
     bᵢ² = (gᵢᴬ - gᵣᴬ) · (gᵢᴮ - gᵣᴮ)       has the mean ‖E gᵢ - E gᵣ‖², r a reference
 
-where the square of one difference would have its variance in its mean. The bias of a candidate that
-is unbiased is 0, and not measured.
+while the square of a single difference would include its variance in the mean. The bias of an
+unbiased candidate is 0, and not measured.
 """
 
 import functools
@@ -52,7 +52,7 @@ from pg.rollout import Trajectory
 
 
 class SelectionState(NamedTuple):
-    """The states of the candidates, and what was measured of each on the batches so far."""
+    """The states of the candidates, and the measurements of each on the batches so far."""
 
     candidates: tuple[PyTree, ...]
     variance: tuple[MovingAverage, ...]
@@ -63,19 +63,19 @@ class SelectionState(NamedTuple):
 class Choice(NamedTuple):
     """The choice for a batch, and the further constants of the candidates: leaves [T, B, ...]."""
 
-    number: Int[Array, "T B"]  # of the candidate that is chosen
+    number: Int[Array, "T B"]  # the index of the chosen candidate
     error: tuple[Float[Array, "T B"], ...]  # mean squared error of each, before this batch
     value: tuple[PyTree, ...]  # as in `Weighted`, of each candidate
     extra: tuple[PyTree, ...]
 
 
 class Measurement(NamedTuple):
-    """The way in which candidates are compared."""
+    """The comparison of candidates."""
 
     unbiased: tuple[bool, ...]  # whether the bias of each is known to be 0
-    reference: int  # the candidate whose mean those of the others are compared with
-    decay: float  # of the averages over measurements
-    period: int  # updates from one measurement to the next
+    reference: int  # the candidate with whose mean the others' are compared
+    decay: float  # of the moving averages over measurements
+    period: int  # number of updates between measurements
     least_episodes: int  # of a half
 
 
@@ -88,27 +88,27 @@ def selected(
         estimator = selected("leave_one_out", "time_baseline", "state_value")
         config = pg.Config(estimator=estimator, num_envs=64)
 
-    It begins with the first candidate. A measurement takes the gradients of all candidates of two
-    half batches, and no step of the environment; with seeds that are mapped over, each update takes
-    the gradients of all candidates too. The policy and the critic are shared. The critic learns
-    whichever is chosen: beside a candidate without one, from the targets of the first that has one.
-    Metrics: `selected`, the number of the one chosen, from 0, and `error_NAME` of each, v + b²
-    before this batch (NaN before the first measurement).
+    It starts with the first candidate. A measurement takes the gradients of all candidates on two
+    half batches, and no environment steps; with vmapped seeds each update takes the gradients of
+    all candidates too. Policy and critic are shared. The critic always learns: if the chosen
+    candidate has none, from the targets of the first that has one. Metrics: `selected`, the index
+    of the chosen candidate, from 0, and `error_NAME` for each, v + b² before this batch (NaN before
+    the first measurement).
 
-    Halves are of whole groups if these are even in number. With a torso that policy and critic
-    share, v is of the critic's gradient too. With the natural gradient, states have the weights
-    that the first candidate gives them.
+    Halves consist of whole groups if their number is even. With a torso shared by policy and
+    critic, v includes the critic's gradient. The natural gradient uses the first candidate's state
+    weighting.
 
     Args:
         candidates: Functions of policy, critic and hyperparameters, or their names; at least two.
-        reference: The name of the candidate whose mean stands for the gradient in b²; default: the
-            first that is unbiased.
-        decay: Decay rate of the averages over measurements, in [0, 1).
-        period: Updates from one measurement to the next.
+        reference: The name of the candidate whose mean replaces the gradient in b²; default: the
+            first unbiased one.
+        decay: Decay rate of the moving averages over measurements, in [0, 1).
+        period: Number of updates between measurements.
 
     Raises:
-        ValueError: Candidates that cannot share a critic, batches or extra rollouts; two of one
-            name; or none that is unbiased, and no reference.
+        ValueError: Candidates that cannot share a critic, batches or extra rollouts; two of the
+            same name; or no unbiased one and no reference.
     """
     if len(candidates) == 1 and isinstance(candidates[0], list):
         raise ValueError("candidates are arguments, got one list: write selected(*candidates)")
@@ -147,7 +147,7 @@ def selected(
 
 
 def of_name(text: str) -> Factory:
-    """The estimator that a name such as selected:leave_one_out+state_value stands for.
+    """The estimator for a name such as selected:leave_one_out+state_value.
 
     Raises ValueError as `pg.estimators.names.candidates_of` and `selected` do.
     """
@@ -164,7 +164,7 @@ def _candidate(listed: Candidate) -> Factory | str:
 
 
 def _has_critic(made: Estimator) -> bool:
-    """True for an estimator with parameters of a critic, whatever is stated of it."""
+    """True for an estimator with parameters of a critic, whatever its facts declare."""
     params, _ = jax.eval_shape(made.init, jax.random.key(0))
     return bool(jax.tree.leaves(params.critic))
 
@@ -181,8 +181,8 @@ def _selection(
     Args:
         names: The names of the candidates.
         made: The candidates.
-        how: The way in which they are compared.
-        critic: The critic that they share; None without one.
+        how: The comparison of candidates.
+        critic: The shared critic; None without one.
         h: The hyperparameters.
     """
     grads = [est.grad if critic is None else with_value_loss(est, critic, h) for est in made]
@@ -234,7 +234,7 @@ def _selection(
 
 def errors(state: SelectionState) -> Float[Array, " K"]:
     """The mean squared error v + b² of each candidate's gradient, [K], in squared units of the
-    gradient; inf of one that was not measured. A b² below 0, which is noise, counts as 0.
+    gradient; inf before the first measurement. A b² below 0, which is noise, counts as 0.
     """
     of_each = []
     for variance, squared_bias in zip(state.variance, state.squared_bias, strict=True):
@@ -244,15 +244,15 @@ def errors(state: SelectionState) -> Float[Array, " K"]:
 
 
 def _chosen(weighed: list[Weighted], number: Int[Array, ""], error: Float[Array, " K"]) -> Weighted:
-    """The batch as one candidate weighs it, with what the gradients of all need.
+    """The batch as weighed by one candidate, with the constants that all gradients need.
 
     Args:
-        weighed: The batch as each candidate weighs it.
-        number: That of the candidate.
+        weighed: The batch as weighed by each candidate.
+        number: The index of the candidate.
         error: The mean squared errors by which it was chosen.
 
     Raises:
-        ValueError: One has a Ψ of each step, and another one of every action.
+        ValueError: One has a Ψ per step, and another a Ψ per action.
     """
     psi, steps = [batch.psi for batch in weighed], weighed[0].traj.valid.shape
     if len({x.ndim for x in psi}) > 1:
@@ -285,9 +285,9 @@ def _measured(
     state: SelectionState,
     traj: Trajectory,
 ) -> SelectionState:
-    """The state with what is measured on a batch, every `how.period`-th time.
+    """The state updated with measurements on a batch, every `how.period`-th time.
 
-    A measurement that is not finite is left out, for the candidate that it is of.
+    A non-finite measurement of a candidate is left out.
     """
     params = jax.lax.stop_gradient(params)
     due = state.batches % how.period == 0
@@ -296,7 +296,7 @@ def _measured(
         return _variance_and_squared_bias(made, how, params, state, traj)
 
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(measure))
-    # of mapped runs one branch for all: each would else compute both
+    # one branch for all vmapped runs: otherwise each would compute both
     v, squared_bias = jax.lax.cond(blocks.largest(due), measure, lambda: nothing)
     counts = due & jnp.isfinite(v) & jnp.isfinite(squared_bias)
 
@@ -323,7 +323,7 @@ def _variance_and_squared_bias(
     state: SelectionState,
     traj: Trajectory,
 ) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
-    """v and b² of each candidate on one batch, [K] each. Raises ValueError for a batch that is too
+    """v and b² of each candidate on one batch, [K] each. Raises ValueError if the batch is too
     small for two halves.
     """
     number = traj.valid.shape[1]
@@ -351,7 +351,7 @@ def _variance_and_squared_bias(
 
 
 def _with_common_metrics(grads: Sequence[Callable[[], Any]]) -> list[Callable[[], Any]]:
-    """Functions that give gradients and metrics, of which those metrics are left that all have."""
+    """Functions that return gradients and metrics, restricted to the metrics that all of them have."""
     metrics = [set(jax.eval_shape(grad)[1]) for grad in grads]
     common = sorted(set.intersection(*metrics))
 
@@ -363,8 +363,8 @@ def _with_common_metrics(grads: Sequence[Callable[[], Any]]) -> list[Callable[[]
 
 
 def _all_extra_rollouts(wanted: list[ExtraRollouts]) -> ExtraRollouts:
-    """The extra rollouts of all candidates together. Raises ValueError where two want other
-    episodes out of the same states, or different numbers of initial states.
+    """The union of the extra rollouts of all candidates. Raises ValueError if two need different
+    branches from the same states, or different numbers of initial states.
     """
     branches = [each.branches for each in wanted if isinstance(each.branches, Branching)]
     kinds = {(x.kind, x.common_numbers, x.every_state) for x in branches}

@@ -1,11 +1,10 @@
-"""Policy gradients over sequences: one estimator with switches, of which the published ones are
-presets.
+"""Policy gradients over sequences: one estimator with switches; the published ones are presets.
 
     loss = -(1/N) Σₙ Σₜ surrogate(ρ, Ψₜ),   Ψₜ = (R - baseline) / scale / divisor
 
-A few choices have the mean ∇J_β(θ), J_β = E[R] - β KL(π ‖ π_ref); the means of the others are in
-the table of proofs. The reference policy is the one with which training starts, or one that is
-given; its parameters are the estimator's state.
+Some choices have the mean ∇J_β(θ), J_β = E[R] - β KL(π ‖ π_ref); the means of the others are in the
+table of proofs. The reference policy is the initial policy, or a given one; its parameters are the
+estimator's state.
 """
 
 import math
@@ -47,45 +46,47 @@ Factory = Callable[[Network, Network, Hyperparams], Estimator]
 class Reference(NamedTuple):
     """The reference policy along a batch: leaves [T, B, ...]."""
 
-    log_prob: Float[Array, "T B"]  # log π_ref(a|s) of the action that was taken
-    dist: Any  # its distributions, for a sum over all actions; () where that is not needed
-    weight: Float[Array, "T B"]  # of the KL estimate in the reward or the loss
-    kl_coef: Float[Array, "T B"] | tuple[()] = ()  # β where it is adapted
+    log_prob: Float[Array, "T B"]  # log π_ref(a|s) of the action taken
+    dist: Any  # its distributions, for a sum over all actions; () if not needed
+    weight: Float[Array, "T B"]  # weight of the KL estimate in the reward or the loss
+    kl_coef: Float[Array, "T B"] | tuple[()] = ()  # β if it is adaptive
 
 
 class Adaptive(NamedTuple):
-    """The state of an estimator whose β is adapted."""
+    """The state of an estimator with an adaptive β."""
 
     reference: PyTree  # the parameters of the reference policy
     kl_coef: Float[Array, ""]  # β of the next batch
 
 
-MOST_ERROR = 0.2  # relative distance from the target that counts, at most
+MOST_ERROR = 0.2  # bound of the relative error in the control of β
 
 
 class Constants(NamedTuple):
-    """The constants of a batch that the surrogate needs beside Ψ: leaves [T, B, ...], or ()."""
+    """The constants of a batch that the surrogate needs in addition to Ψ: leaves [T, B, ...], or
+    ().
+    """
 
     reference: Any = ()  # a `Reference`
     reward: Float[Array, "T B"] | tuple[()] = ()  # per decision: γᵗ r over scale and divisor
-    # the log of the mean weight that weights are divided by
+    # the log of the mean weight, by which weights are divided
     log_mean_weight: Float[Array, "T B"] | tuple[()] = ()
 
 
 def sequence_estimator(reference: PyTree = None, **switches: Any) -> Factory:
-    """A policy gradient over sequences: a function of policy, critic and hyperparameters, as the
-    estimators of the table are.
+    """A policy gradient over sequences: a function of policy, critic and hyperparameters, like the
+    estimators of the table.
 
         estimator = sequence_estimator(baseline="mean", scale="group", average="sequence")
         config = pg.Config(estimator=estimator, group_size=4)
 
     Args:
-        reference: Parameters of the policy's network, those of the reference policy; None: those
-            with which training starts.
+        reference: Parameters of the reference policy, for the policy's network; None: the initial
+            parameters.
         switches: Fields of `Switches` by name.
 
     Raises:
-        ValueError: A switch that does not exist, or switches that have no meaning together.
+        ValueError: An unknown switch, or incompatible switches.
     """
     for name in switches:
         check_name("switch", name, [field.name for field in fields(Switches)])
@@ -94,7 +95,7 @@ def sequence_estimator(reference: PyTree = None, **switches: Any) -> Factory:
     def sequence(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
         return build(policy, h, chosen, reference)
 
-    # its results are told from those of other switches by its name
+    # the name distinguishes its results from those of other switches
     sequence.__name__ = name_of(chosen)
     sequence.facts = facts_of(chosen)  # type: ignore[attr-defined]
     return sequence
@@ -105,13 +106,12 @@ def build(
 ) -> Estimator:
     """The estimator of the switches.
 
-    Metrics: with a ratio, kl and clip_fraction as in `drift`, of the ratio that is clipped; with a
-    reference, reference_kl and reference_kl_k1, the estimates k3 and k1 of KL(π ‖ π_ref) in nats
-    per step, times the ratio of each step where the batch is another policy's; and kl_coef where β
-    is adapted.
+    Metrics: with a ratio, kl and clip_fraction as in `drift`, for the clipped ratio; with a
+        reference, reference_kl and reference_kl_k1, the estimates k3 and k1 of KL(π ‖ π_ref) in
+        nats per step, weighted by the ratio of each step off-policy; and kl_coef if β is adaptive.
 
     Args:
-        policy: The policy that learns.
+        policy: The learning policy.
         h: The hyperparameters.
         switches: The switches.
         reference: See `sequence_estimator`.
@@ -175,10 +175,10 @@ def build(
 
 
 def _kept(estimator: Estimator, s: Switches, h: Hyperparams, reference: PyTree) -> Estimator:
-    """The estimator whose state begins with the reference policy, and with β where it is adapted.
+    """The estimator with the reference policy, and an adaptive β if any, as its initial state.
 
     Args:
-        estimator: One without a state.
+        estimator: The estimator, without a state.
         s: The switches.
         h: The hyperparameters.
         reference: See `sequence_estimator`.
@@ -204,7 +204,7 @@ def divergence(
 
     Args:
         estimate: k1: ℓ; k2: ℓ² / 2; k3: exp(-ℓ) - 1 + ℓ; full: Σₐ π(a) ℓ(a).
-        log_prob: log π of the action that was taken, [...].
+        log_prob: log π of the action taken, [...].
         dist: The distributions of π, for `full`.
         reference: The reference policy at the same steps.
     """
@@ -225,9 +225,9 @@ def adapted(
     2.2).
 
     Args:
-        kl_coef: β of a batch.
-        measured: KL of that batch in nats per sequence.
-        h: The hyperparameters, of which `kl_gain` is K, and `kl_target` the target.
+        kl_coef: β for a batch.
+        measured: KL on that batch, in nats per sequence.
+        h: The hyperparameters; `kl_gain` is K, and `kl_target` the target.
     """
     error = jnp.clip(measured / h.kl_target - 1.0, -MOST_ERROR, MOST_ERROR)
     return kl_coef * (1.0 + h.kl_gain * error)
@@ -246,12 +246,12 @@ def _reference_along(
 
     Args:
         s: The switches.
-        policy: The policy that learns, whose network is the reference's too.
+        policy: The learning policy, with the same network as the reference.
         params: Its parameters.
-        state: The estimator's, as `_kept` begins it.
+        state: The estimator's state, see `_kept`.
         traj: The batch.
         h: The hyperparameters.
-        divisor: The number that each step is divided by.
+        divisor: The divisor of each step.
     """
     adaptive = s.kl_control == "adaptive"
     held, kl_coef = (state.reference, state.kl_coef) if adaptive else (state, h.kl_coef)
@@ -264,8 +264,7 @@ def _reference_along(
 def _divergence_of_batch(
     log_prob: Float[Array, "T B"], reference: Reference, traj: Trajectory
 ) -> Float[Array, ""]:
-    """The mean over the sequences of Σₜ ρₜ ℓₜ, [], in nats: of the policy, at the states that were
-    visited.
+    """The mean over the sequences of Σₜ ρₜ ℓₜ, [], in nats, at the visited states.
 
     Args:
         log_prob: log π of the actions, [T, B].
@@ -277,7 +276,7 @@ def _divergence_of_batch(
 
 
 def _advantage(s: Switches, traj: Trajectory, h: Hyperparams) -> Float[Array, "#T B"]:
-    """(R - baseline) / scale, [1, B]; [T, B] where a step is credited with what follows it."""
+    """(R - baseline) / scale, [1, B]; [T, B] if steps are credited with rewards to go."""
     total, error = return_and_error(traj, h)
     if s.credit == "to_go":
         return _of_each_step(s, total, error, traj, h)
@@ -296,7 +295,7 @@ def _of_each_step(
     traj: Trajectory,
     h: Hyperparams,
 ) -> Float[Array, "T B"]:
-    """The rewards from each step on, less the baseline and over the scale; those of the batch are
+    """The rewards to go, minus the baseline and divided by the scale; for the batch these are the
     mean and standard deviation over its steps.
     """
     to_go = discounted_reward_to_go(traj, h)
@@ -316,7 +315,7 @@ def _centred_return(
     traj: Trajectory,
     h: Hyperparams,
 ) -> Float[Array, " B"]:
-    """R less the baseline, [B]."""
+    """R minus the baseline, [B]."""
     if s.baseline == "none":
         return total
     if s.baseline == "batch":
@@ -336,7 +335,7 @@ def _centred_return(
 
 
 def _divisor(s: Switches, traj: Trajectory) -> Float[Array, "1 B"] | float:
-    """The number that each step of a sequence is divided by: 1, or [1, B]."""
+    """The divisor of each step of a sequence: 1, or [1, B]."""
     if s.average == "sum":
         return 1.0
     if s.average == "constant":
@@ -350,10 +349,10 @@ def _divisor(s: Switches, traj: Trajectory) -> Float[Array, "1 B"] | float:
 
 
 def _penalty_divisor(s: Switches, divisor: Any) -> Any:
-    """The number that the KL estimate of a step is divided by: that of its Ψ in the step's loss.
+    """The divisor of a step's KL estimate: in the step's loss, the divisor of its Ψ.
 
-    On the sequence a constant alone, so that the weight keeps its meaning, and no length; in the
-    reward none, which Ψ has already.
+    In the loss of the sequence only a constant, so that the weight keeps its meaning, and no
+    length; in the reward none, since it is part of Ψ.
     """
     on_sequence = s.kl_place == "sequence" and s.average == "constant"
     return divisor if s.kl_place == "loss" or on_sequence else 1.0
@@ -367,8 +366,8 @@ def _length(traj: Trajectory) -> Float[Array, " B"]:
 def _log_prob_along(
     s: Switches, policy: Network, params: Params, traj: Trajectory
 ) -> tuple[Array, Any]:
-    """log π(a|s) [T, B] of a policy along a batch, and its distributions where a sum over all
-    actions needs them, else ().
+    """log π(a|s) [T, B] of a policy along a batch, and its distributions if a sum over all actions
+    needs them, else ().
     """
 
     def block(rows: Trajectory) -> tuple[Array, Any]:
@@ -381,11 +380,10 @@ def _log_prob_along(
 def _log_ratio_of(
     s: Switches, log_prob: Float[Array, "T B"], traj: Trajectory
 ) -> Float[Array, "T B"]:
-    """The log of the importance ratio that a step, or per decision its reward, is weighed by,
-    [T, B].
+    """The log of the importance ratio of a step, or with per-decision ratios of its reward, [T, B].
 
-    That of a sequence is one number; its gradient at a step is that of the step's own log π, so
-    that the sum over steps is the sequence's gradient, times |y| where it is the root.
+    The ratio of a sequence is one number; its gradient at a step is that of the step's own log π,
+    so that the sum over steps is the sequence's gradient (times |y| for the root).
     """
     of_step = jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)
     if s.ratio == "token":
@@ -400,7 +398,7 @@ def _log_ratio_of(
 
 
 def _log_weight(s: Switches, h: Hyperparams, log_ratio: Float[Array, "T B"]) -> Float[Array, "T B"]:
-    """The log of the weight that a clip of the weight alone leaves of a ratio, [T, B]."""
+    """The log of the ratio after a clip that only affects the weight, [T, B]."""
     low, high = _bounds(s, h)
     least, most = jnp.log(jnp.maximum(1.0 - low, 0.0)), jnp.log(1.0 + high)
     if s.clip == "masked":
@@ -411,12 +409,12 @@ def _log_weight(s: Switches, h: Hyperparams, log_ratio: Float[Array, "T B"]) -> 
 def _log_mean_weight(
     s: Switches, h: Hyperparams, log_prob: Float[Array, "T B"], traj: Trajectory
 ) -> Float[Array, "#T B"]:
-    """The log of the mean weight of the group or batch of each sequence, over its sequences or with
-    the ratio of a token over its steps, [1, B] or [T, B]; 0 where all are masked.
+    """The log of the mean weight of each sequence's group or batch, over its sequences or (with
+    token ratios) over its steps, [1, B] or [T, B]; 0 if all are masked.
 
-    Per decision it is that of each step, to which a sequence that is over brings its last weight.
-    Weights are added up relative to the largest of their group, as those of long sequences have
-    no place among floats.
+    With per-decision ratios there is a mean for each step, to which an ended sequence contributes
+    its last weight. Weights are summed relative to the largest in their group, as those of long
+    sequences may overflow.
     """
     log_weight = _log_weight(s, h, _log_ratio_of(s, log_prob, traj))
     counted = jnp.ones_like(log_weight)
@@ -451,8 +449,8 @@ def _scaled_reward(s: Switches, traj: Trajectory, h: Hyperparams) -> Float[Array
 def _weight(
     s: Switches, h: Hyperparams, log_prob: Float[Array, "T B"], batch: Weighted
 ) -> Float[Array, "T B"]:
-    """The weight of a step, or per decision of its reward, over its mean where that is asked for: a
-    constant, [T, B].
+    """The weight of a step, or with per-decision ratios of its reward, divided by the mean if
+    self-normalised: a constant, [T, B].
     """
     log_weight = _log_weight(s, h, _log_ratio_of(s, log_prob, batch.traj))
     if s.self_normalised != "none":
@@ -463,9 +461,9 @@ def _weight(
 def _by_decisions(
     s: Switches, h: Hyperparams, log_prob: Float[Array, "T B"], batch: Weighted
 ) -> Float[Array, "T B"]:
-    """Ψₜ = Σ_{k≥t} w_k rₖ - w_t b, a constant, [T, B]; the Ψ of the batch is that with all w = 1.
+    """Ψₜ = Σ_{k≥t} w_k rₖ - w_t b, a constant, [T, B]; the batch's Ψ has all w = 1.
 
-    w_k is the weight of the decisions up to k, and b what the rewards to go are compared with.
+    w_k is the weight of the decisions up to k, and b the baseline of the rewards to go.
     """
     reward = batch.extra.reward
     weight = _weight(s, h, log_prob, batch)
@@ -502,7 +500,7 @@ def _surrogate(s: Switches, h: Hyperparams) -> Surrogate:
 
 
 def _bounds(s: Switches, h: Hyperparams) -> tuple[Any, Any]:
-    """The distances from 1 that a ratio may have below and above, by the clip."""
+    """The clip range of the ratio below and above 1."""
     if s.clip in ("symmetric", "dual"):
         return h.epsilon, h.epsilon
     if s.clip == "truncated":
@@ -513,7 +511,7 @@ def _bounds(s: Switches, h: Hyperparams) -> tuple[Any, Any]:
 
 
 def _minus_divergence(s: Switches, surrogate: Surrogate) -> Surrogate:
-    """The surrogate less the KL estimate in the loss, [T, B]; that of a sequence at its first
+    """The surrogate minus the KL estimate in the loss, [T, B]; that of a sequence is at its first
     step.
     """
 

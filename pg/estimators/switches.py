@@ -1,10 +1,9 @@
-"""The switches of a policy gradient over sequences, and the facts that follow from them.
+"""The switches of a policy gradient over sequences, and the facts derived from them.
 
 An episode is a sequence, an action a token, an initial state a prompt; a group is the G episodes of
 one prompt. With R the return of a sequence, ρ the importance ratio π / behaviour and |y| the number
-of steps, each published estimator is a choice of: the baseline that R is compared with, the scale
-that it is divided by, the average over steps, the level of the ratio, the clip, and the estimate
-and place of the KL divergence from a reference policy. It imports no jax.
+of steps, each published estimator is a choice of baseline, scale, average over steps, level of the
+ratio, clip, and estimate and place of the KL divergence from a reference policy. It imports no jax.
 """
 
 import re
@@ -33,13 +32,13 @@ Control = Literal["fixed", "adaptive"]
 
 
 GROUP_SIZE = 5  # which divides the default number of environments
-KL_COEF = 0.05  # β where there is a KL estimate and nothing else is said
+KL_COEF = 0.05  # the default β if there is a KL estimate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Switches:
-    """The choices that make a policy gradient over sequences; the default is the policy gradient
-    with leave-one-out baselines.
+    """The switches of a policy gradient over sequences; the default is the policy gradient with
+    leave-one-out baselines.
     """
 
     baseline: Baseline = "leave_one_out"
@@ -100,9 +99,7 @@ class Switches:
     """
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a choice that does not exist, and for choices that have no meaning
-        together.
-        """
+        """Raises ValueError for an unknown value, and for incompatible switches."""
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type is not bool:
@@ -195,7 +192,7 @@ _READ_BY_CLIP: Mapping[str, tuple[str, ...]] = {
 
 
 def facts_of(switches: Switches) -> Facts:
-    """The facts that follow from the switches, on-policy unless the whole ratio is there."""
+    """The facts derived from the switches, on-policy unless the ratio is that of whole sequences."""
     s = switches
     batch = "batch" in (s.baseline, s.scale, s.self_normalised)
     compared: ComparedWith = "greedy" if s.baseline == "greedy" else "none"
@@ -207,7 +204,7 @@ def facts_of(switches: Switches) -> Facts:
     independent = s.baseline in ("none", "leave_one_out", "shrinkage", "greedy")
     exact = straight and s.average == "sum" and independent
     own_part = s.baseline == "mean" or (s.baseline == "batch" and s.credit == "total")
-    # a number that does not depend on the lengths, so that the direction stays
+    # a number that does not depend on the lengths, so that the direction is unchanged
     of_lengths = s.baseline == "length_weighted" or (s.baseline == "batch" and not own_part)
     constant = s.average == "constant" and not of_lengths
     divided = s.scale != "none" or s.average == "token"  # by a number of other sequences
@@ -304,23 +301,23 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "sapo": {"gate_rising": 1.0, "gate_falling": 1.05},
     "rloo": {"kl_coef": 0.03},  # appendix C, summaries
 }
-"""Hyperparameters of their papers, by the preset's name, where these state them and they mean
-something on another task than theirs: no learning rates, and no sizes of batches.
+"""Hyperparameters from the papers, by the preset's name, if they are stated and meaningful on other
+tasks: no learning rates, and no batch sizes.
 """
 
 
 def preset_name(switches: Switches) -> str | None:
-    """The name of the preset that these switches are; None of others."""
+    """The name of the preset with these switches; None if there is none."""
     return next((name for name, preset in PRESETS.items() if preset == switches), None)
 
 
 def published(switches: Switches) -> Mapping[str, Any]:
-    """The hyperparameters of the paper whose preset these switches are; none of others."""
+    """The published hyperparameters of the preset with these switches; none if there is none."""
     return PUBLISHED.get(preset_name(switches) or "", {})
 
 
 def label(switches: Switches) -> str:
-    """The switches that differ from the plain policy gradient, that without a baseline."""
+    """The switches that differ from the plain policy gradient without a baseline."""
     plain = vars(Switches(baseline="none"))
     chosen = {name: value for name, value in vars(switches).items() if value != plain[name]}
     return ", ".join(f"{name}={value}" for name, value in chosen.items()) or "plain"

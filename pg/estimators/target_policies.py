@@ -1,10 +1,11 @@
-"""Estimators that lead to a target policy ∝ π_old exp(A / η), better than the one that acted.
+"""Estimators that move towards a target policy ∝ π_old exp(A / η), which improves on π_old.
 
-It maximises E[A] - η KL(π ‖ π_old) at each state. A regression fits the policy to the actions that
-were taken, each weighed by the target's ratio exp(A / η), and needs no probability of them.
+It maximises E[A] - η KL(π ‖ π_old) at each state. A regression fits the policy to the actions
+taken, each weighted by the target's ratio exp(A / η), and does not need their probabilities.
 
 reward_weighted_regression → advantage_weighted_regression → v_mpo: the return, the advantage, and
-the better half of a batch with an η of its own. mdpo climbs the objective itself, by the ratio.
+the better half of a batch with an η computed for it. mdpo ascends the objective itself, with the
+ratio.
 """
 
 from collections.abc import Callable
@@ -33,15 +34,15 @@ from pg.estimators.bootstrapped import gae
 from pg.networks import Network
 from pg.rollout import Trajectory
 
-HALVINGS = 60  # of the interval in which η is looked for: to the precision of a float of 64 bits
+HALVINGS = 60  # bisections for η: to the precision of a 64-bit float
 
 
 def reward_weighted_regression(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """The likelihood of the actions, weighed by the exponential of what followed them (RWR; Peters
-    & Schaal 2007).
+    """Maximum likelihood of the actions, weighted by the exponential of the reward to go (RWR;
+    Peters & Schaal 2007).
 
-    With the reward to go as 1910.00177 writes it, section 2. A step of gradient ascent on it is a
-    part of the maximisation of an EM algorithm, which weights of any common scale leave alone.
+    The reward to go is as in section 2 of 1910.00177. A gradient step is a partial M step of an EM
+    algorithm, which does not depend on a common scale of the weights.
 
     Ψₜ = γᵗ exp(Gₜ / η),  η = `advantage_scale`; exp(·) is at most `ratio_bound`
     Unbiased for: nothing: large returns count exponentially more; η times it tends to ∇J as η → ∞.
@@ -57,10 +58,10 @@ def reward_weighted_regression(policy: Network, critic: Network, h: Hyperparams)
 
 
 def advantage_weighted_regression(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """The likelihood of the actions, weighed by the exponential of their advantage (AWR; Peng et
-    al. 2019, 1910.00177).
+    """Maximum likelihood of the actions, weighted by the exponential of their advantage (AWR; Peng
+    et al. 2019, 1910.00177).
 
-    V is fitted to TD(λ) returns, as there; the batch stands for its replay buffer.
+    V is fitted to TD(λ) returns, as in the paper; the batch replaces its replay buffer.
 
     Ψₜ = γᵗ exp(Aₜ / η),  A as gae's, η = `advantage_scale`; exp(·) is at most `ratio_bound`
     Unbiased for: nothing: good actions count exponentially more; η times it tends to gae as η → ∞.
@@ -75,13 +76,13 @@ def advantage_weighted_regression(policy: Network, critic: Network, h: Hyperpara
 
 
 def v_mpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """The likelihood of the better half of the actions, weighed by the exponential of their
+    """Maximum likelihood of the better half of the actions, weighted by the exponential of their
     advantage (Song et al. 2019, 1909.12238).
 
-    Its loss of the policy, section 4.1, per step instead of per batch. η solves the dual problem of
-    the batch, min_η η ε + η log mean exp(A / η), which the paper descends along with θ. Its bound
-    on KL(π_old ‖ π) is `stop_kl`, at which the remaining steps on a batch are left out, instead of
-    a multiplier.
+    The policy loss of section 4.1, per step instead of per batch. η solves the dual problem of the
+    batch, min_η η ε + η log mean exp(A / η), on which the paper takes gradient steps along with θ.
+    The bound on KL(π_old ‖ π) is `stop_kl`, at which the remaining steps on a batch are skipped,
+    instead of a multiplier.
 
     Ψₜ = γᵗ n exp(Aₜ / η) / Σ exp(A / η),  of the better half of n steps; `max_kl` sets η
     Unbiased for: nothing: only the better half counts, and of it the best exponentially more.
@@ -90,7 +91,7 @@ def v_mpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """
 
     def psi(advantage: Array, target: Array, traj: Trajectory) -> Float[Array, "T B"]:
-        # advantages are what is left of returns once V is subtracted
+        # advantages are targets minus V
         better = better_half(advantage, rounding.of_size(target), traj.valid)
         eta = dual_scale(advantage, better, h.max_kl)
         share = normalised_weights(advantage, better, eta)
@@ -103,8 +104,8 @@ def mdpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """Mirror descent: several steps on E[A] - η KL(π ‖ π_old), π_old the policy that collected the
     batch (Tomar et al. 2020, 2005.09814).
 
-    Its on-policy objective, section 4.1, with 1 / t = η = `advantage_scale`. The divergence is
-    taken at the actions of the batch, and has no gradient where π = π_old.
+    The on-policy objective of section 4.1, with 1 / t = η = `advantage_scale`. The divergence is
+    estimated at the actions of the batch, and has no gradient at π = π_old.
 
     Ψₜ = ρₜ (Aₜ - γᵗ η log ρₜ),  A as gae's Ψ, η = `advantage_scale`
     Unbiased for: nothing: as gae on the first minibatch; after it the states are the old policy's.
@@ -120,7 +121,7 @@ def advantage_regression(
     h: Hyperparams,
     psi: Callable[[Array, Array, Trajectory], Array],
 ) -> Estimator:
-    """The regression with a weight of the advantage, as gae's, and V fitted to TD(λ) returns.
+    """The regression weighted by a function of gae's advantage, with V fitted to TD(λ) returns.
 
     Args:
         policy: The policy.
@@ -147,7 +148,7 @@ def advantage_regression(
 
 
 def less_divergence(h: Hyperparams) -> Surrogate:
-    """The surrogate ρ Ψ less γᵗ η times an estimate of KL(π ‖ π_old), [T, B]."""
+    """The surrogate ρ Ψ minus γᵗ η times an estimate of KL(π ‖ π_old), [T, B]."""
 
     def surrogate(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
         per_step("psi", batch.psi, batch.traj)
@@ -160,9 +161,9 @@ def less_divergence(h: Hyperparams) -> Surrogate:
 
 def exponential_weight(x: Float[Array, "T B"], h: Hyperparams) -> Float[Array, "T B"]:
     """min(exp(x / η), `ratio_bound`), [T, B], η = `advantage_scale`: the ratio of the target policy
-    to the one that acted, but for a factor of the state.
+    to the old one, up to a factor of the state.
 
-    The exponent is bounded, so that no weight is infinite on the way.
+    The exponent is bounded first, so that no intermediate value is infinite.
     """
     return jnp.exp(jnp.minimum(x / h.advantage_scale, jnp.log(h.ratio_bound)))
 
@@ -170,12 +171,12 @@ def exponential_weight(x: Float[Array, "T B"], h: Hyperparams) -> Float[Array, "
 def better_half(
     x: Float[Array, "T B"], error: Float[Array, "T B"], valid: Bool[Array, "T B"]
 ) -> Bool[Array, "T B"]:
-    """True for the ⌈n / 2⌉ largest x of the n valid ones, and those that equal the least of them
-    but for rounding, [T, B].
+    """True for the ⌈n / 2⌉ largest x of the n valid ones, and for those equal to the smallest of
+    them up to rounding, [T, B].
 
     Args:
         x: [T, B].
-        error: how far each may be off, [T, B].
+        error: the rounding error of each, [T, B].
         valid: [T, B].
     """
     number = (jnp.sum(valid) + 1) // 2
@@ -186,7 +187,7 @@ def better_half(
 def normalised_weights(
     x: Float[Array, "T B"], counted: Bool[Array, "T B"], eta: Float[ArrayLike, ""]
 ) -> Float[Array, "T B"]:
-    """exp(x / η) over its sum over those that are counted, 0 elsewhere, [T, B]."""
+    """exp(x / η) divided by its sum over the counted steps, 0 elsewhere, [T, B]."""
     weight = jnp.where(counted, jnp.exp(_below_the_largest(x, counted) / eta), 0.0)
     return weight / jnp.sum(weight)
 
@@ -196,13 +197,13 @@ def dual_scale(
 ) -> Float[Array, ""]:
     """The η > 0 that minimises η ε + η log mean exp(x / η), ε = `max_kl`, [].
 
-    There the weights ∝ exp(x / η) have a divergence of ε from equal ones, which falls as η grows;
-    with s = max x - min x it is at most (s / η)² / 4, so that η ≤ s / (2 √ε). Where even the
-    largest x alone is nearer than ε, η is about 0; where all x are equal, any number.
+    There the weights ∝ exp(x / η) have a KL divergence of ε from equal ones, which decreases in η;
+    with s = max x - min x it is at most (s / η)² / 4, so that η ≤ s / (2 √ε). If the divergence is
+    below ε even for the largest x alone, η is about 0; if all x are equal, η is arbitrary.
 
     Args:
         x: advantages, [T, B].
-        counted: those that count, [T, B].
+        counted: the included steps, [T, B].
         max_kl: ε, in nats.
     """
     excess = _below_the_largest(x, counted)
@@ -225,5 +226,5 @@ def dual_scale(
 
 
 def _below_the_largest(x: Float[Array, "T B"], counted: Bool[Array, "T B"]) -> Float[Array, "T B"]:
-    """x less the largest of those that are counted, 0 elsewhere, [T, B]."""
+    """x minus the largest of the counted ones, 0 elsewhere, [T, B]."""
     return jnp.where(counted, x - jnp.max(x, initial=-jnp.inf, where=counted), 0.0)

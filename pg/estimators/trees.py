@@ -1,4 +1,4 @@
-"""Checks of trees of arrays: one structure, and leaves of one shape and dtype."""
+"""Checks that trees of arrays have equal structures, shapes and dtypes."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ __all__ = ["check_trees_equal", "description", "is_shaped"]
 
 
 def check_trees_equal(expected: PyTree, tree: PyTree, what: str) -> None:
-    """Raises ValueError unless two trees have one structure, and leaves of one shape and dtype."""
+    """Raises ValueError unless two trees have equal structures, shapes and dtypes."""
     before, after = _leaf_descriptions(expected), _leaf_descriptions(tree)
     for name in before | after:
         if before.get(name) != after.get(name):

@@ -1,5 +1,5 @@
-"""Variants: names for an estimator together with other settings, as results and `--estimator` have
-them beside the estimators' own. It imports no jax.
+"""Variants: names of an estimator with other settings, for `--estimator` and results. It imports no
+jax.
 """
 
 from typing import Any
@@ -13,7 +13,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "trpo": {"estimator": "time_baseline", "optimizer": "trpo"},
     "recurrent_ppo": {"estimator": "ppo", "rnn": "gru"},
-    # symmetric sampling with a moving average (Sehnke et al. 2010, section 3.3), of a linear policy
+    # symmetric sampling with a moving average (Sehnke et al. 2010, section 3.3), with a linear
+    # policy
     "pgpe": {
         "estimator": "moving_average",
         "exploration": "parameters",
