@@ -4,7 +4,7 @@ from jaxtyping import Array, Shaped
 
 
 def expand_to(x: Shaped[Array, "..."], like: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-    """x with axes of size 1 after its own, as many as `like` has more, so that the two broadcast.
+    """x with trailing axes of size 1, so that it broadcasts against `like`.
 
     Args:
         x: [*B].

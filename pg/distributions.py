@@ -5,11 +5,10 @@ rollout can draw the noise of many steps in one call. `log_prob` scores the samp
 to the environment's action.
 
 A custom distribution needs these methods: `draw, sample, mode, action, log_prob, entropy,
-kl`; and `reparameterised`, the sample with its derivative, where gradients are to pass through the
-dynamics; `moments`, mean and variance of each entry of the action, and `characteristic_function`,
-for a critic of continuous actions; `masked`, where the environment says which actions are legal;
-and `noise_quantile`, the noise of uniform numbers, where the noise of a batch is not independent
-(`pg.sampling`).
+kl`; and `reparameterised`, the sample with its derivative, for gradients through the dynamics;
+`moments`, mean and variance of each entry of the action, and `characteristic_function`, for a
+critic of continuous actions; `masked`, for environments with action masks; and `noise_quantile`,
+the noise from uniform numbers, for dependent noise (`pg.sampling`).
 """
 
 import functools
@@ -27,13 +26,13 @@ from pg.inputs import check_key, described, numbers
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _SAMPLE = "write dist.log_prob(dist.sample(dist.draw(key)))"
-_GRID = np.linspace(-8.0, 8.0, 257)  # standard deviations: what is beyond them is below 1e-15
+_GRID = np.linspace(-8.0, 8.0, 257)  # in standard deviations; the rest is below 1e-15
 _GRID_WEIGHTS = np.exp(-(_GRID**2) / 2) / np.exp(-(_GRID**2) / 2).sum()
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)  # ∫ e^(-x²/2) f(x) dx
-_FARTHEST = 9.0  # standard deviations: what is beyond them is below 1e-18
+_FARTHEST = 9.0  # in standard deviations; the rest is below 1e-18
 _LEGENDRE = np.polynomial.legendre.leggauss(96)  # nodes and weights of ∫ f(x) dx from -1 to 1
 _FLAT = 16.0  # |tanh(u)| beyond it is 1, to 3e-14
-_STEEP = 2.5  # the poles of tanh, at ±iπ/2, are near to the u within it
+_STEEP = 2.5  # for |u| below it the poles of tanh, at ±iπ/2, are near
 _BESIDE, _AMONG = (np.polynomial.legendre.leggauss(n) for n in (40, 48))  # beyond _STEEP, within
 
 Complex = tuple[Float[Array, "*B J"], Float[Array, "*B J"]]  # real and imaginary part
@@ -67,13 +66,13 @@ class Categorical(NamedTuple):
     """P(a) = softmax(logits)ₐ. An action is an integer; a logit of -inf forbids it."""
 
     logits: Float[Array, "*B A"]
-    # the legal actions, at least one; () where none is forbidden. As `masked` makes it.
+    # the legal actions, at least one; () if all are legal. Set by `masked`.
     mask: Bool[Array, "*B A"] | tuple[()] = ()
 
     def masked(self, mask: Bool[Array | np.ndarray, "*B A"]) -> "Categorical":
         """The distribution given that the action is legal: others have probability 0, exactly.
 
-        Where no action is legal there is no such distribution, and all count as legal; training
+        If no action is legal there is no such distribution, and all count as legal; training
         reports these steps (`on_nonfinite`).
         """
         if jnp.shape(mask)[-1:] != self.logits.shape[-1:]:
@@ -91,7 +90,7 @@ class Categorical(NamedTuple):
         return jax.random.uniform(key, self.logits.shape[:-1], self.logits.dtype)
 
     def noise_quantile(self, uniform: Float[Array, "*B"]) -> Float[Array, "*B"]:
-        """The noise of uniform numbers in (0, 1): themselves."""
+        """The noise from uniform numbers in (0, 1): the numbers themselves."""
         return uniform
 
     def sample(self, noise: Float[Array, "*B"]) -> Int[Array, "*B"]:
@@ -124,8 +123,8 @@ class Categorical(NamedTuple):
     def kl(self, other: "Categorical") -> Float[Array, "*B"]:
         """KL(self ‖ other) = Σₐ P(a) (log P(a) - log Q(a)), exact, in nats, [...].
 
-        0 log 0 = 0; infinite, with a gradient of 0, where an action has P(a) > 0 and is forbidden
-        by `other`.
+        0 log 0 = 0; infinite, with a gradient of 0, if an action with P(a) > 0 is illegal under
+        `other`.
         """
         _check_pair(self, other)
         p, log_p = self._finite()
@@ -134,9 +133,9 @@ class Categorical(NamedTuple):
         return jnp.where(impossible, jnp.inf, jnp.sum(p * (log_p - log_q), axis=-1))
 
     def _finite(self) -> tuple[Float[Array, "*B A"], Float[Array, "*B A"]]:
-        """P and log P of every action, 0 for those that are forbidden."""
-        # 0 log 0 = 0: forbidden actions are masked before the softmax, so that gradients stay
-        # finite too.
+        """P and log P of every action, 0 for illegal ones."""
+        # 0 log 0 = 0: illegal actions are masked before the softmax, so that gradients stay finite
+        # too.
         allowed = ~jnp.isneginf(self.logits)
         log_p = jax.nn.log_softmax(
             jnp.where(allowed, self.logits, jnp.finfo(self.logits.dtype).min / 2)
@@ -145,8 +144,8 @@ class Categorical(NamedTuple):
 
 
 class Gaussian(NamedTuple):
-    """Independent N(mean, exp(log_std)²). The *unclipped* sample is scored; clipping belongs to the
-    environment.
+    """Independent N(mean, exp(log_std)²). `log_prob` is that of the *unclipped* sample; clipping is
+    part of the environment.
     """
 
     mean: Float[Array, "*B D"]
@@ -158,7 +157,7 @@ class Gaussian(NamedTuple):
         return jax.random.normal(key, self.mean.shape, self.mean.dtype)
 
     def noise_quantile(self, uniform: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        """The noise of uniform numbers in (0, 1): the standard normal quantile function of them."""
+        """The noise from uniform numbers in (0, 1): their standard normal quantiles."""
         # which jax has for floats of 32 bits and more
         wide = jnp.promote_types(uniform.dtype, jnp.float32)
         return ndtri(uniform.astype(wide)).astype(uniform.dtype)
@@ -169,7 +168,7 @@ class Gaussian(NamedTuple):
         return self.mean + jnp.exp(self.log_std) * noise
 
     def sample(self, noise: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        """mean + std ε, [..., D]. No gradient passes: a score needs the action as a constant."""
+        """mean + std ε, [..., D], without a gradient: the score function needs a constant action."""
         return jax.lax.stop_gradient(self.reparameterised(noise))
 
     def mode(self) -> Float[Array, "*B D"]:
@@ -204,8 +203,8 @@ class Gaussian(NamedTuple):
     def kl(self, other: "Gaussian") -> Float[Array, "*B"]:
         """KL(self ‖ other), exact, in nats, [...].
 
-        Also where a standard deviation is 0 or infinite: 0 between equal distributions, infinite
-        between others.
+        Standard deviations may be 0 or infinite: the result is 0 for equal distributions, and
+        infinite otherwise.
         """
         _check_pair(self, other)
         log_ratio = self._log_ratio(other)
@@ -231,7 +230,7 @@ class TanhGaussian(NamedTuple):
     """u ~ N(mean, exp(log_std)²), action = centre + half_width tanh(u).
 
     A sample is the *pre-tanh* u, which is stored: atanh of an action is infinite once tanh has
-    saturated. Densities are those of tanh(u), that is of the action in units of `half_width`.
+    saturated. Densities are with respect to tanh(u), the action in units of `half_width`.
     """
 
     mean: Float[Array, "*B D"]
@@ -249,7 +248,7 @@ class TanhGaussian(NamedTuple):
         return self.base.draw(key)
 
     def noise_quantile(self, uniform: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        """The standard normal noise of uniform numbers in (0, 1)."""
+        """The standard normal noise from uniform numbers in (0, 1)."""
         return self.base.noise_quantile(uniform)
 
     def reparameterised(self, noise: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
@@ -272,9 +271,9 @@ class TanhGaussian(NamedTuple):
         """Mean and variance of each entry of the action, [..., D], and their derivatives in mean
         and log_std, by the trapezoid rule with 257 nodes.
 
-        Its error falls exponentially with the distance of the nodes; it is below 1e-8 for σ ≤ 4
-        and 1e-6 at σ = 8 (tested). Gauss-Hermite quadrature has nodes that are far apart beside so
-        steep a tanh, and derivatives of the wrong sign.
+        Its error decreases exponentially in the number of nodes; it is below 1e-8 for σ ≤ 4 and
+        1e-6 at σ = 8 (tested). The nodes of Gauss-Hermite quadrature would be too far apart for so
+        steep a tanh, and give derivatives of the wrong sign.
         """
         u = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * _nodes(_GRID, self.mean)
         weights = jnp.asarray(_GRID_WEIGHTS, self.mean.dtype)
@@ -288,7 +287,7 @@ class TanhGaussian(NamedTuple):
         128 nodes of Gauss-Legendre quadrature between them, in each entry. frequency: ω.
 
         The error of it and of its derivatives in mean and log_std is below 1e-10 for ω half_width
-        ≤ 8 and σ from 1e-3 to e² (tested), where the `LOG_STD` of a head ends.
+        ≤ 8 and σ from 1e-3 to e² (tested), the upper end of a head's `LOG_STD`.
         """
         cuts = _nodes([-_FLAT, -_STEEP, _STEEP, _FLAT], self.mean)
         standard = (cuts - self.mean[..., None]) * jnp.exp(-self.log_std)[..., None]
@@ -317,26 +316,26 @@ class TanhGaussian(NamedTuple):
         return self.base.entropy() + jnp.sum(_log_one_minus_tanh2(u) @ weights, axis=-1)
 
     def kl(self, other: "TanhGaussian") -> Float[Array, "*B"]:
-        """KL(self ‖ other), exact: a bijection common to both leaves it unchanged, [...]."""
+        """KL(self ‖ other), exact, [...]: it is invariant under a common bijection."""
         _check_pair(self, other)
         return self.base.kl(other.base)
 
     def _quadrature(self) -> tuple[Float[Array, "*B D 64"], Float[Array, "64"]]:
-        """Nodes u and their weights, of which the sum is 1."""
+        """Nodes u and their weights, which sum to 1."""
         u = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * _nodes(_NODES, self.mean)
         return u, jnp.asarray(_WEIGHTS / _WEIGHTS.sum(), self.mean.dtype)
 
 
 def _nodes(standard: Any, like: Float[Array, "*B D"]) -> Float[Array, "... K"]:
-    """Standard normal nodes with axes before them for those of `like`."""
+    """Standard normal nodes with leading axes to broadcast against `like`."""
     return jnp.expand_dims(jnp.asarray(standard, like.dtype), tuple(range(like.ndim)))
 
 
 def _legendre_between(
     ends: Float[Array, "*B P"], rules: tuple[tuple[np.ndarray, np.ndarray], ...]
 ) -> tuple[Float[Array, "*B K"], Float[Array, "*B K"]]:
-    """Nodes and weights of ∫ f(x) dx from the first to the last of the ends: between each two in a
-    row a rule's, which is one from -1 to 1.
+    """Nodes and weights of ∫ f(x) dx from the first to the last of the ends, by a quadrature rule
+    on each subinterval, given for [-1, 1].
     """
     nodes, weights = [], []
     for i, rule in enumerate(rules):
@@ -351,10 +350,10 @@ class CensoredGaussian(NamedTuple):
     """u ~ N(mean, exp(log_std)²), action = clip(u, low, high): a distribution of the action with
     an atom at each bound.
 
-    A sample is the *unclipped* u; what lies beyond a bound is one event, P(u ≤ low) or P(u ≥ high),
-    whose score is the mean of the Gaussian scores beyond it, and so has less variance (Fujita &
-    Maeda 2018, 1802.07564). Densities are with respect to length between the bounds and to counting
-    at them.
+    A sample is the *unclipped* u. All u beyond a bound are one event, with probability P(u ≤ low)
+    or P(u ≥ high), whose score is the mean of the Gaussian scores beyond it, and so has less
+    variance (Fujita & Maeda 2018, 1802.07564). Densities are with respect to Lebesgue measure
+    between the bounds and counting measure at them.
     """
 
     mean: Float[Array, "*B D"]
@@ -372,7 +371,7 @@ class CensoredGaussian(NamedTuple):
         return self.base.draw(key)
 
     def noise_quantile(self, uniform: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        """The standard normal noise of uniform numbers in (0, 1)."""
+        """The standard normal noise from uniform numbers in (0, 1)."""
         return self.base.noise_quantile(uniform)
 
     def reparameterised(self, noise: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
@@ -395,7 +394,7 @@ class CensoredGaussian(NamedTuple):
         """Mean and variance of each entry of the action, exact, [..., D]."""
         m0, m1, m2 = self._moments()
         below, above = (jnp.exp(log_p) for log_p in self._log_atoms())
-        # From the mean, or the bound that is next to it: of large numbers the difference would
+        # Relative to the mean, or the bound nearest to it: differences of large numbers would
         # cancel.
         origin = jnp.clip(self.mean, self.low, self.high)
         low, high, mean = self.low - origin, self.high - origin, self.mean - origin
@@ -438,7 +437,7 @@ class CensoredGaussian(NamedTuple):
     def kl(self, other: "CensoredGaussian") -> Float[Array, "*B"]:
         """KL(self ‖ other) of two distributions with the same bounds, exact, in nats, [...].
 
-        Also where a standard deviation is 0, or where nothing is left between the bounds.
+        Standard deviations may be 0, and there may be no probability between the bounds.
         """
         _check_pair(self, other)
         m0, m1, m2 = self._moments()
@@ -465,12 +464,11 @@ class CensoredGaussian(NamedTuple):
         a, b = self._standard(self.low), self._standard(self.high)
         density_a, density_b = norm.pdf(a), norm.pdf(b)
         m0 = norm.cdf(b) - norm.cdf(a)
-        # z φ(z) at both bounds; 0 where a bound is infinitely far away
+        # z φ(z) at both bounds; 0 if a bound is infinitely far away
         edge_a = jnp.where(density_a > 0, a * density_a, 0.0)
         edge_b = jnp.where(density_b > 0, b * density_b, 0.0)
         m2 = m0 + edge_a - edge_b
-        # Where rounding leaves no probability between the bounds, it leaves no higher moment
-        # either.
+        # If the probability between the bounds rounds to 0, so do the higher moments.
         return m0, jnp.where(m0 > 0, density_a - density_b, 0.0), jnp.where(m0 > 0, m2, 0.0)
 
 
@@ -498,7 +496,7 @@ class Product(NamedTuple):
         return tuple(part.draw(k) for part, k in zip(self.parts, keys, strict=True))
 
     def noise_quantile(self, uniform: tuple[Array, ...]) -> tuple[Array, ...]:
-        """The noise of every part, of uniform numbers in (0, 1)."""
+        """The noise of every part from uniform numbers in (0, 1)."""
         return tuple(part.noise_quantile(x) for part, x in zip(self.parts, uniform, strict=True))
 
     def sample(self, noise: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -541,7 +539,7 @@ def _of_points(
     weight: Float[Array, "*B D K"],
     frequency: Float[Array, "*B J D"],
 ) -> Complex:
-    """Real and imaginary part of E exp(i ω·a), [..., J] each, of independent entries of an action
+    """Real and imaginary part of E exp(i ω·a), [..., J] each, for independent entries of an action
     with K points each. frequency: ω.
     """
     angle = frequency[..., None] * action[..., None, :, :]
@@ -562,9 +560,9 @@ def _product_of_entries(real: Float[Array, "*B J D"], imaginary: Float[Array, "*
 
 
 def moments(dist: Any) -> tuple[Float[Array, "*B D"], Float[Array, "*B D"]]:
-    """Mean and variance of each entry of an action, [..., D], of a custom distribution too.
+    """Mean and variance of each entry of an action, [..., D], also for a custom distribution.
 
-    Raises ValueError for a distribution that does not say them.
+    Raises ValueError for a distribution without `moments`.
     """
     if not hasattr(dist, "moments"):
         raise ValueError(
@@ -576,10 +574,10 @@ def moments(dist: Any) -> tuple[Float[Array, "*B D"], Float[Array, "*B D"]]:
 
 
 def characteristic_function(dist: Any, frequency: Float[Array, "*B J D"]) -> Complex:
-    """Real and imaginary part of E exp(i ω·a) of an action, [..., J] each, of a custom
-    distribution too. frequency: ω.
+    """Real and imaginary part of E exp(i ω·a) of an action, [..., J] each, also for a custom
+    distribution. frequency: ω.
 
-    Raises ValueError for a distribution that does not say it.
+    Raises ValueError for a distribution without `characteristic_function`.
     """
     if not hasattr(dist, "characteristic_function"):
         raise ValueError(
@@ -592,7 +590,7 @@ def characteristic_function(dist: Any, frequency: Float[Array, "*B J D"]) -> Com
 
 
 def masked(dist: Any, mask: Any) -> Any:
-    """The distribution given that the action is legal, for a custom one too.
+    """The distribution given that the action is legal, also for a custom one.
 
     mask: see its `masked`.
 
@@ -613,7 +611,7 @@ def _sum(terms: list[Float[Array, "*B"]]) -> Float[Array, "*B"]:
 
 
 def _check_noise(noise: Any, shape: tuple[int, ...]) -> None:
-    """Raises ValueError for a key or a seed, of which no sample is a function.
+    """Raises ValueError for a key or a seed instead of noise.
 
     Raises it also for a shape that does not broadcast against `shape`.
     """
@@ -628,7 +626,7 @@ def _check_noise(noise: Any, shape: tuple[int, ...]) -> None:
 
 
 def _as_integers(sample: Any, shape: tuple[int, ...]) -> jax.Array:
-    """Samples of a categorical distribution, of which there are `shape`, as an array.
+    """Samples of categorical distributions of this batch shape, as an array.
 
     Raises ValueError for anything but whole numbers, and for another shape.
     """
@@ -648,8 +646,8 @@ def _as_integers(sample: Any, shape: tuple[int, ...]) -> jax.Array:
 def _as_vectors(sample: Any, mean: Any, log_std: Any) -> jax.Array:
     """Samples of distributions with this mean and width, broadcast against each other, as an array.
 
-    Axes of size 1, and axes in front, are broadcast. Raises ValueError for anything but numbers,
-    and for vectors of another size: broadcast, they would be another action.
+    Axes of size 1, and leading axes, are broadcast. Raises ValueError for anything but numbers, and
+    for vectors of another size, which would broadcast to another action.
     """
     array = numbers("sample", sample, _SAMPLE)
     if array.dtype == jnp.uint32:  # a key of the old kind
@@ -670,13 +668,13 @@ def _broadcasts(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 
 def _check_pair(one: Any, other: Any) -> None:
-    """Raises ValueError unless both are of one class and one size: else no divergence is
-    defined.
+    """Raises ValueError unless both are of the same class and size: otherwise the divergence is
+    undefined.
     """
     if not (isinstance(other, type(one)) or isinstance(one, type(other))):
         classes = f"{described(one)} and {described(other)}"
         raise ValueError(f"kl needs two distributions of one class, got {classes}")
-    # Of the logits, or of a mean and a log_std, which are broadcast.
+    # The sizes of the logits, or of mean and log_std after broadcasting.
     count = 1 if isinstance(one, Categorical) else 2
     sizes = [jnp.broadcast_shapes(*map(jnp.shape, dist[:count]))[-1] for dist in (one, other)]
     if sizes[0] != sizes[1]:
@@ -685,7 +683,7 @@ def _check_pair(one: Any, other: Any) -> None:
 
 
 def _expected(log_p: Float[Array, "*B"], x: Float[Array, "*B"]) -> Float[Array, "*B"]:
-    """P x of an event that may be impossible: 0 where P = 0, whatever x is."""
+    """P x for a possibly impossible event: 0 if P = 0, whatever x is."""
     possible = jnp.exp(log_p) > 0
     return jnp.where(possible, jnp.exp(log_p) * jnp.where(possible, x, 0.0), 0.0)
 

@@ -1,7 +1,7 @@
 """Checks of a custom network: once, when it is built, without running it.
 
-Its functions are traced for one step of a few environments and for a short sequence, while jax
-looks for arrays that they keep beyond the trace.
+Its functions are traced for one step of a few environments and for a short sequence, with JAX's
+check for leaked tracers.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def check_own_policy(name: str, network: Any, env: Env) -> None:
     """Raises ValueError unless a network is a policy for the actions of an environment.
 
     Args:
-        name: the policy, as a sentence names it.
+        name: the policy's name in messages.
         network: a Network.
         env: the environments that it acts in.
     """
@@ -58,7 +58,8 @@ def check_own_policy(name: str, network: Any, env: Env) -> None:
         if isinstance(space, Discrete) and "logits" in found:
             what = f"the logits of {name}"
             _check_shape(what, found["logits"], probe, {"A": space.n}, "one for each action")
-        # of several actions they are tuples, which the environment's own code would refuse
+        # for several actions they are tuples, whose errors would come from the environment's own
+        # code
         for what in () if isinstance(space, ProductSpace) else ("sample", "mode"):
             remedy = "an action of the environment"
             _check_shape(f"the {what} of {name}", found[what], probe, of_action, remedy)
@@ -70,10 +71,10 @@ def check_own_critic(name: str, network: Any, env: Env, actions: Discrete | Box 
     """Raises ValueError unless a network is a critic of states, or of actions.
 
     Args:
-        name: the critic, as a sentence names it.
+        name: the critic's name in messages.
         network: a Network.
         env: the environments whose observations it sees.
-        actions: of a critic Q(s, a), the space of the actions; None: of V(s).
+        actions: the space of the actions for a critic Q(s, a); None for V(s).
     """
     of_action = {"A": actions.n} if isinstance(actions, Discrete) else {}
     remedy = "one number for each state, as in output[..., 0]"
@@ -92,8 +93,8 @@ def _check_action_function(name: str, output: Any, probe: Probe, size: int) -> N
     """Raises ValueError unless a critic of continuous actions gives a function of them.
 
     Args:
-        name: the critic, as the sentence names it.
-        output: what it gives.
+        name: the critic's name in messages.
+        output: its output.
         probe: the leading axes.
         size: the number of entries of an action.
     """
@@ -114,18 +115,18 @@ def _check_action_function(name: str, output: Any, probe: Probe, size: int) -> N
 
 
 def takes_qr(init: Callable[[Any], PyTree]) -> bool:
-    """True for an initialiser that calls a QR decomposition, as that of orthogonal matrices."""
+    """True for an initialiser that calls a QR decomposition, such as an orthogonal one."""
     return re.search(r"\bqr\[", str(jax.make_jaxpr(init)(jax.random.key(0)))) is not None
 
 
 def is_pair(result: Any) -> bool:
-    """True for a tuple of two that is not a NamedTuple, as a distribution is."""
+    """True for a tuple of two that is not a NamedTuple such as a distribution."""
     return isinstance(result, tuple) and not hasattr(result, "_fields") and len(result) == 2
 
 
 def lacking_methods(name: str, dist: Any, methods: Sequence[str]) -> str:
     """A sentence on a policy's output that is not a distribution with these methods; empty for
-    one that is. name: the policy, as the sentence names it.
+    one that is. name: the policy's name in messages.
     """
     missing = [method for method in methods if not hasattr(dist, method)]
     if not missing:
@@ -137,7 +138,7 @@ def lacking_methods(name: str, dist: Any, methods: Sequence[str]) -> str:
 
 
 def _asked(name: str, dist: Any) -> dict[str, Any]:
-    """The arrays that training and acting ask a policy's distribution for."""
+    """The arrays that training and acting need from a policy's distribution."""
     methods = ("draw", "sample", "mode", "action", "log_prob", "entropy")
     if mistake := lacking_methods(name, dist, methods):
         raise _MistakeError(mistake)
@@ -153,13 +154,13 @@ def _asked(name: str, dist: Any) -> dict[str, Any]:
 
 
 class _MistakeError(ValueError):
-    """A sentence that is complete, raised where what a user's code raises is caught."""
+    """An error with a complete message, raised where errors of a user's code are caught."""
 
 
 def _traced(
     name: str, network: Any, env: Env, of: Callable[[Any], Any]
 ) -> Iterator[tuple[Probe, Any]]:
-    """The shapes of what `of` gives for a network's output, for one step and for a sequence."""
+    """The shapes of `of` applied to a network's output, for one step and for a sequence."""
 
     def apply(params: PyTree, carry: PyTree, obs: Any, first: Any) -> tuple[PyTree, Any]:
         result = network.apply(params, carry, obs, first)
@@ -187,7 +188,7 @@ def _traced(
 
 @contextlib.contextmanager
 def _watched(what: str) -> Iterator[None]:
-    """Turns what a user's function raises into one sentence, and a leaked array into another."""
+    """Turns exceptions of a user's function, and leaked tracers, into one-sentence errors."""
     try:
         with jax.checking_leaks():
             yield
@@ -198,7 +199,7 @@ def _watched(what: str) -> Iterator[None]:
 
 
 def _check_carry(name: str, before: PyTree, after: PyTree) -> None:
-    """Raises ValueError unless the recurrent state after a step is one like that before it."""
+    """Raises ValueError unless the recurrent state has the same structure after a step as before."""
     shapes = [jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree) for tree in (before, after)]
     if shapes[0] != shapes[1]:
         raise ValueError(
@@ -210,14 +211,14 @@ def _check_carry(name: str, before: PyTree, after: PyTree) -> None:
 def _check_shape(
     what: str, x: Any, probe: Probe, of_action: Mapping[str, int], remedy: str
 ) -> None:
-    """Raises ValueError where an array has another shape than it must have.
+    """Raises ValueError if an array has the wrong shape.
 
     Args:
-        what: the array, as the sentence names it.
+        what: the array's name in messages.
         x: the array.
         probe: its leading axes.
         of_action: the names and the sizes of the axes after these.
-        remedy: what it must hold.
+        remedy: its expected contents.
     """
     expected = (*probe.sizes, *of_action.values())
     if tuple(x.shape) != expected:

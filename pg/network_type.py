@@ -20,37 +20,37 @@ class Network(NamedTuple):
     # params, carry, obs, first -> carry, output
     apply: Callable[[PyTree, PyTree, Any, Array], tuple[PyTree, Any]]
     carry: PyTree = ()
-    # it sees standardised observations, and does not standardise them itself
+    # it expects standardised observations, and does not standardise them itself
     expects_standardised: bool = False
-    # it sees `Masked` observations: illegal actions have probability 0
+    # it expects `Masked` observations, and gives illegal actions probability 0
     masked: bool = False
-    # the part that it sees of an observation that has what another network sees, too
+    # the part of an observation that it sees, if another network sees another part
     view: View = ()
-    # a critic on the policy's own layers: its params are the pair `Params`, its carry is shared
+    # a critic on the policy's layers: its params are the pair `Params`, its carry is shared
     shared: bool = False
-    # -> parameters of the reference policy; None: those with which training starts
+    # -> parameters of the reference policy; None: the initial parameters
     reference: Callable[[], PyTree] | None = None
-    # params, noise -> the carry of an episode, where it is random; None: it is `carry`
+    # params, noise -> the carry of an episode, if it is random; None: it is `carry`
     draw_carry: Callable[[PyTree, PyTree], PyTree] | None = None
     # the distribution of that noise, like an action's: `draw` and `noise_quantile`
     carry_noise: Any = None
-    # of what it sees, where that is one array of numbers; None: of something else, or not stated
+    # the shape of its input, if that is one array of numbers; None: otherwise, or unknown
     obs_shape: tuple[int, ...] | None = None
-    # it sees a `Pair`, whose outcome is the later "state" or "reward", or the "action" of the step;
-    # "" of one observation
+    # its input is a `Pair` with the later "state" or "reward", or the step's "action", as the
+    # outcome; "": a single observation
     outcome: str = ""
-    # the actions over which a critic of an action is averaged in each state
+    # number of actions over which a critic of actions is averaged in each state
     action_samples: int = 0
 
     @property
     def recurrent(self) -> bool:
-        """True for a network whose output depends on more of the episode than what it sees now."""
+        """True for a network whose output depends on more of the episode than the current input."""
         return bool(jax.tree.leaves(self.carry))
 
     @property
     def remembers(self) -> bool:
-        """True for a recurrent network whose carry the observations change: one that is drawn for
-        an episode stays as it is.
+        """True for a recurrent network whose carry depends on observations; a carry that is drawn
+        once per episode does not.
         """
         return self.recurrent and self.draw_carry is None
 
@@ -64,18 +64,18 @@ class Pair(NamedTuple):
     outcome: PyTree  # leaves [T, B, ...]
 
     def map_observations(self, f: Callable[[PyTree], PyTree], outcome: str) -> "Pair":
-        """The pair with `f` of its observations.
+        """The pair with `f` applied to its observations.
 
         Args:
             f: A function of an observation.
-            outcome: "state" where the outcome is an observation too, as in `Network.outcome`.
+            outcome: "state" if the outcome is an observation too, see `Network.outcome`.
         """
         later = f(self.outcome) if outcome == "state" else self.outcome
         return Pair(f(self.obs), later)
 
 
 class Carries(NamedTuple):
-    """The carries of a policy and of its critic; `()` for one that has none of its own."""
+    """The carries of a policy and of its critic; `()` for none."""
 
     policy: PyTree
     critic: PyTree

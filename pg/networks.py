@@ -2,10 +2,10 @@
 
     policy: obs [..., *O] -> πθ(·|s), a distribution        critic: obs [..., *O] -> Vφ(s) [...]
 
-A network is applied to one step `[B]` when acting, to a sequence `[T, B]` when learning; `first`
-says where an episode begins, and there alone a recurrent carry is reset, so that both see the same
+A network is applied to one step `[B]` when acting, and to a sequence `[T, B]` when learning. A
+recurrent carry is reset only where `first` marks the start of an episode, so that both see the same
 past. `carry` is the carry of one environment at an episode's start, `()` for networks without a
-recurrent cell, which take any leading axes.
+recurrent cell, which accept any leading axes.
 """
 
 import dataclasses
@@ -91,7 +91,7 @@ __all__ = [
 def make_policy(config: Config, env: Env) -> Network:
     """πθ for the environment's action space: `config.policy`, or that of the other settings.
 
-    Raises ValueError where `config.action_distribution` cannot apply, or a custom policy does not
+    Raises ValueError if `config.action_distribution` does not apply, or a custom policy does not
     fit the environment.
     """
     check_config(config)
@@ -123,14 +123,14 @@ def _exploring(policy: Network, config: Config) -> Network:
 
 
 def _shape_of_array(env: Env) -> tuple[int, ...] | None:
-    """The shape of an observation that is one array; None of a tree of them."""
+    """The shape of an observation that is one array; None for a tree of arrays."""
     return env.obs_shape if is_shape(env.obs_shape) else None
 
 
 def _starting(policy: Network, config: Config) -> Network:
-    """The policy that starts with the parameters of `config`, and with its reference, if any.
+    """The policy with the initial parameters and the reference policy of `config`, if any.
 
-    Their shapes are compared where they are asked for.
+    Their shapes are compared when they are used.
     """
     init, start, held = policy.init, config.init_from, config.reference
     if start is not None:
@@ -162,7 +162,7 @@ def _head(config: Config, space: ActionSpace) -> nn.Module:
 
 
 def _check_no_setting_of_boxes(config: Config, space: ActionSpace) -> None:
-    """Raises ValueError for settings of continuous actions, where there are none."""
+    """Raises ValueError for settings of continuous actions if there are none."""
     number = f"{space.n} " if isinstance(space, Discrete) else ""
     for name in ("action_distribution", "state_dependent_std", "initial_std"):
         default = getattr(Config, name)
@@ -174,15 +174,14 @@ def _check_no_setting_of_boxes(config: Config, space: ActionSpace) -> None:
 
 
 def make_critic(config: Config, env: Env) -> Network:
-    """Vφ, or Qφ of every action where the estimator asks for it: `config.critic`, or that of the
-    other settings, on layers of its own unless `shared_torso`. Qφ is a vector of the values of
-    discrete actions, and an `ActionFunction` of continuous ones, or with `action_critic="network"`
-    one number for a `Pair` of observation and action. Where the estimator asks for a
-    hindsight distribution it is instead f(s, u) of every action, of h(a|s, u) ∝ π(a|s) exp f, on a
-    `Pair` of observation and outcome.
+    """Vφ, or Qφ if the estimator needs it: `config.critic`, or that of the other settings, with
+    separate layers unless `shared_torso`. Qφ is a vector of the values of discrete actions, and an
+    `ActionFunction` for continuous ones, or with `action_critic="network"` one number for a `Pair`
+    of observation and action. If the estimator needs a hindsight distribution it is instead f(s, u)
+    for every action, with h(a|s, u) ∝ π(a|s) exp f, on a `Pair` of observation and outcome.
 
-    Raises ValueError where Q is asked for and an action has several parts, where
-    `config.action_critic` cannot apply, or a custom critic does not fit the environment.
+    Raises ValueError if Q is needed and an action has several parts, if `config.action_critic` does
+    not apply, or if a custom critic does not fit the environment.
     """
     check_config(config)
     check_env(env)
@@ -210,9 +209,9 @@ def make_critic(config: Config, env: Env) -> Network:
 
 
 def _valued_actions(config: Config, env: Env) -> Discrete | Box | None:
-    """The space of the actions that the critic is to tell apart; None for a critic of states.
+    """The action space of a critic Q; None for a critic of states.
 
-    Raises ValueError for actions of another kind than the estimator's Q may be of.
+    Raises ValueError for actions that the estimator's Q does not support.
     """
     facts, space = facts_of(config.estimator), env.action_space
     if facts.critic != "Q":
@@ -234,10 +233,10 @@ def _valued_actions(config: Config, env: Env) -> Discrete | Box | None:
 
 
 def _hindsight_network(config: Config, env: Env) -> Network:
-    """The network of f(s, u), of what the critic sees of a step and of its outcome.
+    """The network f(s, u) on the critic's view of a step and its outcome.
 
-    Raises ValueError where actions have no probability each, or a custom critic does not fit the
-    environment, or has a recurrent state.
+    Raises ValueError if actions are not discrete, or a custom critic does not fit the environment
+    or is recurrent.
     """
     space, outcome = env.action_space, facts_of(config.estimator).outcome
     if not isinstance(space, Discrete):
@@ -265,8 +264,8 @@ def _hindsight_network(config: Config, env: Env) -> Network:
 
 
 def _network_of_action(config: Config, env: Env, actions: Box) -> Network:
-    """The critic Q(s, a) of what the critic sees and of a continuous action, in units of the box's
-    half width: one number.
+    """The critic Q(s, a), one number, on the critic's view and a continuous action in units of the
+    box's half width.
     """
     paired = _with_outcome(env.seen_by(env.views.critic), "action", actions.low.size)
     network = _network(_of_the_critic(config), paired, Value())
@@ -285,12 +284,13 @@ def _network_of_action(config: Config, env: Env, actions: Box) -> Network:
 
 
 def _with_outcome(env: Env, outcome: str, size: int = 1) -> Env:
-    """This, as if an observation were a `Pair` of one and a later outcome, or of one and numbers.
+    """The environment, as if an observation were a `Pair` of an observation and a later outcome, or
+    of an observation and numbers.
 
     Args:
         env: The environment.
         outcome: See `Network.outcome`.
-        size: The numbers of an outcome that is not an observation.
+        size: The size of an outcome that is not an observation.
     """
     if outcome == "state":
         return env._replace(
@@ -299,7 +299,7 @@ def _with_outcome(env: Env, outcome: str, size: int = 1) -> Env:
             obs_kinds=Pair(env.obs_kinds, env.obs_kinds),
             obs_dtype=Pair(env.obs_dtype, env.obs_dtype),
         )
-    as_it_is = Box(jnp.zeros(size), jnp.ones(size))  # bounds by which numbers are not scaled
+    as_it_is = Box(jnp.zeros(size), jnp.ones(size))  # bounds that leave numbers unscaled
     return env._replace(
         obs_shape=Pair(env.obs_shape, (size,)),
         obs_bounds=Pair(env.obs_bounds, as_it_is),
@@ -309,7 +309,7 @@ def _with_outcome(env: Env, outcome: str, size: int = 1) -> Env:
 
 
 def _critic_head(config: Config, actions: Discrete | Box | None) -> nn.Module:
-    """The head of a critic that tells these actions apart; None: of states."""
+    """The head of a critic of these actions, or of states if None."""
     if actions is None:
         return Value()
     if isinstance(actions, Discrete):
@@ -320,7 +320,7 @@ def _critic_head(config: Config, actions: Discrete | Box | None) -> nn.Module:
 
 
 def check_env(env: Any) -> None:
-    """Raises ValueError, which says what to write instead, unless `env` is an Env."""
+    """Raises ValueError, saying what to write instead, unless `env` is an Env."""
     if isinstance(env, Network):
         instead = "the environment comes first, and then the policy"
     else:
@@ -330,10 +330,10 @@ def check_env(env: Any) -> None:
 
 
 def actor(policy: Network, critic: Network) -> Network:
-    """The policy as it acts in training: params are the pair `Params`, the carry is `Carries`.
+    """The acting policy in training: params are the pair `Params`, the carry is `Carries`.
 
-    A recurrent critic must see what the policy sees, also in windows that begin in the middle of an
-    episode.
+    A recurrent critic has to see everything that the policy sees, also in windows that start in the
+    middle of an episode.
     """
 
     def apply(
@@ -341,7 +341,9 @@ def actor(policy: Network, critic: Network) -> Network:
     ) -> tuple[Carries, Any]:
         policy_carry, dist = policy.apply(params.policy, carry.policy, obs, first)
         critic_carry = carry.critic
-        if own.recurrent and jax.tree.leaves(params.critic):  # none: an estimator without a critic
+        if own.recurrent and jax.tree.leaves(
+            params.critic
+        ):  # no leaves: an estimator without a critic
             critic_carry, _ = critic.apply(params.critic, carry.critic, obs, first)
         return Carries(policy_carry, critic_carry), dist
 
@@ -378,7 +380,7 @@ def for_env(network: Network, env: Env, view: View = ()) -> Network:
     """The network on the observations of the environment, `Masked` or not.
 
     Args:
-        network: A policy or a critic, of what it is to see.
+        network: A policy or a critic, on its own view.
         env: The environment.
         view: The part of an observation that it sees; default: all of it.
     """
@@ -388,8 +390,8 @@ def for_env(network: Network, env: Env, view: View = ()) -> Network:
 
 
 def _seeing(network: Network, view: View, outcome: str = "") -> Network:
-    """The network on the part of an observation that a view shows. outcome: which outcome a `Pair`
-    has (see `Network.outcome`).
+    """The network on a view of an observation. outcome: the outcome of a `Pair` (see
+    `Network.outcome`).
     """
 
     def shown(obs: PyTree) -> PyTree:
@@ -418,7 +420,7 @@ def unroll(
         params: its parameters.
         obs: observations, [T, B, *O].
         first: the steps at which an episode begins, [T, B].
-        carry: the recurrent state [B, ...] before the first step; default: as at an episode's
+        carry: the recurrent state [B, ...] before the first step; default: that at an episode's
             start.
     """
     if carry is None:
@@ -428,7 +430,7 @@ def unroll(
 
 
 def as_float(obs: PyTree) -> PyTree:
-    """Observations as networks see them: those that a trajectory stores as bytes in floats."""
+    """Observations as floats for networks, if a trajectory stores them as bytes."""
 
     def one(x: Shaped[Array, "*B"]) -> Float[Array, "*B"]:
         return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
@@ -442,21 +444,20 @@ def start(network: Network, num_envs: int) -> Any:
 
 
 def carry_noise(network: Network, num_envs: int) -> Any:
-    """The distribution of the noise of which a network draws the carries of B episodes."""
+    """The distribution of the noise from which a network computes the carries of B episodes."""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_envs, *x.shape)), network.carry_noise)
 
 
 def check_shape(
     what: str, got: tuple[int, ...], expected: tuple[int, ...], axes: str, remedy: str
 ) -> None:
-    """Raises ValueError where an array has another shape than it should: broadcast, it would give a
-    wrong number.
+    """Raises ValueError if an array has the wrong shape, which might broadcast silently.
 
     Args:
-        what: the array, as the message names it.
+        what: the array's name in the message.
         got: its shape.
-        expected: the shape that it must have.
-        axes: the names of `expected`, as [T, B].
+        expected: the expected shape.
+        axes: the names of the expected axes, such as [T, B].
         remedy: what to write instead.
     """
     if tuple(got) != tuple(expected):
@@ -466,9 +467,7 @@ def check_shape(
 
 
 def check_policy(dist: Any, action: PyTree, expected: tuple[int, ...], axes: str) -> None:
-    """Raises ValueError where a distribution's log-probabilities are not one number for each
-    action.
-    """
+    """Raises ValueError unless a distribution's log-probabilities are one number per action."""
     check_distribution(dist)
     got = jax.eval_shape(dist.log_prob, action).shape
     check_shape("the policy's log_prob", got, expected, axes, "sum it over the axes of an action")
@@ -507,9 +506,9 @@ def _network(config: Config, env: Env, head: nn.Module) -> Network:
 
 
 def _causal_transformer(config: Config, env: Env, head: nn.Module) -> Network:
-    """The causal transformer with this head, as many blocks as there are hidden layers.
+    """The causal transformer with this head, with one block per hidden layer.
 
-    Raises ValueError for an environment that shows anything but a sequence of tokens.
+    Raises ValueError for an environment whose observations are not sequences of tokens.
     """
     shapes, kinds = env.obs_shape, env.obs_kinds
     names = set(shapes) if isinstance(shapes, Mapping) else set()
@@ -550,7 +549,7 @@ def _of_model(
         config: The settings.
         env: The environment that it sees.
         model: Its layers.
-        encoded: Observations as the model is given them.
+        encoded: The encoding of observations for the model.
     """
     carry = () if model.memory is None else model.memory.start()
     scaled = scaling(config, env)
@@ -581,10 +580,9 @@ def _of_model(
 
 
 def _own_network(field: str, config: Config, env: Env) -> Network:
-    """The custom network that a field of Config holds, or that its function makes.
+    """The custom network in a field of Config, or made by its function.
 
-    The function is given the settings without custom parts, as it may build on the project's
-    networks.
+    The function gets the settings without custom parts, as it may build on the project's networks.
     """
     part = getattr(config, field)
     if isinstance(part, Network):
@@ -601,7 +599,7 @@ def _own_network(field: str, config: Config, env: Env) -> Network:
             parameter_std=Config.parameter_std,
         )
         with in_one_sentence(f"{field} {part_name(part)!r}"):
-            made = part(plain, env._replace(masked=False))  # it is masked from outside
+            made = part(plain, env._replace(masked=False))  # the mask is applied outside
     if not isinstance(made, Network):
         raise ValueError(
             f"{field} {part_name(part)!r} must make a pg.Network(init, apply), got "
@@ -630,7 +628,7 @@ def _own_network(field: str, config: Config, env: Env) -> Network:
 
 
 def _as_configured(network: Network, config: Config, env: Env) -> Network:
-    """A custom network on observations as the settings scale them.
+    """A custom network on observations that are scaled according to the settings.
 
     An initialiser that calls LAPACK's QR is mapped sequentially over vmapped runs: on the CPU a
     batched QR can deadlock.
@@ -651,9 +649,7 @@ def _as_configured(network: Network, config: Config, env: Env) -> Network:
 
 
 def _check_params(params: Any) -> None:
-    """Raises ValueError for what holds more than the parameters of one network: a TrainState, or
-    Params.
-    """
+    """Raises ValueError for a TrainState or Params instead of the parameters of one network."""
     for name, inside in (("params", "state.params.policy"), ("policy", "params.policy")):
         if hasattr(params, name):
             raise ValueError(
@@ -667,8 +663,8 @@ def _check_params(params: Any) -> None:
 
 
 def parameter_check(init: Callable[[PRNGKeyArray], PyTree]) -> Callable[[PyTree], None]:
-    """A function of parameters that raises ValueError unless they have the names and shapes of
-    those that `init` makes, which is traced once, by the first call.
+    """A function of parameters that raises ValueError unless they have the names and shapes that
+    `init` makes; `init` is traced once, at the first call.
     """
 
     @functools.cache
@@ -686,10 +682,9 @@ def _shapes_by_name(params: PyTree) -> dict[str, tuple[int, ...]]:
 
 
 def _check_shapes(expected: Mapping[str, tuple[int, ...]], params: PyTree) -> None:
-    """Raises ValueError, which names the array, for the parameters of another network.
+    """Raises ValueError, naming the array, for the parameters of another network.
 
-    Names are compared as well as shapes: flax ignores the parameters of a layer that a network does
-    not have.
+    Names are compared as well as shapes, since flax ignores superfluous parameters.
     """
     got = _shapes_by_name(params)
     if got == expected:
@@ -724,8 +719,8 @@ def _check_obs_shape(got: tuple[int, ...], expected: tuple[int, ...]) -> None:
 
 
 def _on_the_policys_layers(critic: Network) -> Network:
-    """The critic whose torso and recurrent cell are those in the policy's params, so that its own
-    params are those of the head.
+    """The critic on the torso and recurrent cell in the policy's params; its own params are only
+    those of the head.
     """
 
     def init(key: PRNGKeyArray) -> PyTree:
@@ -741,7 +736,7 @@ def _on_the_policys_layers(critic: Network) -> Network:
 
 
 def _of_the_critic(config: Config) -> Config:
-    """The settings with the critic's widths for those of the hidden layers."""
+    """The settings with the critic's hidden widths."""
     widths = config.critic_hidden_sizes
     if widths is None:
         return config
@@ -749,8 +744,8 @@ def _of_the_critic(config: Config) -> Config:
 
 
 def _torso(config: Config, env: Env) -> nn.Module:
-    """A CNN for images, else an MLP, as the settings say; of several arrays their features
-    together.
+    """A CNN for images, else an MLP, according to the settings; features of several arrays are
+    combined.
     """
     if is_shape(env.obs_shape):
         return _torso_of_array(config, env, config.hidden_sizes)
@@ -766,7 +761,7 @@ def _torso(config: Config, env: Env) -> nn.Module:
 
 
 def _hidden(config: Config) -> Hidden:
-    """The kind of the hidden layers, as the settings say."""
+    """The kind of the hidden layers, according to the settings."""
     return Hidden(
         ACTIVATIONS[config.activation], config.initialiser, config.layer_norm, config.residual
     )
@@ -800,5 +795,5 @@ def _torso_of_array(config: Config, env: Env, sizes: tuple[int, ...]) -> nn.Modu
 
 
 def _unbounded(box: Box) -> bool:
-    """True where a bound is known to be infinite; one that is traced is not checked."""
+    """True if a bound is known to be infinite; traced bounds are not checked."""
     return any(not isinstance(x, jax.core.Tracer) and not np.isfinite(x).all() for x in box)

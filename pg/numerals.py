@@ -1,8 +1,7 @@
-"""Numbers as text: with the digits that are known, and in one notation where several stand
-together.
+"""Numbers as text: with the significant digits, and in one notation for related numbers.
 
-Numbers may be scalars of numpy or of jax, which are no keys of a set and round otherwise: each is
-made a float first.
+Numbers may be NumPy or JAX scalars, which are not hashable or round differently: each is converted
+to a float first.
 """
 
 import math
@@ -10,12 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from typing import Any
 
-PLAIN = (1e-4, 1e6)  # sizes that are written out; smaller and larger ones have an exponent
+PLAIN = (1e-4, 1e6)  # smaller and larger numbers have an exponent
 
 
 def number(x: float, digits: int = 4) -> str:
-    """A number of that many significant digits, those before the point always written: 12346,
-    0.0123, 1.2e−7.
+    """A number with that many significant digits, but all digits before the point: 12346, 0.0123,
+    1.2e−7.
     """
     x = float(x)
     return _notation([x])(x, digits)
@@ -24,8 +23,8 @@ def number(x: float, digits: int = 4) -> str:
 def numbers(values: Iterable[float], digits: int = 3) -> list[str]:
     """Numbers in one notation, all with an exponent or none.
 
-    They have that many significant digits; more if it takes more to tell them apart, or if five are
-    enough to write all of them as they are: 0.9999 is not 1.
+    They have that many significant digits, or more if needed to distinguish them, or five if that
+    is exact: 0.9999 is not 1.
     """
     values = [float(x) for x in values]
     write = _notation(values)
@@ -46,14 +45,14 @@ def labels(values: Sequence[Any]) -> list[str]:
 
 
 def is_number(value: Any) -> bool:
-    """Says if a value is a finite number, and neither True nor False."""
+    """True for a finite number that is not a boolean."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def plus_minus(value: float, error: float) -> str:
     """A value and its error, both rounded to the second significant digit of the error.
 
-    A common exponent where the larger of the two is not of a size to be written out: (0.0 ± 2.0)e6.
+    They have a common exponent if the larger is very large or small: (0.0 ± 2.0)e6.
     """
     value, error = float(value), float(error)
     if not (math.isfinite(value) and math.isfinite(error) and error > 0):
@@ -75,15 +74,13 @@ def interval(value: float, low: float, high: float, digits: int = 4) -> str:
 
 
 def fixed(x: float, like: float | None = None) -> str:
-    """Three decimals below ten, one from there, or as many as `like` has: what twenty seeds can
-    tell apart.
-    """
+    """Three decimals below ten, else one, or as many as for `like`: the resolution of twenty seeds."""
     size = abs(float(x if like is None else like))
     return _signed(f"{float(x):z.3f}" if size < 9.9995 else f"{float(x):z.1f}")
 
 
 def short(x: float, digits: int = 2) -> str:
-    """A count of steps in so many digits at least, with a unit: 830, 12k, 3.4M, ∞."""
+    """A count of steps with at least this many digits and a unit: 830, 12k, 3.4M, ∞."""
     x = float(x)
     if not math.isfinite(x):
         return _special(x)
@@ -94,34 +91,30 @@ def short(x: float, digits: int = 2) -> str:
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """A number and what is counted: 1 seed, 20 seeds, 1,000 steps.
+    """A number with its noun: 1 seed, 20 seeds, 1,000 steps.
 
-    plural: where it is not the noun with an s.
+    plural: if it is irregular.
     """
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def agreeing(number: int, singular: str, plural: str) -> str:
-    """The form of a verb that goes with a number: 1 of 5 updates was skipped."""
+    """The form of a verb that agrees with a number: 1 of 5 updates was skipped."""
     return singular if number == 1 else plural
 
 
 def times(x: float) -> str:
-    """A multiple, in three digits at most where it is small: 0.83×, 12×; what is never reached has
-    none.
-    """
+    """A multiple with at most three digits: 0.83×, 12×; "never" for infinity."""
     return "never" if math.isinf(x) else f"{x:.2f}×" if x < 10 else f"{x:.0f}×"
 
 
 def typed(text: str) -> str:
-    """Numbers as they are typed, with a hyphen for a minus: lines of a terminal, from which they
-    may be copied.
-    """
+    """Text with hyphens as minus signs, so that numbers can be copied from a terminal."""
     return text.replace("−", "-")
 
 
 def _notation(values: Sequence[float]) -> Callable[[float, int], str]:
-    """(number, digits) -> text, in the notation that is right for all the values."""
+    """(number, digits) -> text, in a common notation for all the values."""
     sizes = [abs(x) for x in values if math.isfinite(x) and x != 0]
     plain = all(PLAIN[0] <= size < PLAIN[1] for size in sizes)
     return _written_out if plain else _with_exponent
@@ -145,14 +138,14 @@ def _with_exponent(x: float, digits: int) -> str:
 
 
 def _special(x: float) -> str:
-    """Zero, and what is not finite; a dash for what is not known."""
+    """Zero and non-finite numbers; a dash for NaN."""
     if math.isnan(x):
         return "—"
     return "0" if x == 0 else _signed("∞" if x > 0 else "-∞")
 
 
 def _signed(text: str) -> str:
-    """With the sign that is as wide as a plus, and none before zero."""
+    """With a typographic minus sign, and none before zero."""
     if text.startswith("-") and not text.strip("-0."):
         text = text[1:]
     return text.replace("-", "−")

@@ -1,7 +1,7 @@
-"""Action noise of a batch of complete episodes that is not independent from episode to episode.
+"""Dependent action noise for a batch of complete episodes.
 
-    independent      every episode draws its own
-    antithetic       pairs of episodes: u and 1 - u, and so ε and -ε (Hammersley & Morton 1956)
+    independent      every episode draws independent noise
+    antithetic       pairs of episodes: u and 1 - u, that is ε and -ε (Hammersley & Morton 1956)
     stratified       the first action's: one episode in each of N equal cells of [0, 1)
     latin_hypercube  the same at every step (McKay, Beckman & Conover 1979)
     sobol            an episode is one Sobol' point, a dimension for each step and component of
@@ -10,14 +10,14 @@
                      (array-RQMC, L'Ecuyer, Lécot & Tuffin 2008)
 
 Each is marginally exact: the noise of every single episode is independent from step to step and has
-the distribution that the policy samples from, so that the mean over a batch of any function of one
-episode keeps its expectation. What compares episodes of a batch does not: they are no longer
-independent of each other. The environment's own noise stays so, unless its starts and transitions
-are made of points as well, by keys that give these first (`pg.fast.point_keys`).
+the policy's distribution, so that the batch mean of any function of one episode keeps its
+expectation. Functions that compare episodes do not, since the episodes of a batch are no longer
+independent. The environment's own noise stays independent, unless its initial states and
+transitions are drawn from points as well (`pg.fast.point_keys`).
 
-Noise is made of 32 random bits for each number, which the inverse of its distribution function
-takes to the noise that a distribution draws (`noise_quantile`). A point u is the middle of one of
-2²³ equal cells of [0, 1), with 64-bit floats of 2³², so that 1 - u is one too, and neither is 0.
+Each number is made from 32 random bits, which the inverse distribution function maps to the noise
+of a distribution (`noise_quantile`). A point u is the middle of one of 2²³ equal cells of [0, 1),
+or 2³² with 64-bit floats, so that 1 - u is one too, and neither is 0.
 """
 
 import functools
@@ -34,7 +34,7 @@ from pg import numerals
 from pg.inputs import described
 from pg.settings.choices import Sampling
 
-MOST_DIMENSIONS = 21201  # of the Sobol' sequence, as Joe & Kuo 2008 computed it and scipy has it
+MOST_DIMENSIONS = 21201  # of the Sobol' sequence in scipy (Joe & Kuo 2008)
 MOST_ENTRIES = 64  # of an observation by which states are sorted
 _DIGITS = 32
 
@@ -46,25 +46,27 @@ class BatchNoise(NamedTuple):
     """The sampling of the noise of a batch of episodes."""
 
     sampling: Sampling
-    num_episodes: int  # of a batch; those of different batches are independent
-    of_env: bool = False  # the environment's too: its starts and transitions
+    num_episodes: int  # per batch; different batches are independent
+    of_env: bool = False  # also the environment's noise: initial states and transitions
 
 
 class EnvNumbers(NamedTuple):
-    """The random numbers of one environment that points stand for."""
+    """The random numbers of one environment that points replace."""
 
     reset: int = 0
     step: int = 0
 
 
-NO_NUMBERS = EnvNumbers()  # of an environment whose noise is its own
+NO_NUMBERS = EnvNumbers()  # for independent noise of the environment
 
 
 class StepNoise(NamedTuple):
     """The noise of a step of B episodes."""
 
-    action: PyTree  # as `dist.draw` gives it, leaves [B, ...]
-    env: UInt32[Array, "B d"] | tuple[()] = ()  # bits that the environment draws; () for its own
+    action: PyTree  # in the form of `dist.draw`, leaves [B, ...]
+    env: (
+        UInt32[Array, "B d"] | tuple[()]
+    ) = ()  # bits for the environment's draws; () for independent noise
 
 
 def make_noise(
@@ -74,21 +76,21 @@ def make_noise(
     horizon: int,
     env_numbers: EnvNumbers = NO_NUMBERS,
 ) -> Callable[[PRNGKeyArray, Int[Array, ""]], StepNoise]:
-    """The noise of a step: key, number of the step -> that of the actions, and the environment's.
+    """The noise of a step: key, index of the step -> noise of the actions and of the environment.
 
-    With "array" the noise is in the order in which `by_state` hands it out.
+    With "array" the noise is in the order in which `by_state` assigns it.
 
     Args:
-        dist: The distribution of the actions, of which shapes alone are read.
+        dist: The distribution of the actions, of which only shapes are used.
         batch_noise: How it is drawn.
-        num_envs: The episodes, of one batch or of several.
-        horizon: The steps of an episode, of which "sobol" covers as many as it has dimensions for;
-            those after them are independent.
-        env_numbers: The numbers of the environment that are drawn so.
+        num_envs: The number of episodes, in one batch or several.
+        horizon: The steps of an episode; "sobol" covers as many as it has dimensions for, and later
+            ones are independent.
+        env_numbers: The random numbers of the environment to be drawn in this way.
 
     Raises:
-        ValueError: The distribution has no `noise_quantile`, or the environments are not a
-            whole number of batches.
+        ValueError: The distribution has no `noise_quantile`, or the number of environments is not a
+            multiple of the batch size.
     """
     sampling, num_episodes = batch_noise.sampling, batch_noise.num_episodes
     if sampling == "independent":
@@ -120,16 +122,16 @@ def make_noise(
 def start_bits(
     key: PRNGKeyArray, batch_noise: BatchNoise, num_envs: int, numbers: int
 ) -> UInt32[Array, "B d"]:
-    """The bits of the starts of a batch of episodes.
+    """The bits for the initial states of a batch of episodes.
 
     Args:
         key: A random key.
         batch_noise: How they are drawn.
-        num_envs: The episodes, of one batch or of several.
-        numbers: d, those of each start.
+        num_envs: The number of episodes, in one batch or several.
+        numbers: d, the random numbers of each initial state.
 
     Raises:
-        ValueError: The environments are not a whole number of batches.
+        ValueError: The number of environments is not a multiple of the batch size.
     """
     _check_batches(batch_noise, num_envs)
     num_episodes = batch_noise.num_episodes
@@ -139,8 +141,8 @@ def start_bits(
 
 
 def check_sortable(obs_shape: Any) -> None:
-    """Raises ValueError for observations by which states cannot be sorted: other ones than vectors
-    of at most `MOST_ENTRIES` entries. obs_shape: that of what the policy sees.
+    """Raises ValueError unless states can be sorted by their observations: vectors of at most
+    `MOST_ENTRIES` entries. obs_shape: the shape of the policy's observation.
     """
     is_vector = isinstance(obs_shape, tuple) and len(obs_shape) == 1
     if not (is_vector and isinstance(obs_shape[0], int) and obs_shape[0] <= MOST_ENTRIES):
@@ -157,17 +159,17 @@ def by_state(
     alive: Bool[Array, " B"],
     num_episodes: int,
 ) -> PyTree[Shaped[Array, "B ..."]]:
-    """The noise of a step, handed out in the order of the states of each batch.
+    """The noise of a step, assigned in the order of the states of each batch.
 
-    The order is lexicographic in the entries of the observation: of one entry its own, of one-hot
-    vectors that of the states' numbers, from the last to the first. Of several continuous entries
-    it is that of the first. Episodes that have ended come last.
+    The order is lexicographic in the entries of the observation: for one entry its order, for
+    one-hot vectors that of the states' indices, from last to first, and for several continuous
+    entries that of the first. Episodes that have ended come last.
 
     Args:
-        noise: As `make_noise` gives it with "array".
+        noise: The result of `make_noise` with "array".
         obs: The observations.
         alive: The episodes that have not ended.
-        num_episodes: The episodes of a batch.
+        num_episodes: The number of episodes per batch.
     """
 
     def ranks(obs: Float[Array, "N D"], alive: Bool[Array, " N"]) -> Int[Array, " N"]:
@@ -205,7 +207,7 @@ def _make_bits(
         sampling: How they are drawn.
         shape: E, N and d.
         horizon: The steps of an episode.
-        before: The dimensions of the Sobol' sequence that are the start's.
+        before: The number of dimensions of the Sobol' sequence that the initial state uses.
     """
     batches, episodes, size = shape
 
@@ -260,9 +262,9 @@ def _random_bits(key: PRNGKeyArray, shape: tuple[int, ...]) -> UInt32[Array, "..
 
 
 def _uniform(bits: UInt32[Array, "..."], dtype: Any) -> Float[Array, "..."]:
-    """The middle of the cell of [0, 1) that random bits choose; never 0 or 1.
+    """The middle of the cell of [0, 1) that the random bits select; never 0 or 1.
 
-    The cells are as many as the floats have digits for, so that u and 1 - u are exact.
+    The number of cells matches the precision of the floats, so that u and 1 - u are exact.
     """
     digits = min(int(jnp.finfo(dtype).nmant), _DIGITS)
     cell = (bits >> (_DIGITS - digits)).astype(dtype)
@@ -274,8 +276,8 @@ def _in_cell(
 ) -> UInt32[Array, "..."]:
     """⌊(cell 2³² + within) / count⌋: a number in one of `count` equal parts of the 2³².
 
-    It is exactly uniform where `cell` is uniform below `count` and `within` below 2³². By long
-    division, as there are no integers of 64 bits.
+    It is exactly uniform if `cell` is uniform below `count` and `within` below 2³². By long
+    division, as there are no 64-bit integers.
     """
 
     divisor = np.uint32(count)
@@ -307,7 +309,7 @@ def _direction_numbers(dimensions: int, digits: int) -> np.ndarray:
     columns, drawn = [], 0
     before = np.zeros(dimensions, np.uint32)
     for digit in range(digits):
-        # scipy's points come in the order of Gray's code: that of 2ᵏ has the digits k and k - 1
+        # scipy's points are in Gray code order: point 2ᵏ has the digits k and k - 1
         number = 2**digit
         sequence.fast_forward(number - drawn)
         drawn = number + 1
@@ -325,7 +327,7 @@ def _scrambled(
 
     The matrix is lower triangular in the binary digits, and the shift an exclusive or with random
     digits (Matoušek 1998). The shift alone makes each point uniform, in each dimension given all
-    the others, on which averages over a batch rely (`Facts.pools_episodes`); with the matrix the
+    others, which averages over a batch require (`Facts.pools_episodes`); with the matrix the
     variance of an integral is that of Owen's nested scrambling (Owen 2003).
 
     Args:
@@ -340,7 +342,7 @@ def _scrambled(
     earlier = ~(values | (values - np.uint32(1)))
     rows = _random_bits(matrix_key, (batches, size, _DIGITS))
     rows = (rows & earlier) | values
-    # the parity of a row of the matrix with each direction number is a digit of the new one
+    # a digit of the new direction number is the parity of a matrix row and the old one
     parity = jax.lax.population_count(rows[..., None] & numbers[None, :, None]) & 1
     numbers = jnp.sum(parity * values[..., None], axis=2, dtype=jnp.uint32)
     points = _random_bits(shift_key, (batches, 1, size))

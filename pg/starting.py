@@ -1,6 +1,6 @@
-"""Parameters by their names, and a policy that starts with those of another run.
+"""Parameters by name, and a policy that starts with another run's.
 
-Names are paths in the state of training, as `params/policy/params/torso/Dense_0/kernel`.
+Names are paths in the training state, such as `params/policy/params/torso/Dense_0/kernel`.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,9 +16,9 @@ __all__ = ["in_policy_tree", "named_leaves", "of_policy"]
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
-    """Leaves by their path in the tree, as `params/policy/params/torso/Dense_0/kernel`.
+    """Leaves by their path in the tree, such as `params/policy/params/torso/Dense_0/kernel`.
 
-    Raises ValueError where two leaves would have one name.
+    Raises ValueError if two leaves would have the same name.
     """
     paths = jax.tree.leaves_with_path(tree)
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
@@ -29,22 +29,22 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def of_policy(params: PyTree) -> dict[str, Any]:
-    """The parameters of a policy by the names that they have in the state of training."""
+    """The parameters of a policy by their names in the training state."""
     return named_leaves({"params": {"policy": params}})
 
 
 def in_policy_tree(
     field: str, stored: StoredParams, init: Callable[[PRNGKeyArray], PyTree]
 ) -> PyTree:
-    """Stored parameters in the tree of a policy's own.
+    """Stored parameters in the tree structure of a policy's parameters.
 
     Args:
-        field: of Config, whose value they are.
+        field: the field of Config with the parameters.
         stored: the parameters.
-        init: key -> parameters of the policy, of which only the shapes are asked for.
+        init: key -> parameters of the policy; only their shapes are used.
 
     Raises:
-        ValueError: they are of another network, or of an environment with other shapes.
+        ValueError: they belong to another network, or to an environment with other shapes.
     """
     if stored.arrays is None:
         raise ValueError(

@@ -118,10 +118,10 @@ def z_scores(
     num_episodes: int,
     expected: Float[ArrayLike, "..."],
 ) -> Float[np.ndarray, " P"]:
-    """Distances of the mean estimate from what is expected, in standard errors, [P].
+    """The differences between mean estimate and expected mean, in standard errors, [P].
 
-    A coordinate that is right but for rounding has none; one that never moves, and should, is
-    infinitely far.
+    It is 0 for a coordinate that is right up to rounding, and infinite for a wrong one without
+    variance.
 
     Args:
         estimator: the estimator.

@@ -395,7 +395,7 @@ def _is_coupled(subject: _Subject, problem: Problem, batch: Trajectory, whole: _
 
 
 def _purity(first: _Estimate, second: _Estimate) -> Finding:
-    """Two traces of one function must give the same program."""
+    """Two traces of a function must give the same program."""
     gap = _distance(first, second)
     text = "two traces give the same numbers"
     if gap:
@@ -662,7 +662,7 @@ def _exact_critic(subject: _Subject, problem: Problem) -> tuple[Finding, float |
 
 
 def _discount(subject: _Subject, problem: Problem, mean: Float[np.ndarray, "S A"]) -> float | None:
-    """γ of the weight γᵗ that the states have in a mean; None where it is of neither kind."""
+    """γ of the weight γᵗ of the states in a mean; None if it has neither form."""
     if not subject.in_episodes:
         return None
     gamma, logits = subject.gamma, jnp.asarray(problem.logits)
@@ -685,13 +685,13 @@ def _state_discount(stated: float, found: float) -> Finding:
 
 
 def _sampled(subject: _Subject, num_episodes: int, seed: int, *, is_target: bool) -> Finding:
-    """The mean of samples of the rollout that trains, against the exact one.
+    """The mean over samples of the training rollout, compared with the exact one.
 
     Args:
         subject: The estimator.
         num_episodes: Number of sampled episodes.
         seed: Seed of the sample.
-        is_target: The exact mean is the gradient that is claimed, for batches of any size.
+        is_target: The exact mean is the claimed gradient, for batches of any size.
     """
     problem = subject.on(tabular.references()[SAMPLED])
     size = references.batch_size(subject.facts)
@@ -713,7 +713,7 @@ def _sampled(subject: _Subject, num_episodes: int, seed: int, *, is_target: bool
 
 
 def _is_multiple(x: Float[np.ndarray, "*P"], direction: Float[np.ndarray, "*P"]) -> bool:
-    """True where x is a positive multiple of a direction, but for rounding."""
+    """True if x is a positive multiple of a direction, up to rounding."""
     scale = np.vdot(x, direction) / np.vdot(direction, direction)
     return bool(
         scale > EXACT and np.linalg.norm(x - scale * direction) <= EXACT * np.linalg.norm(x)

@@ -35,9 +35,9 @@ def explained_variance(
     Args:
         value: V, [T, B].
         target: returns, [T, B].
-        valid: the steps that count, [T, B].
-        missing: the result where all targets are equal but for rounding: there is nothing to
-            explain.
+        valid: the valid steps, [T, B].
+        missing: the result if all targets are equal up to rounding, so that nothing is to be
+            explained.
     """
     target, valid = jnp.asarray(target), jnp.asarray(valid)
     unexplained = _variance(target - value, valid)
@@ -54,11 +54,11 @@ def explained_share(
     """1 - error / Var(target) over the valid steps, [].
 
     Args:
-        error: a critic's squared error, of which the variance of target - V is a part, [].
+        error: a critic's mean squared error, which includes the variance of target - V, [].
         target: returns, [T, B].
-        valid: the steps that count, [T, B].
-        missing: the result where all targets are equal but for rounding: there is nothing to
-            explain.
+        valid: the valid steps, [T, B].
+        missing: the result if all targets are equal up to rounding, so that nothing is to be
+            explained.
     """
     target, valid = jnp.asarray(target), jnp.asarray(valid)
     variance = _variance(target, valid)

@@ -1,6 +1,6 @@
 """Devices and hosts: the axis along which a program is spread over them.
 
-    runs   every device trains its own runs, in loops of its own length; none waits for another
+    runs   every device trains its own runs, in loops of separate length, without waiting for others
     envs   all devices train each run together, each with some environments; XLA adds up the results
 
 One process per host or, on one, per slice of it: the processes run the same program, each on its
@@ -33,7 +33,7 @@ _mapped = contextvars.ContextVar("mapped", default=1)
 
 
 class Layout(NamedTuple):
-    """The devices that compute, and the share of each in n runs, leaves [n, ...]."""
+    """The devices in use, and how n runs, leaves [n, ...], are divided among them."""
 
     mesh: Mesh
     shard: Shard
@@ -76,7 +76,7 @@ class Layout(NamedTuple):
 
 
 def layout(shard: Shard = "seeds", most: int | None = None) -> Layout:
-    """All devices of all processes, or the first `most` of them, as further ones would be idle."""
+    """All devices of all processes, or the first `most` of them if others would be idle."""
     devices = jax.devices()[:most] if jax.process_count() == 1 else jax.devices()
     axis = "runs" if shard == "seeds" else ENVS
     return Layout(
@@ -92,7 +92,7 @@ def largest_kernel(params: Any) -> int:
 def spread_pays(params: Any) -> bool:
     """True if environments spread over the cores of a CPU as devices make a run faster.
 
-    A function of the shapes alone, so that the same run is spread, or not, each time.
+    It depends only on the shapes, so that the decision is the same each time.
 
     Args:
         params: The parameters of policy and critic, or their shapes.
@@ -160,7 +160,7 @@ def envs_are_spread() -> bool:
 def spread_envs(tree: Any) -> Any:
     """Leaves [B, ...] with their environments spread over the devices, if the layout spreads those.
 
-    Unchanged where B is not a multiple of the number of devices.
+    Unchanged if B is not a multiple of the number of devices.
     """
     if not envs_are_spread():
         return tree
@@ -182,16 +182,16 @@ def gather_envs(tree: Any) -> Any:
 
 
 def over_envs(f: Callable[..., Any], *args: Any, total: bool = False) -> Any:
-    """`f(*args)` of leaves [T, B, ...], of which each device computes its own environments.
+    """`f(*args)` of leaves [T, B, ...]; each device computes its own environments.
 
-    Each computes all of them if environments are not spread, or B is not a multiple of the number
-    of devices.
+    Each computes all environments if they are not spread, or B is not a multiple of the number of
+    devices.
 
     Args:
         f: Returns leaves [T, B, ...], each environment separately; or, with `total`, a sum over the
             environments.
         *args: Leaves [T, B, ...].
-        total: The devices add up their results.
+        total: Sum the results over the devices.
     """
     num_envs = jax.tree.leaves(args)[0].shape[1]
     if not envs_are_spread() or num_envs % jax.sharding.get_abstract_mesh().size:

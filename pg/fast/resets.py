@@ -1,9 +1,9 @@
-"""Resets within a window, of the environments that ended alone.
+"""Resets within a window, only of the environments that ended.
 
-To draw an initial state for every step of a window is the fastest where a reset costs as little as
-a step: no step then has a branch. Where a reset makes a world, as Craftax's does, nearly all of the
-time would go into states that nobody enters: there the environments that ended are reset in the
-step of the end, a few at a time, from the keys that they would have had.
+Sampling an initial state for every step of a window in advance is the fastest if a reset is as
+cheap as a step: steps then have no branch. If a reset generates a world, as in Craftax, nearly all
+of the time would be spent on unused states. There the environments that ended are reset in that
+step, a few at a time, with the same keys.
 """
 
 import math
@@ -16,22 +16,24 @@ from jaxtyping import Array, Bool, PRNGKeyArray, PyTree, Shaped
 
 from pg.fast import blocks, devices, programs
 
-# Numbers that a reset may compute and still be drawn ahead for every step: those of gymnax compute
-# 50 to 4,000, of Jumanji's Maze 22,000, of Craftax-Classic 1,200,000. On other devices, where turns
-# of a loop ask the host and resets side by side cost less, it was not measured, and there is no
-# bound.
+# The largest number of values that a reset may compute and still be sampled ahead for every step:
+# gymnax's compute 50 to 4,000, Jumanji's Maze 22,000, Craftax-Classic 1,200,000. On other devices,
+# where loop iterations synchronise with the host and parallel resets are cheaper, this was not
+# measured, and there is no bound.
 NUMBERS = {"cpu": 5_000}
-ENVS_PER_RESET = 32  # one environment in so many is reset at once
+ENVS_PER_RESET = 32  # one in this many environments is reset at a time
 
 
 def is_costly(reset: Callable[[Any], PyTree]) -> bool:
-    """True where a reset computes more than `NUMBERS`. reset: as in `replace_ended`."""
+    """True if a reset computes more than `NUMBERS` values. reset: as in `replace_ended`."""
     bound = NUMBERS.get(jax.default_backend())
     return bound is not None and numbers_per_reset(reset) > bound
 
 
 def numbers_per_reset(reset: Callable[[Any], PyTree]) -> int:
-    """The numbers that one reset more computes: what is the same for all, as a map, is left out."""
+    """The number of values that one additional reset computes, without what all resets share, such
+    as a map.
+    """
 
     def of_several(number: int) -> int:
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), number))
@@ -41,15 +43,15 @@ def numbers_per_reset(reset: Callable[[Any], PyTree]) -> int:
 
 
 def numbers_computed(program: Any) -> int:
-    """The sizes of all results of a program: of a scan at every turn, of a loop whose turns are not
-    known at one, of a condition in every branch.
+    """The total size of all results of a program: for a scan in every iteration, for a loop of
+    unknown length in one, for a condition in every branch.
     """
     total = 0
     for equation in program.eqns:
         turns = equation.params["length"] if equation.primitive.name == "scan" else 1
         inner = turns * sum(map(numbers_computed, programs.parts_of(equation)))
         results = sum(math.prod(getattr(x.aval, "shape", ())) for x in equation.outvars)
-        total += max(inner, results)  # a scatter's program is of one number alone
+        total += max(inner, results)  # a scatter's program is for a single number
     return total
 
 
@@ -87,14 +89,14 @@ def _replaced(
     ended: Bool[Array, " B"],
     current: PyTree,
 ) -> PyTree:
-    """`replace_ended` of the environments of one device. data: the numbers of their keys, as a loop
-    takes no keys that its turns would use again.
+    """`replace_ended` for the environments of one device. data: raw keys, since JAX reports typed
+    keys that a loop uses in several iterations.
     """
     num_envs = len(ended)
     few = -(-num_envs // ENVS_PER_RESET)
     padded = -(-num_envs // few) * few
     places = jnp.flatnonzero(ended, size=padded, fill_value=num_envs)
-    # one number for all runs that are mapped over, so that the loop copies nothing: see `blocks`
+    # one number for all vmapped runs, so that the loop copies nothing: see `blocks`
     rounds = blocks.largest((ended.sum() + few - 1) // few)
 
     def replace_few(turn: Array, current: PyTree) -> PyTree:

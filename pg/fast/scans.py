@@ -11,11 +11,11 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree, Shaped
 
 from pg.fast import blocks
 
-# Steps between two looks at whether anybody is alive. A look is cheap; up to this many steps are
+# Steps between two checks of whether any is alive. A check is cheap; up to this many steps are
 # wasted.
 BLOCK = 10
-# Blocks whose inputs are made at once: for one, handing so little work to another thread costs
-# more than it.
+# Blocks whose inputs are computed at once: for a single block, dispatching so little work to
+# another thread costs more than the work.
 AHEAD = 10
 
 
@@ -27,10 +27,10 @@ def scan_until(
     *,
     length: int,
 ) -> PyTree:
-    """The outputs of `jax.lax.scan(step, carry, xs(jnp.arange(length)))`, stopped when nobody is
-    alive.
+    """The outputs of `jax.lax.scan(step, carry, xs(jnp.arange(length)))`, stopped when all are
+    done.
 
-    The cost follows the longest of those who live, not `length`: `BLOCK` steps are taken at a time.
+    The cost depends on the longest lifetime, not on `length`: `BLOCK` steps are taken at a time.
 
     Args:
         step: carry, x -> carry, y.
@@ -77,9 +77,8 @@ def scan_keys(
 ) -> tuple[PyTree, PyTree]:
     """`jax.lax.scan(step, carry, keys)` for random keys [n, ...].
 
-    They pass as plain numbers: under `vmap` the search for keys that are used twice
-    (`jax.debug_key_reuse`) takes the axis of a scan, which an array of keys has moved, for a use of
-    all of them.
+    They are passed as raw keys: under `vmap` JAX's check for key reuse (`jax.debug_key_reuse`)
+    mistakes moving the scan axis of an array of keys for a use of all of them.
     """
     impl = jax.random.key_impl(keys)
 

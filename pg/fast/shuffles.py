@@ -1,17 +1,17 @@
 """Random orders of many rows without a sort.
 
-A Feistel network on the cells of a grid, as ciphers of small domains have it (Black & Rogaway
-2002, "Ciphers with arbitrary finite domains"): row number i is the cell (i // b, i mod b) of a grid
-a × b, and in turn one coordinate is shifted by a function of the other,
+A Feistel network on the cells of a grid, as in ciphers with small domains (Black & Rogaway 2002,
+"Ciphers with arbitrary finite domains"): row i is the cell (i // b, i mod b) of a grid a × b, and
+alternately one coordinate is shifted by a function of the other,
 
     left ← left + F(right) mod a        right ← right + G(left) mod b
 
 each of which is a bijection, whatever F and G are. Here they are tables of random numbers, drawn
 for every round. With ab > n cells, those beyond n are mapped again until they are below: "cycle
-walking". Where a and b are odd, every shift is an even permutation, and so is what they make
-together; a fair coin decides whether rows 0 and 1 are exchanged first, so that even and odd orders
-are as frequent. TensorFlow's `random_index_shuffle` and Grain's `index_shuffle` do the same with
-rounds of a block cipher.
+walking". If a and b are odd, every shift is an even permutation, and so is their composition; a
+fair coin decides whether rows 0 and 1 are exchanged first, so that even and odd orders are equally
+frequent. TensorFlow's `random_index_shuffle` and Grain's `index_shuffle` do the same with rounds of
+a block cipher.
 
 `jax.random.permutation` sorts twice, which on a CPU takes 40 times as long for 8192 rows
 (experiments/speed/shuffles.py).
@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from pg.fast import blocks
 
-# the most by which the places of two rows are off from uniform, in total variation
+# the largest total variation distance of two rows' positions from uniform
 DEVIATION = 1e-6
 
 Cells = tuple[Int[Array, " n"], Int[Array, " n"]]  # left and right
@@ -34,10 +34,11 @@ Cells = tuple[Int[Array, " n"], Int[Array, " n"]]  # left and right
 def permutation(key: PRNGKeyArray, count: int) -> Int[Array, " count"]:
     """A random order of the numbers 0 .. count - 1, replacing `jax.random.permutation`.
 
-    Where the grid has no cell beyond `count`, the place of each number is uniform and the places of
-    any two are within `DEVIATION` of uniform, but for random words modulo a and b, which are off by
-    2⁻³² a and 2⁻³² b. With more cells it is by test alone that they are. Even and odd orders are as
-    frequent. Not every order can come up, where there are more of them than tables of random words.
+    If the grid has exactly `count` cells, the position of each number is uniform and the positions
+    of any two are within `DEVIATION` of uniform, up to the bias of random words modulo a and b,
+    2⁻³² a and 2⁻³² b. With more cells this is only known from tests. Even and odd orders are
+    equally frequent. Not every order can occur if there are more orders than tables of random
+    words.
 
     Args:
         key: The random key.
@@ -80,7 +81,7 @@ def permutation(key: PRNGKeyArray, count: int) -> Int[Array, " count"]:
 
 
 def grid(count: int) -> tuple[int, int]:
-    """A grid a × b of at least `count` cells: of just as many where a divisor is near the root."""
+    """A grid a × b of at least `count` cells: exactly `count` if it has a divisor near its root."""
     a = blocks.even_size(count, math.isqrt(count - 1) + 1)
     return a, -(-count // a)
 
@@ -89,8 +90,9 @@ def number_of_rounds(a: int, b: int) -> int:
     """Rounds, each a shift of both coordinates, that bring any two cells within `DEVIATION` of
     uniform: in total variation they are off by at most min(a, b)^(1 - rounds), with a, b > 1.
 
-    Two cells with the same right keep the difference of their lefts until their rights differ,
-    which after one more round they do but for a share of 1 / b; and so the other way round.
+    Two cells with the same right coordinate keep the difference of their left ones until their
+    right ones differ, which happens after another round except with probability 1 / b; and vice
+    versa.
     """
     return 1 + math.ceil(math.log(1 / DEVIATION, max(2, min(a, b))))
 

@@ -1,4 +1,4 @@
-"""A causal transformer with a window: what is remembered are the last W keys and values."""
+"""A causal transformer with a window, whose carry is the last W keys and values."""
 
 from typing import NamedTuple
 
@@ -13,8 +13,8 @@ __all__ = ["Past", "Transformer", "ages", "windowed_attention"]
 
 
 class Past(NamedTuple):
-    """The last W steps of one environment, the newest last; those before the episode are there, but
-    not counted.
+    """The last W steps of one environment, the newest last; steps before the episode are present
+    but masked.
     """
 
     keys: Float[Array, "*B W size"]
@@ -23,11 +23,11 @@ class Past(NamedTuple):
 
 
 class Transformer(nn.Module):
-    """One block (Vaswani et al. 2017, 1706.03762) with layer norm first: attention to the present
-    step and to the `window` steps of the episode before it, then two dense layers.
+    """One pre-norm block (Vaswani et al. 2017, 1706.03762): attention to the current step and to
+    the `window` steps of the episode before it, then an MLP.
 
-    A step is known by its distance alone, which each head weighs by a learned number (T5, Raffel et
-    al. 2020, 1910.10683).
+    Positions are relative: each head has a learned bias for each distance (T5, Raffel et al. 2020,
+    1910.10683).
     """
 
     size: int
@@ -86,17 +86,17 @@ def windowed_attention(
     age: Int[Array, "B T"],
     bias: Float[Array, "H R"],
 ) -> Float[Array, "B T S"]:
-    """Attention of every step to itself and to the `age` steps before it, of H heads side by side.
+    """Attention of every step to itself and to the `age` steps before it, with H heads.
 
-    The sequence is cut into chunks of W steps, each of which looks at itself and at the W steps
-    before it: 2 W products per step, however long the sequence is.
+    The sequence is split into chunks of W steps, each of which attends to itself and to the W steps
+    before it: 2 W products per step, whatever the length of the sequence.
 
     Args:
         queries: one for each step.
         keys: one for each of W earlier steps, and then one for each step, K = W + T.
         values: as the keys.
         age: how far back each step sees, at most W.
-        bias: what is added to the logit of a head at each of the R = W + 1 distances.
+        bias: the bias of each head's logits at each of the R = W + 1 distances.
     """
     num_heads, window = bias.shape[0], bias.shape[1] - 1
     batch, length, size = queries.shape
@@ -108,7 +108,7 @@ def windowed_attention(
         return rows.reshape(*rows.shape[:-1], num_heads, -1)
 
     def reach(rows: Float[Array, "B K S"]) -> Float[Array, "B C N S"]:
-        """The rows that each chunk looks at."""
+        """The rows that each chunk attends to."""
         rows = jnp.pad(rows, padding)
         if num_chunks == 1:
             return rows[:, None]

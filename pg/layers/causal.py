@@ -25,7 +25,7 @@ class TokenKinds(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys and values of one sequence so far, of N blocks and S = P + L places: those of the prompt
+    """Keys and values of one sequence so far, for N blocks and S = P + L positions: the prompt's,
     and then one for each token.
     """
 
@@ -40,12 +40,12 @@ Block = tuple[Float[Array, "B S size"], Float[Array, "B S size"]]  # keys, value
 
 
 class CausalTransformer(nn.Module):
-    """Blocks of causal self-attention and dense layers (Vaswani et al. 2017, 1706.03762), with
-    layer norm first, over a prompt and the tokens after it.
+    """Pre-norm blocks of causal self-attention and an MLP (Vaswani et al. 2017, 1706.03762), over a
+    prompt and the tokens after it.
 
-    A step of a rollout adds one token to the cache, which is its carry, and attends to it: L steps
-    compute as much as one pass over the sequence. Several steps at once are a whole sequence from
-    its start, in one pass without the cache.
+    A rollout step adds one token to the cache, which is the carry, and attends to it: L steps cost
+    as much as one pass over the sequence. In training, a whole sequence is processed in one pass
+    without the cache.
     """
 
     num_blocks: int
@@ -108,7 +108,7 @@ class CausalTransformer(nn.Module):
 
         if self.is_initializing():
             return begun(self, carry)
-        # of all runs that are mapped over, so that it stays a branch that is mostly not taken
+        # over all vmapped runs, so that it stays a branch that is rarely taken
         any_begins = blocks.largest(first.any())
         return nn.cond(any_begins, begun, lambda self, carry: carry, self, carry)
 
@@ -120,7 +120,7 @@ class CausalTransformer(nn.Module):
         return cache, jnp.moveaxis(self.norm(x[:, self.kinds.prompt_length :]), 1, 0)
 
     def _pass(self, x: Float[Array, "B T size"]) -> tuple[Float[Array, "B T size"], Cache]:
-        """The last block's output at the first T places, and the cache with them."""
+        """The last block's output at the first T positions, and the cache with them."""
         length = x.shape[1]
         is_seen = jnp.tril(jnp.ones((length, length), bool))[None]
         of_blocks: list[Block] = []
@@ -136,14 +136,14 @@ class CausalTransformer(nn.Module):
         return x, jax.tree.map(padded, _cache(of_blocks))
 
     def _embedded(self, obs: PyTree) -> Float[Array, "*T B size"]:
-        """The last token and its position."""
+        """The embeddings of the last token and its position."""
         token, position = (obs[name][..., 0] for name in ("token", "position"))
         return self.token(_one_hot(token, self.kinds.token)) + self.position(
             _one_hot(position, self.kinds.position)
         )
 
     def _embedded_prompt(self, prompt: Float[Array, "B P"]) -> Float[Array, "B P size"]:
-        """The prompt's tokens and their places."""
+        """The embeddings of the prompt's tokens and positions."""
         places = jnp.arange(self.kinds.prompt_length)
         of_place = self.place(_one_hot(places, self.kinds.prompt_length))
         return self.prompt(_one_hot(prompt, self.kinds.prompt)) + of_place[None]
@@ -153,9 +153,7 @@ class CausalTransformer(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Attention to a token and to those before it, then two dense layers, each added to its
-    input.
-    """
+    """Causal self-attention, then an MLP, each with a residual connection."""
 
     size: int
     heads: int
@@ -172,10 +170,10 @@ class AttentionBlock(nn.Module):
         """
         Args:
             x: the T tokens.
-            is_seen: the places that each of them attends to.
-            put_keys: their keys [B, T, size] -> those of all S places; default: there are no
+            is_seen: the positions that each of them attends to.
+            put_keys: their keys [B, T, size] -> the keys of all S positions; default: there are no
                 others.
-            put_values: as put_keys.
+            put_values: like put_keys.
 
         Returns:
             The output, and keys and values [B, S, size].
@@ -197,17 +195,17 @@ def attention(
     is_seen: Bool[Array, "#B T S"],
     heads: int,
 ) -> Float[Array, "B T size"]:
-    """Scaled dot-product attention of several heads side by side.
+    """Multi-head scaled dot-product attention.
 
-    Long sequences attend in blocks of `QUERIES` tokens, recomputed in the backward pass: B · H ·
-    QUERIES · S attention weights are in memory instead of B · H · T · S.
+    Long sequences are processed in blocks of `QUERIES` tokens, recomputed in the backward pass: B ·
+    H · QUERIES · S attention weights are in memory instead of B · H · T · S.
 
     Args:
         queries: one for each of T tokens.
-        keys: one for each place.
+        keys: one for each position.
         values: as the keys.
-        is_seen: the places that each token attends to, at least one.
-        heads: their number, which divides the size.
+        is_seen: the positions that each token attends to, at least one.
+        heads: number of heads, which divides the size.
     """
     batch, length, size = queries.shape
     scale = (size // heads) ** -0.5
@@ -232,7 +230,7 @@ def attention(
         rows = jnp.pad(rows, padding, constant_values=filled_with)
         return jnp.moveaxis(rows.reshape(-1, num_chunks, QUERIES, rows.shape[-1]), 1, 0)
 
-    # what is padding attends to something, so that its softmax is finite
+    # padding attends to something, so that its softmax is finite
     parts = chunks(queries, 0.0), chunks(is_seen, True)
     output = jax.lax.map(jax.checkpoint(lambda part: attended(*part)), parts)
     return jnp.moveaxis(output, 0, 1).reshape(batch, -1, size)[:, :length]
@@ -255,5 +253,5 @@ def _cache(of_blocks: list[Block]) -> Cache:
 def _put(
     rows: Float[Array, "B S size"], is_last: Bool[Array, "B S 1"]
 ) -> Callable[[Array], Float[Array, "B S size"]]:
-    """A new row [B, 1, size] -> the rows with it in its place."""
+    """A new row [B, 1, size] -> the rows with it inserted."""
     return lambda new: jnp.where(is_last, new, rows)

@@ -24,12 +24,12 @@ __all__ = [
     "orthogonal",
 ]
 
-# Rows of the largest matrix that is made orthonormal row by row, and of a block of larger ones: of
-# 16, 32, 64 and 128 the fastest for 1024 x 1024 on a CPU.
+# Rows of the largest matrix that is orthonormalised row by row, and of a block of larger ones: the
+# fastest of 16, 32, 64 and 128 for 1024 x 1024 on a CPU.
 MOST_ROWS, ROWS_OF_BLOCK = 256, 16
 
-# A CPU computes the gradient of a kernel with at most so many entries from a factor laid out
-# transposed, from so many rows on. Of 1024 x 1024 it is not faster so, of 128 rows slower
+# On a CPU, the gradient of a kernel with at most this many entries, from this many rows on, uses an
+# explicitly transposed factor. It is not faster for 1024 x 1024, and slower for 128 rows
 # (experiments/speed/kernel_gradients.py).
 SMALL_KERNEL, FEWEST_ROWS = 256 * 256, 192
 
@@ -59,9 +59,9 @@ def dense(
     features: int, scale: float, initialiser: Initialiser = "orthogonal", bias: float = 0.0
 ) -> nn.Dense:
     """A dense layer in the canonical float. Its weights are `scale` times an orthogonal matrix, or
-    as another initialiser draws them; each entry of its bias starts at `bias`.
+    from another initialiser; each entry of its bias starts at `bias`.
 
-    Under jax_enable_x64 a whole network is float64 so.
+    So under jax_enable_x64 a whole network is float64.
     """
     return nn.Dense(
         features,
@@ -74,8 +74,8 @@ def dense(
 
 @contextlib.contextmanager
 def forward_mode() -> Iterator[None]:
-    """A context for tracing derivatives in forward mode, such as of a gradient along a vector: the
-    transposed products of `dense` make those slower and not faster.
+    """A context for tracing forward-mode derivatives, such as Hessian-vector products: the
+    transposed products of `dense` make those slower.
     """
     token = _forward_mode.set(True)
     try:
@@ -94,10 +94,10 @@ def layer_norm() -> nn.LayerNorm:
 def _rows_times_kernel(
     x: Float[Array, "*B I"], kernel: Float[Array, "I O"], *_: Any, **__: Any
 ) -> Float[Array, "*B O"]:
-    """x [..., I] times kernel [I, O], all leading axes taken as one.
+    """x [..., I] times kernel [I, O], with all leading axes flattened into one.
 
-    Of rows [T, B, I] XLA sums the kernel's gradient over two axes, by a product that on CPU took
-    2.6 times as long as the one over a single axis (256 rows of 64, jax 0.10.2).
+    For rows [T, B, I] XLA sums the kernel's gradient over two axes, which on a CPU took 2.6 times
+    as long as over a single axis (256 rows of 64, jax 0.10.2).
     """
     rows = x.reshape(-1, x.shape[-1])
     product = _with_transposed_gradient if _has_fast_transpose(rows, kernel) else jnp.matmul
@@ -105,13 +105,13 @@ def _rows_times_kernel(
 
 
 def _has_fast_transpose(x: Float[Array, "R I"], kernel: Float[Array, "I O"]) -> bool:
-    """True where `_with_transposed_gradient` is the faster product: on a CPU, in reverse mode, for
-    many rows and a small kernel with more than one output (with one its gradient is a matrix times
-    a vector).
+    """True if `_with_transposed_gradient` is faster: on a CPU, in reverse mode, for many rows and a
+    small kernel with more than one output (with one output the gradient is a matrix-vector
+    product).
     """
     is_small = kernel.shape[1] > 1 and kernel.size <= SMALL_KERNEL
     num_rows = x.shape[0]
-    # An exported program leaves the number of rows open, and takes no gradient.
+    # An exported program has an unknown number of rows, and no gradient.
     has_many_rows = isinstance(num_rows, int) and num_rows >= FEWEST_ROWS
     is_fast = is_small and has_many_rows and jax.default_backend() == "cpu"
     return is_fast and not _forward_mode.get()
@@ -121,17 +121,17 @@ def _has_fast_transpose(x: Float[Array, "R I"], kernel: Float[Array, "I O"]) -> 
 def _with_transposed_gradient(
     x: Float[Array, "R I"], kernel: Float[Array, "I O"]
 ) -> Float[Array, "R O"]:
-    """x times kernel, [R, O], whose gradient in the kernel, xᵀ g, contracts columns with rows.
+    """x times kernel, [R, O], whose kernel gradient xᵀ g contracts columns with rows.
 
-    On a CPU a product that contracts the rows of both is slow. So the narrower of the two is laid
-    out transposed: xᵀ as [I, R], or gᵀ as [O, R] for (gᵀ x)ᵀ. Barriers keep XLA from folding the
-    transposes into the product.
+    On a CPU a product that contracts the rows of both factors is slow. So the narrower of the two
+    is explicitly transposed in memory: xᵀ as [I, R], or gᵀ as [O, R] for (gᵀ x)ᵀ. Barriers keep XLA
+    from folding the transposes into the product.
     """
     return x @ kernel
 
 
 def _times_tangent(x: Float[Array, "R I"], dkernel: Float[Array, "I O"]) -> Float[Array, "R O"]:
-    """x dkernel, with what reverse mode lays out transposed and back around a barrier."""
+    """x dkernel, with transposes around a barrier that reverse mode turns into explicit ones."""
     held = jax.lax.optimization_barrier
     inputs, outputs = dkernel.shape
     if inputs < outputs:
@@ -144,8 +144,8 @@ def _tangent_of_product(
 ) -> tuple[Float[Array, "R O"], Float[Array, "R O"]]:
     """x times kernel, and its derivative along the tangents.
 
-    Reverse mode makes of the kernel's part the product of `_with_transposed_gradient`, forward mode
-    one in the usual order.
+    In reverse mode the kernel's part becomes the product of `_with_transposed_gradient`; forward
+    mode has the usual order.
     """
     (x, kernel), (dx, dkernel) = primals, tangents
     product = _with_transposed_gradient(x, kernel)
@@ -162,7 +162,8 @@ _with_transposed_gradient.defjvp(_tangent_of_product, symbolic_zeros=True)
 
 
 def orthogonal(scale: float) -> Callable[..., Array]:
-    """An initialiser: `scale` times a matrix of orthonormal columns (or rows), uniform among them.
+    """An initialiser: `scale` times a uniformly distributed matrix with orthonormal columns (or
+    rows).
 
     Gram-Schmidt on a Gaussian matrix: the distribution of Saxe et al. 2014 (1312.6120). No LAPACK,
     whose batched QR can deadlock when initialisers are vmapped over seeds.
@@ -178,10 +179,10 @@ def orthogonal(scale: float) -> Callable[..., Array]:
 
 
 def _orthonormal_rows(matrix: Float[Array, "K N"]) -> Float[Array, "K N"]:
-    """The rows, each less its projection on those before and divided by its norm; K <= N.
+    """The rows, each minus its projection onto the previous ones and normalised; K <= N.
 
-    Many rows are taken a block at a time, since a product with the rows before reads these once for
-    the whole block and not once for each of its rows.
+    Many rows are processed in blocks, since a product with the previous rows then reads them once
+    per block instead of once per row.
     """
     count = len(matrix)
     if count <= MOST_ROWS:
@@ -191,7 +192,7 @@ def _orthonormal_rows(matrix: Float[Array, "K N"]) -> Float[Array, "K N"]:
 
     def add_block(i: Array, basis: Float[Array, "L N"]) -> Float[Array, "L N"]:
         block = jax.lax.dynamic_slice_in_dim(padded, i * ROWS_OF_BLOCK, ROWS_OF_BLOCK)
-        for _ in range(2):  # rounding of the first time is orthogonal after the second
+        for _ in range(2):  # the second pass removes the rounding error of the first
             block = _gram_schmidt(block - (block @ basis.T) @ basis)
         return jax.lax.dynamic_update_slice_in_dim(basis, block, i * ROWS_OF_BLOCK, 0)
 
@@ -199,7 +200,7 @@ def _orthonormal_rows(matrix: Float[Array, "K N"]) -> Float[Array, "K N"]:
 
 
 def _gram_schmidt(matrix: Float[Array, "K N"]) -> Float[Array, "K N"]:
-    """The same row by row; a row of zeros stays one."""
+    """The same row by row; a zero row stays zero."""
     smallest = jnp.finfo(matrix.dtype).tiny
 
     def add_row(j: Array, basis: Float[Array, "K N"]) -> Float[Array, "K N"]:

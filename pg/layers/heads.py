@@ -78,7 +78,7 @@ class Normal(nn.Module):
 
 
 def units_of_box(box: Box) -> tuple[Float[Array, "*D"], Float[Array, "*D"]]:
-    """Centre and half width of each action; 0 and 1 where it has no bounds."""
+    """Centre and half width of each action; 0 and 1 if it is unbounded."""
     bounded = jnp.isfinite(box.low) & jnp.isfinite(box.high)
     low, high = jnp.where(bounded, box.low, -1.0), jnp.where(bounded, box.high, 1.0)
     return (low + high) / 2, (high - low) / 2
@@ -104,7 +104,7 @@ class Value(nn.Module):
 
 
 class ActionValues(nn.Module):
-    """A critic of every action. The final scale 0.01 prefers none before anything is known."""
+    """A critic of every action. The final scale 0.01 makes initial values nearly equal."""
 
     num_actions: int
 
@@ -115,8 +115,8 @@ class ActionValues(nn.Module):
 
 
 class LogOdds(nn.Module):
-    """log h(a|s, u) - log π(a|s) but for a constant, of a hindsight distribution h. It is 0 before
-    anything is known, where h is the policy and no action is credited with what comes later.
+    """log h(a|s, u) - log π(a|s) up to a constant, for a hindsight distribution h. It is initially
+    0: then h is the policy, and later rewards are not credited.
     """
 
     num_actions: int
@@ -131,7 +131,7 @@ class QuadraticValues(nn.Module):
     """A critic of continuous actions that is quadratic in them, in units of the box's half width:
     c + gᵀx + ½ xᵀH x of any symmetric H (the advantage of NAF, 1603.00748, without its bound on H).
 
-    The final scale 0.01 prefers no action before anything is known.
+    The final scale 0.01 makes initial values nearly equal.
     """
 
     box: Box
@@ -159,9 +159,9 @@ class SinusoidalValues(nn.Module):
     """A critic of continuous actions that is a sum of sinusoids of them, in units of the box's half
     width: c + Σⱼ wⱼ sin(uⱼ·x + bⱼ).
 
-    Frequencies start about N(0, 1) and phases about a uniform angle, as random features (Rahimi &
-    Recht 2007), and depend on the state as it is learned; the final scale 0.01 of the amplitudes
-    prefers no action before anything is known.
+    Frequencies are initially about N(0, 1) and phases about uniform, as in random features (Rahimi
+    & Recht 2007); their dependence on the state is learned. The final scale 0.01 of the amplitudes
+    makes initial values nearly equal.
     """
 
     box: Box

@@ -1,10 +1,10 @@
-"""Recurrent cells that are learned on a whole sequence at once: LRU and minGRU.
+"""Recurrent cells that are trained in parallel over a sequence: LRU and minGRU.
 
-    hₜ = aₜ · hₜ₋₁ + bₜ        aₜ and bₜ functions of xₜ alone
+    hₜ = aₜ · hₜ₋₁ + bₜ        aₜ and bₜ functions of xₜ only
 
-Steps of this kind compose to steps of this kind, so that a sequence is a scan of an associative
-operator, of logarithmic depth (Martin & Cundy 2018, 1709.04057). An episode's start is part of the
-operator (Lu et al. 2023, 2303.03982).
+Such steps are closed under composition, so that a sequence is an associative scan of logarithmic
+depth (Martin & Cundy 2018, 1709.04057). An episode's start is part of the operator (Lu et al. 2023,
+2303.03982).
 """
 
 import math
@@ -18,8 +18,8 @@ from pg.layers.dense import dense
 
 __all__ = ["LRU", "MinGRU", "linear_recurrence"]
 
-# Eigenvalues of a fresh LRU: magnitudes that remember for 10 to 1000 steps, and phases that
-# turn slowly, as Orvieto et al. take them for long sequences.
+# Initial eigenvalues of the LRU: magnitudes with time constants of 10 to 1000 steps, and small
+# phases, as in Orvieto et al. for long sequences.
 MAGNITUDES = (0.9, 0.999)
 LARGEST_PHASE = math.pi / 10
 
@@ -49,8 +49,8 @@ def linear_recurrence(
 def _scanned(a: Inexact[Array, "T B N"], b: Inexact[Array, "T B N"]) -> Inexact[Array, "T B N"]:
     """hₜ = aₜ · hₜ₋₁ + bₜ from h = 0, where a factor 0 is a reset.
 
-    Its derivative is a recurrence back in time, written out: that which jax would find, through all
-    levels of the scan, takes 1.5 times as long to compile and 2 to 3 times as long to run.
+    Its derivative is an explicit recurrence backward in time: JAX's own, through all levels of the
+    scan, takes 1.5 times as long to compile and 2 to 3 times as long to run.
     """
     return jax.lax.associative_scan(_composed, (a, b))[1]
 
@@ -61,7 +61,7 @@ def _scanned_forward(a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
 
 
 def _scanned_backward(residuals: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
-    """∂/∂hₜ = slopeₜ + aₜ₊₁ ∂/∂hₜ₊₁, which is that of bₜ; and times hₜ₋₁ that of aₜ."""
+    """∂/∂hₜ = slopeₜ + aₜ₊₁ ∂/∂hₜ₊₁, which equals ∂/∂bₜ; times hₜ₋₁ it is ∂/∂aₜ."""
     a, h = residuals
     none = jnp.zeros_like(h[:1])
     later_a, earlier_h = jnp.concatenate([a[1:], none]), jnp.concatenate([none, h[:-1]])
@@ -75,14 +75,14 @@ _Steps = tuple[Array, Array]  # factors and inputs
 
 
 def _composed(earlier: _Steps, later: _Steps) -> _Steps:
-    """Both steps as one. What comes before a factor 0 is forgotten, even what is not finite."""
+    """The composition of two steps. A factor 0 discards what came before, even if it is not finite."""
     (a, b), (later_a, later_b) = earlier, later
     return later_a * a, jnp.where(later_a == 0, later_b, later_a * b + later_b)
 
 
 class LRU(nn.Module):
     """The linear recurrent unit (Orvieto et al. 2023, 2303.06349): a diagonal of complex factors
-    inside the unit circle, and a gated linear unit on what it gives.
+    inside the unit circle, followed by a gated linear unit.
     """
 
     size: int
@@ -119,8 +119,8 @@ class LRU(nn.Module):
 
 
 class MinGRU(nn.Module):
-    """The minimal gated recurrent unit (Feng et al. 2024, 2410.01201), whose gate does not see the
-    state, and a gated linear unit on what it gives.
+    """The minimal gated recurrent unit (Feng et al. 2024, 2410.01201), whose gate does not depend
+    on the state, followed by a gated linear unit.
     """
 
     size: int
@@ -148,15 +148,15 @@ class MinGRU(nn.Module):
 def _gated(
     state: Float[Array, "*B N"], x: Float[Array, "*B F"], size: int
 ) -> Float[Array, "*B size"]:
-    """State and input in a gated linear unit (Dauphin et al. 2017, 1612.08083): the nonlinearity
-    that a linear recurrence leaves out.
+    """A gated linear unit of state and input (Dauphin et al. 2017, 1612.08083): the nonlinearity
+    that a linear recurrence lacks.
     """
     y = nn.gelu(dense(size, 1.0)(state) + dense(size, 1.0)(x))
     return y * nn.sigmoid(dense(size, 1.0)(y))
 
 
 def _log_decays(key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype) -> Float[Array, " N"]:
-    """log(-log |λ|) of eigenvalues λ that are uniform on the ring between two magnitudes."""
+    """log(-log |λ|) of eigenvalues λ uniform on the ring between two magnitudes."""
     low, high = MAGNITUDES
     squared = jax.random.uniform(key, shape, dtype, low**2, high**2)
     return jnp.log(-0.5 * jnp.log(squared))

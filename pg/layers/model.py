@@ -1,4 +1,4 @@
-"""The layers of one network, one after the other."""
+"""The layers of one network in sequence."""
 
 from typing import Any
 
@@ -21,9 +21,9 @@ def make_cell(kind: RNN, size: int, window: int, heads: int) -> Cell | None:
 
     Args:
         kind: its name.
-        size: width of what it gives.
-        window: of a transformer, the number of earlier steps that it sees.
-        heads: of a transformer, the number of its heads.
+        size: width of the output.
+        window: for a transformer, the number of earlier steps that it sees.
+        heads: for a transformer, the number of heads.
     """
     if kind == "none":
         return None
@@ -39,7 +39,7 @@ def make_cell(kind: RNN, size: int, window: int, heads: int) -> Cell | None:
 class Model(nn.Module):
     """Torso, recurrent cell if there is one, head."""
 
-    torso: nn.Module | None  # None: the memory, or the causal transformer, sees the observation
+    torso: nn.Module | None  # None: the recurrent cell or causal transformer sees the observation
     # a recurrent cell; its name is that of its stored parameters
     memory: Cell | CausalTransformer | None
     head: nn.Module

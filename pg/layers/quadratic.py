@@ -1,5 +1,5 @@
-"""Functions of a continuous action that are quadratic in it: what a critic Q(s, a) gives at each
-state, so that its mean over a policy's actions has a closed form.
+"""Quadratic functions of a continuous action, as the output of a critic Q(s, a) at each state: the
+mean over a policy's actions has a closed form.
 """
 
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ class Quadratic(NamedTuple):
         return self.slope + jnp.einsum("...ij,...j->...i", self.curvature, x)
 
     def linear_at(self, action: Float[Array, "*B D"]) -> "Quadratic":
-        """The first order of Q about actions [..., D]."""
+        """The first-order expansion of Q about actions [..., D]."""
         flat = jnp.zeros_like(self.curvature)
         return Quadratic(self.at(action), self.gradient(action), flat, action)
 
@@ -50,8 +50,8 @@ class Quadratic(NamedTuple):
         return self.at(mean) + 0.5 * jnp.sum(diagonal * variance, axis=-1)
 
     def expectation(self, dist: Any) -> Float[Array, "*B"]:
-        """E[Q(a)] over the actions of a distribution, [...], exact by their moments, with its
-        derivative in the distribution.
+        """E[Q(a)] over the actions of a distribution, [...], exact from its moments, and
+        differentiable in the distribution.
 
         Raises ValueError for a distribution without `moments`.
         """
@@ -60,7 +60,7 @@ class Quadratic(NamedTuple):
     def affine(
         self, scale: Float[Array, "*#B"], shift: Float[Array, "*#B"] | float = 0.0
     ) -> "Quadratic":
-        """scale Q + shift, both [...] or one number for all states."""
+        """scale Q + shift, with [...] or scalar scale and shift."""
         scale = jnp.broadcast_to(scale, self.constant.shape)
         return Quadratic(
             shift + scale * self.constant,

@@ -1,4 +1,4 @@
-"""Recurrent cells that are learned step by step: GRU and LSTM."""
+"""Recurrent cells that are trained step by step: GRU and LSTM."""
 
 from typing import Any, Literal
 

@@ -1,5 +1,5 @@
-"""Functions of a continuous action that are sums of sinusoids: what a critic Q(s, a) gives at each
-state where it may bend in any way, with a mean over a policy's actions that needs no samples.
+"""Sums of sinusoids of a continuous action, as the output of a flexible critic Q(s, a) at each
+state, with a mean over a policy's actions that needs no samples.
 """
 
 from typing import Any, NamedTuple
@@ -16,8 +16,8 @@ __all__ = ["Sinusoids"]
 class Sinusoids(NamedTuple):
     """Q(a) = c + Σⱼ wⱼ sin(uⱼ·x + bⱼ) with x = a - centre, at each state.
 
-    J units come as close to a continuous function on a box as wanted (a Fourier series), and each
-    has a mean by the characteristic function of the action: E sin(u·a + b) = Im(eⁱᵇ E eⁱᵘᵃ).
+    With enough units they approximate any continuous function on a box (a Fourier series). The mean
+    of each follows from the characteristic function of the action: E sin(u·a + b) = Im(eⁱᵇ E eⁱᵘᵃ).
     """
 
     constant: Float[Array, "*B"]  # c
@@ -36,13 +36,14 @@ class Sinusoids(NamedTuple):
         return jnp.einsum("...j,...jd->...d", slope, self.frequency)
 
     def linear_at(self, action: Float[Array, "*B D"]) -> Quadratic:
-        """The first order of Q about actions [..., D]."""
+        """The first-order expansion of Q about actions [..., D]."""
         flat = jnp.zeros((*action.shape, action.shape[-1]), action.dtype)
         return Quadratic(self.at(action), self.gradient(action), flat, action)
 
     def expectation(self, dist: Any) -> Float[Array, "*B"]:
         """E[Q(a)] over the actions of a distribution with independent entries, [...], with its
-        derivative in the distribution: exact of a Gaussian, by quadrature in each entry of others.
+        derivative in the distribution: exact for a Gaussian, by quadrature in each entry for
+        others.
 
         Raises ValueError for a distribution without a `characteristic_function`.
         """
@@ -54,7 +55,7 @@ class Sinusoids(NamedTuple):
     def affine(
         self, scale: Float[Array, "*#B"], shift: Float[Array, "*#B"] | float = 0.0
     ) -> "Sinusoids":
-        """scale Q + shift, both [...] or one number for all states."""
+        """scale Q + shift, with [...] or scalar scale and shift."""
         scale = jnp.broadcast_to(scale, self.constant.shape)
         return self._replace(
             constant=shift + scale * self.constant, amplitude=scale[..., None] * self.amplitude

@@ -21,7 +21,7 @@ class Hidden(NamedTuple):
     activation: Activation
     initialiser: Initialiser = "orthogonal"
     layer_norm: bool = False  # before the nonlinearity
-    residual: bool = False  # dense layers but the first add their output to their input
+    residual: bool = False  # residual connections around all dense layers but the first
 
     def layer(self, x: Float[Array, "*B I"], size: int) -> Float[Array, "*B O"]:
         """The output of a new layer of the module that calls this."""
@@ -64,15 +64,15 @@ class CNN(nn.Module):
         sizes[-1]].
         """
         x = jnp.moveaxis(obs, -3, -1) if self.channels_first else obs
-        # One product with all patches. The gradient of flax's `Conv`, which is equal, XLA computes
-        # tens of times slower on CPU when it is inside a scan or mapped over seeds.
+        # One product with all patches. XLA computes the equal gradient of flax's `Conv` tens of
+        # times slower on a CPU inside a scan or a vmap over seeds.
         for channels, size, stride in self.convolutions:
             x = self.hidden.layer(patches(x, size, stride), channels)
         return MLP(3, self.sizes, self.hidden)(x)
 
 
 class Together(nn.Module):
-    """Several arrays: each through a torso of its own, their features together through another."""
+    """Several arrays: a separate torso for each, and another one for their concatenated features."""
 
     parts: tuple[nn.Module, ...]  # in the order of the leaves of an observation
     rest: nn.Module
