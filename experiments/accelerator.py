@@ -1,4 +1,4 @@
-"""Check and measure on an accelerator, in one command and within a budget of time.
+"""Check and measure on an accelerator, in one command and within a time budget.
 
 Every result is written to accelerator.json in --out as soon as it is known, the most important
 first; started again with the same --out, it measures the missing ones. --report writes a page of

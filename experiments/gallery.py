@@ -1,4 +1,4 @@
-"""Films of the zoo's policies, the best of each environment that can be drawn, and a page of them.
+"""Films of the zoo's best policy for each environment that can be rendered, and a page of them.
 
 $ python experiments/gallery.py --out docs/images/gallery --report docs/gallery.md
 """
@@ -22,13 +22,13 @@ class Options:
     """The films, and the page."""
 
     out: Path = Path("results/gallery")
-    """Folder of the films, which is made."""
+    """Folder of the films, created if missing."""
     report: Path | None = None
     """File in which a table of the films replaces the lines between `<!-- gallery -->` and
-    `<!-- end of gallery -->`; it lies above the folder of the films.
+    `<!-- end of gallery -->`; the folder of the films has to be below it.
     """
     steps: int = 100
-    """Largest number of steps of an episode that are drawn."""
+    """Largest number of rendered steps of an episode."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def best_drawn(entries: Sequence[Entry]) -> list[Entry]:
-    """The policy with the highest return of each environment that can be drawn; ties go to the
+    """The policy with the highest return for each environment that can be rendered; ties go to the
     shortest name, which is not a variant.
     """
     best: dict[str, Entry] = {}

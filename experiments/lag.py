@@ -1,10 +1,10 @@
-"""Train estimators on batches that lag behind the policy, and print the last returns and the
+"""Train estimators on batches that lag behind the policy, and print the final returns and the
 effective sample size.
 
-The task is to write three symbols in reverse; all runs have the same batch size, optimizer and
-learning rate. A cell is the interquartile mean over seeds of the mean return of the last fifth of a
-run, its 95 % interval, and the mean effective sample size over the number of sequences. Without a
-ratio a batch is treated as one of the policy itself; a mixture has the last lag + 1 policies.
+The task is to reverse three symbols; all runs have the same batch size, optimizer and learning
+rate. A cell is the interquartile mean over seeds of the mean return in the last fifth of a run, its
+95 % interval, and the mean effective sample size divided by the number of sequences. Without a
+ratio a batch is treated as on-policy; a mixture has the last lag + 1 policies.
 """
 
 import dataclasses
@@ -80,8 +80,8 @@ def rows() -> dict[str, dict[str, Any]]:
 
 
 def cell(given: Options, settings: dict[str, Any], lag: int) -> tuple[Any, Any]:
-    """The last return of each seed [S], and the effective sample size over the number of
-    sequences, a mean over the run.
+    """The final return of each seed [S], and the effective sample size divided by the number of
+    sequences, averaged over the run.
     """
     import jax
     import numpy as np

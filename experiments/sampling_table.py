@@ -1,10 +1,9 @@
-"""Compare gradient estimates whose action noise is spread over the episodes of a batch with those
-of independent noise, at a frozen policy in the middle of its training, and print the ratio of
-variances.
+"""Compare gradient estimates with dependent action noise and with independent noise, at a frozen
+policy in the middle of its training, and print the ratio of variances.
 
-A cell is the variance of an estimate with independent noise divided by that with the other, tr Σ of
-each, and its 95 % interval by the bootstrap over estimates: 2 is as good as twice as many episodes.
-In a bandit's one step, a linear-quadratic regulator and the non-slippery gridworld only actions are
+A cell is the variance (tr Σ) of an estimate with independent noise divided by that with dependent
+noise, and its 95 % bootstrap interval over estimates: 2 is as good as twice as many episodes. In
+the one-step bandit, the linear-quadratic regulator and the non-slippery gridworld only actions are
 random.
 """
 

@@ -1,10 +1,10 @@
-"""Train with estimators that are chosen during training, and with each single candidate, and print
+"""Train with estimators that are selected during training, and with each candidate alone, and print
 the returns.
 
 Candidates are baselines, on complete episodes, or the λ of gae, on windows. All runs of a problem
-have the same batch size, optimizer and learning rate. The cells are the interquartile means over
-seeds, with their 95 % intervals, of the mean return over all updates and over the last fifth of
-them; and the shares of the updates in which each candidate was chosen, a mean over seeds.
+have the same batch size, optimizer and learning rate. The cells are interquartile means over seeds,
+with 95 % intervals, of the mean return over all updates and over the last fifth; and the share of
+the updates in which each candidate was chosen, averaged over seeds.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ class Options:
 
 
 def rows(choice: str) -> dict[str, Any]:
-    """The estimators of a choice: the one that is chosen during training, then its candidates."""
+    """The estimators of a choice: the one that is selected during training, then its candidates."""
     from pg.estimators import ESTIMATORS, selected, with_hyperparams
 
     if choice == "baseline":

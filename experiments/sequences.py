@@ -1,5 +1,5 @@
-"""Train a small transformer on a task of sequences: maximum likelihood on answers with errors, then
-policy gradients by one or several published estimators, whose curves it draws.
+"""Train a small transformer on a sequence task: maximum likelihood on noisy answers, then policy
+gradients with one or several published estimators, and plot their curves.
 
 Each estimator has a run folder, and the same command continues after an interruption. All are
 trained on the same number of sequences in the same number of gradient steps: those with an
@@ -18,7 +18,7 @@ from pg.estimators.switches import KL, PRESETS, PUBLISHED
 from pg.inputs import check_name
 
 POINTS = 25  # of a curve
-LAST = 0.1  # share of the run over which the figures at its end are means
+LAST = 0.1  # the final figures are means over this share of the run
 TRIAL_SEED = 1000  # the first of the seeds on which step sizes are tried
 # the argument of a task that is its size
 SIZE = {"modular_sum": "modulus", "reverse": "num_places", "brackets": "max_pairs"}
@@ -31,7 +31,7 @@ class Options:
     task: str = "modular_sum"
     """Task: modular_sum, reverse or brackets."""
     task_size: int | None = None
-    """Modulus of modular_sum, places of reverse, most pairs of brackets; none: the task's own."""
+    """Modulus of modular_sum, length of reverse, maximum pairs of brackets; none: the default."""
     presets: tuple[str, ...] = ("rloo",)
     """Published estimators, by name, or all."""
     kl: str = "k3"
@@ -91,7 +91,7 @@ def main() -> None:
     cli.cache_compilations()
     cli.Machine().start()
     params, loss = pretrained(options)
-    print(f"pretrained on {options.demonstrations} demonstrations: {loss:.3f} nats a token\n")
+    print(f"pretrained on {options.demonstrations} demonstrations: {loss:.3f} nats per token\n")
     metrics = {}
     rates = {}
     for name in options.presets:
@@ -129,7 +129,7 @@ def settings(options: Options, **changes: Any) -> Any:
 
 
 def pretrained(options: Options) -> tuple[Any, float]:
-    """The parameters of the pretrained policy, and its last losses on average."""
+    """The parameters of the pretrained policy, and the average of its last losses."""
     import jax
 
     import pg
@@ -154,9 +154,10 @@ def trained(name: str, params: Any, options: Options) -> tuple[Any, float]:
 
     switches = dict(vars(PRESETS[name]))
     if switches["kl"] == "none" and options.kl != "none":
-        # in the reward, the group's deviation would be that of the penalties if answers agree
+        # in the reward, the group's standard deviation would be that of the penalties for equal
+        # answers
         switches |= {"kl": options.kl, "kl_place": "loss"}
-    # a ratio is for several steps on a batch; without one, there are as many smaller batches
+    # with a ratio, several steps on a batch; without one, that many times more, smaller batches
     several = switches["ratio"] != "none"
     shares = 1 if several else options.steps
     config = settings(
@@ -192,8 +193,8 @@ def trained_once(name: str, config: Any, h: Any, options: Options) -> Path:
 
 
 def trained_at_the_best_rate(config: Any, h: Any, options: Options) -> Path:
-    """The folder of the sweep over step sizes, whose best one is trained on the seeds after the
-    trial's.
+    """The folder of the sweep over step sizes; the best one is trained on the seeds after the trial
+    seeds.
     """
     from pg.fast import devices
     from pg.sweep import SweepSpec, driver
@@ -220,10 +221,10 @@ def draw(metrics: Any, options: Options) -> None:
 
     quantities = {
         "return": "return",
-        "KL from the reference, nats a token": "reference_kl",
-        "tokens of a sequence": "length",
-        "entropy, nats a token": "entropy",
-        "clipped share of the tokens": "clip_fraction",
+        "KL from the reference, nats per token": "reference_kl",
+        "tokens per sequence": "length",
+        "entropy, nats per token": "entropy",
+        "share of clipped tokens": "clip_fraction",
     }
     points = min(POINTS, options.updates)
     sequences = options.updates * options.num_envs * (np.arange(points) + 0.5) / points

@@ -1,12 +1,11 @@
-"""Compare directions that optimizers with variance reduction step along with the exact gradient, on
-a table, at equal environment steps, and print their mean squared error.
+"""Compare the directions of optimizers with variance reduction with the exact gradient, on a
+tabular MDP with equal environment steps, and print their mean squared error.
 
-The problem is a gridworld whose moves slip, the policy a softmax of one state's logits, the
-gradient that of reward_to_go, and steps are plain ones along the direction. A cell is the sum of
-‖d - ∇J(θ)‖² along a run over that of ‖∇J(θ)‖² along the run, its mean over seeds with its 95 %
-interval, and the exact return J at the end. Each update has the same number of episodes, of which
-harpg's second batch takes one half. Of igt, θ is on its path; averaged is a decaying average of
-gradients, without transport.
+The problem is a gridworld whose moves slip, with a tabular softmax policy, the gradient of
+reward_to_go, and plain steps along the direction. A cell is the sum of ‖d - ∇J(θ)‖² along a run
+divided by that of ‖∇J(θ)‖², its mean over seeds with a 95 % interval, and the exact return J at the
+end. Each update has the same number of episodes; harpg's second batch has half of them. For igt, θ
+is on its path; averaged is an exponential moving average of gradients, without transport.
 """
 
 import dataclasses
@@ -34,8 +33,8 @@ class Options:
     num_updates: int = 100
     """Updates of a run."""
     momentum: float = 0.9
-    """Momentum of averaged, igt, storm and harpg; svrpg and page_pg restart as often as its
-    average forgets, every 1 / (1 - momentum) updates.
+    """Momentum of averaged, igt, storm and harpg; svrpg and page_pg restart every 1 / (1 -
+    momentum) updates.
     """
     only: tuple[str, ...] = METHODS
     """Rows of the table."""
@@ -57,7 +56,7 @@ class Options:
 
 
 def reductions(momentum: float) -> dict[str, Any]:
-    """The transformation of each method before a plain step, but for igt, which is around it."""
+    """The transformation of each method before a plain step, except igt, which wraps it."""
     import optax
 
     from pg import optimizers
@@ -103,7 +102,7 @@ def errors(given: Options, name: str) -> tuple[Any, Any, Any]:
         return tabular.exact_return(mdp, dist.logits, h.gamma)
 
     def compared(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-        """The direction as it is, with its error and the size of what it estimates."""
+        """The unchanged direction, recording its squared error and the squared norm of ∇J."""
         exact = jax.grad(exact_return)(params.policy)
         error = jax.tree.map(jnp.add, updates.policy, exact)  # updates are those of the loss
         return updates, (optax.tree.norm(error, squared=True), optax.tree.norm(exact, squared=True))

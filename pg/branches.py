@@ -93,7 +93,9 @@ def first_actions(kind: Kind, dist: Any, key: PRNGKeyArray, repetitions: int) ->
 
 
 def _logits(what: str, dist: Any) -> Float[Array, "N A"]:
-    """The logits of discrete actions. Raises ValueError if there are none, saying what needs them."""
+    """The logits of discrete actions. Raises ValueError if there are none, saying what needs
+    them.
+    """
     if not hasattr(dist, "logits"):
         others = ", or Gaussian ones" if "pairs" in what else ""
         raise ValueError(

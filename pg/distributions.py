@@ -168,7 +168,9 @@ class Gaussian(NamedTuple):
         return self.mean + jnp.exp(self.log_std) * noise
 
     def sample(self, noise: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        """mean + std ε, [..., D], without a gradient: the score function needs a constant action."""
+        """mean + std ε, [..., D], without a gradient: the score function needs a constant
+        action.
+        """
         return jax.lax.stop_gradient(self.reparameterised(noise))
 
     def mode(self) -> Float[Array, "*B D"]:

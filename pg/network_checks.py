@@ -199,7 +199,9 @@ def _watched(what: str) -> Iterator[None]:
 
 
 def _check_carry(name: str, before: PyTree, after: PyTree) -> None:
-    """Raises ValueError unless the recurrent state has the same structure after a step as before."""
+    """Raises ValueError unless the recurrent state has the same structure after a step as
+    before.
+    """
     shapes = [jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree) for tree in (before, after)]
     if shapes[0] != shapes[1]:
         raise ValueError(

@@ -74,7 +74,9 @@ def interval(value: float, low: float, high: float, digits: int = 4) -> str:
 
 
 def fixed(x: float, like: float | None = None) -> str:
-    """Three decimals below ten, else one, or as many as for `like`: the resolution of twenty seeds."""
+    """Three decimals below ten, else one, or as many as for `like`: the resolution of twenty
+    seeds.
+    """
     size = abs(float(x if like is None else like))
     return _signed(f"{float(x):z.3f}" if size < 9.9995 else f"{float(x):z.1f}")
 

@@ -2,8 +2,8 @@
 gradient does not.
 
 Agarwal et al. 2021, 1908.00261, with exact gradients from the uniform policy. Measured: V* - V_T
-from every state and for every T, of random MDPs and of a chain that one action in four climbs,
-against the bound; the same of the plain gradient.
+for every state and every T, on random MDPs and on a chain that one action in four climbs, compared
+with the bound; the same for the plain gradient.
 """
 
 import dataclasses
@@ -18,14 +18,14 @@ from pg.reports.plots import BLUE, GREEN, ORANGE
 
 @dataclasses.dataclass
 class Options(reporting.Files):
-    """The problems, and for how long they are run."""
+    """The problems, and the length of the runs."""
 
     gamma: float = 0.9
     """Discount."""
     garnets: int = 5
     """Random MDPs, each of 10 states and 4 actions."""
     length: int = 12
-    """States of the chain; those with fewer are run too."""
+    """States of the chain; shorter chains are run too."""
     steps: int = 5_000
     """Updates T."""
 
@@ -58,7 +58,7 @@ def main() -> None:
         np.arange(1, given.steps + 1),
         thinned(given.steps),
     )
-    least = (1 - gamma) ** 2 * np.log(4)  # from this η on, the bound is at most 2 / ((1-γ)² T)
+    least = (1 - gamma) ** 2 * np.log(4)  # for larger η the bound is at most 2 / ((1-γ)² T)
 
     def natural(mdp: Any, eta: float) -> np.ndarray:
         return value_gaps(mdp, gamma, lambda x: eta / (1 - gamma) * advantage(mdp, x, gamma), steps)
@@ -89,9 +89,9 @@ def main() -> None:
     report.figure("largest ratio to the second", simple * (1 - gamma) ** 2 / 2, at_most=1)
 
     report.claim(
-        "section 4: the plain gradient has no such bound, for it vanishes where the policy hardly "
-        "gets to",
-        "a chain of our own, on which it is still above the bound of the natural gradient",
+        "section 4: the plain gradient has no such bound, since it vanishes in states that the "
+        "policy hardly visits",
+        "our own chain, on which it is still above the bound of the natural gradient",
     )
     steep = {
         step: [plain(mdp, step) for mdp in mdps]

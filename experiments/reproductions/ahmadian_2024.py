@@ -1,10 +1,10 @@
-"""From a policy that imitates already, REINFORCE with leave-one-out baselines learns as well as PPO
-with a critic, λ = 1 is best, and the clip does nothing; from an untrained one PPO is ahead.
+"""From a pretrained policy, REINFORCE with leave-one-out baselines learns as well as PPO with a
+critic, λ = 1 is best, and the clip has no effect; from an untrained policy PPO is ahead.
 
-Ahmadian et al. 2024, 2402.14740 (RLOO). Measured on symbols to reverse, with the reward at the end,
-from a policy trained on noisy examples: rewards in training of RLOO, of PPO and of its λ and its
-clip, 20 seeds each, the learning rate of each method from each start chosen on others. Under a
-minute on a core.
+Ahmadian et al. 2024, 2402.14740 (RLOO). Measured on reversing symbols, with the reward at the end,
+from a policy pretrained on noisy examples: training rewards of RLOO and of PPO with different λ and
+clips, 20 seeds each; the learning rate of each method and initial policy is chosen on other seeds.
+Under a minute on one core.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from pg.reports.plots import BLUE, GREEN, ORANGE
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
 LAMBDAS = (1.0, 0.95, 0.5)
-MARGIN = 0.01  # of the reward: as good as
+MARGIN = 0.01  # difference of rewards that counts as equal
 
 
 @dataclasses.dataclass
@@ -28,9 +28,11 @@ class Options(reporting.Files):
     updates: int = 60
     """Batches of 64 sequences."""
     seeds: int = 20
-    """Seeds that are trained with each estimator."""
+    """Number of seeds for each estimator."""
     tuning_seeds: int = 4
-    """Other seeds, by which the learning rate of each method, from each start, is chosen."""
+    """Number of other seeds, on which the learning rate of each method and initial policy is
+    chosen.
+    """
 
     def check(self) -> None:
         """Raises ValueError for a number out of range."""
@@ -54,7 +56,9 @@ def main() -> None:
     rewards = {}
 
     def train(name: str, method: tasks.Method, start: Any) -> None:
-        """Adds the rewards [seeds, updates] at the best of the rates for this method and start."""
+        """Adds the rewards [seeds, updates] at the best learning rate for this method and initial
+        policy.
+        """
         scores = tasks.rewards(method, start, RATES, tuning, given.updates).mean(axis=(1, 2))
         rate = RATES[int(np.argmax(scores))]
         print(f"{name}: learning rate {rate:g}", flush=True)
@@ -64,14 +68,14 @@ def main() -> None:
         train(name, method, warm)
 
     def compare(name: str, other: str, at_least: float) -> None:
-        """Adds how much more reward the one has over all of training, by pairs of seeds."""
+        """Adds the difference of the mean rewards over all of training, paired by seed."""
         gap = rewards[name].mean(1) - rewards[other].mean(1)
-        text = f"{name} less {other}, mean over all updates"
+        text = f"{name} minus {other}, mean over all updates"
         report.figure(text, bootstrap_interval(gap, mean), at_least=at_least)
 
     report.claim(
         "section 5: REINFORCE with leave-one-out baselines does as well as PPO, or better",
-        f"the mean reward of all updates, of {given.seeds} seeds each; as well: not worse by more "
+        f"the mean reward over all updates, {given.seeds} seeds each; as well: not worse by more "
         f"than {MARGIN:g}",
     )
     for name, x in rewards.items():
@@ -80,9 +84,9 @@ def main() -> None:
     compare("RLOO", "PPO, 16 steps", -MARGIN)
 
     report.claim(
-        "section 3.1: less variance for more bias, λ < 1, is no gain where the reward comes at the "
-        "end and the start is good",
-        "PPO with one step and other λ",
+        "section 3.1: trading bias for less variance, λ < 1, gains nothing if the reward comes at "
+        "the end and the initial policy is good",
+        "PPO with one step and different λ",
     )
     for gae_lambda in LAMBDAS[1:]:
         name = f"λ = {gae_lambda:g}"
@@ -97,22 +101,21 @@ def main() -> None:
     compare("not clipped", "PPO, 16 steps", -MARGIN)
 
     report.claim(
-        "section 3: all that is so for the good start; deep reinforcement learning from nothing, "
-        "for which PPO was made, is another matter",
+        "section 3: this holds for a good initial policy; it differs for deep RL from scratch, for "
+        "which PPO was designed",
         "the same from an untrained policy",
     )
     new = tasks.untrained()
     for name in ("RLOO", "PPO, 16 steps"):
         train(f"{name}, untrained", tasks.METHODS[name], new)
     gap = rewards["RLOO, untrained"].mean(1) - rewards["PPO, 16 steps, untrained"].mean(1)
-    text = "RLOO less PPO, 16 steps, mean over all updates"
+    text = "RLOO minus PPO, 16 steps, mean over all updates"
     report.figure(text, bootstrap_interval(gap, mean), at_most=-MARGIN)
 
     report.limit(
-        "that the ranking is so on one small task with a small network, and that it turns on the "
-        "start; each method is trained at the best of five learning rates. The price of a critic "
-        "as large as the policy, a reward model instead of a checked answer, and "
-        "judgements of people are not here."
+        "the ranking on one small task with a small network, and its dependence on the initial "
+        "policy, with each method at the best of five learning rates. The cost of a critic as "
+        "large as the policy, reward models and human judgements are not covered."
     )
     updates = np.arange(1, given.updates + 1)
 

@@ -1,8 +1,8 @@
 """Baselines of equal variance lead the stochastic natural gradient to different policies: they
-change how it commits.
+differ in committal behaviour.
 
-Chung et al. 2021, 2008.13773. Measured on bandits from the uniform policy: of r = (1, 0) how often
-the good arm is never drawn, against its closed form; of r = (1, .7, 0) how often runs with the
+Chung et al. 2021, 2008.13773. Measured on bandits from the uniform policy: for r = (1, 0) how often
+the good arm is never drawn, compared with a closed form; for r = (1, .7, 0) how often runs with the
 baselines b* ± 1/2 end on a bad arm.
 """
 
@@ -26,7 +26,7 @@ class Options(reporting.Files):
     runs: int = 2_000
     """Number of runs with each baseline and step size."""
     steps: int = 2_500
-    """Number of updates of each run, of one sampled action each."""
+    """Number of updates of each run, each with one sampled action."""
     seed: int = 0
     """Seed of the sampled actions."""
 
@@ -60,8 +60,8 @@ def main() -> None:
         "chung_2021", "Chung et al. 2021, 2008.13773; claims in our words", given
     )
     text = (
-        "r = (1, 0): with b = -1 the good arm may never be drawn, for every step size α; with b = "
-        "0 it is found"
+        "r = (1, 0): with b = -1 there is a positive probability that the good arm is never drawn, "
+        "for every step size α; with b = 0 it is found"
     )
     report.claim(text, "the closed form Π (1 - pₙ), derived here, and the share of runs")
     negative, none = (runs((1.0, 0.0), lambda theta, b=b: 0 * theta[:, 0] + b) for b in (-1.0, 0.0))
@@ -74,20 +74,22 @@ def main() -> None:
         "largest difference from Π (1 - pₙ), in standard errors", np.abs(errors).max(), at_most=4
     )
     report.figure(
-        f"least product for ever, α from {grid[0]:g} to {grid[-1]:g}", min(for_ever), at_least=1e-9
+        f"smallest infinite product, α from {grid[0]:g} to {grid[-1]:g}",
+        min(for_ever),
+        at_least=1e-9,
     )
     report.figure(
-        "b = 0: least probability of the good arm at the end",
+        "b = 0: smallest final probability of the good arm",
         min(x.best[-1].min() for x in none),
         at_least=0.99,
     )
 
     text = (
-        "r = (1, .7, 0): b* ± 1/2, around the baseline b* of least variance, have equal variance "
-        "and end apart"
+        "r = (1, .7, 0): b* ± 1/2, around the variance-minimising baseline b*, have equal variance "
+        "and lead to different policies"
     )
     report.claim(
-        text, "shares of runs from uniform, for step sizes of our own; the paper draws single runs"
+        text, "shares of runs from uniform, for our own step sizes; the paper shows single runs"
     )
     policies = np.random.default_rng(given.seed).normal(size=(20, 3))
     pairs = [
@@ -104,7 +106,7 @@ def main() -> None:
     for e in bad:
         listed(f"runs that end on a bad arm, b* {e:+}", bad[e])
     report.figure(
-        "least distance of the intervals of b* ± 1/2",
+        "smallest distance between the intervals of b* ± 1/2",
         np.min(stacked(bad[-0.5]).low - stacked(bad[0.5]).high),
         at_least=0,
     )
@@ -114,7 +116,7 @@ def main() -> None:
         nats = higher.entropy[int(3 / a)] - lower.entropy[int(3 / a)]
         estimate = Estimate.of_mean(nats)
         half = estimate.high - estimate.value
-        report.figure(f"by nats, α = {a}", estimate, at_least=half)
+        report.figure(f"by how many nats, α = {a}", estimate, at_least=half)
 
     looks = {-0.5: ("b* - 1/2", ORANGE), 0.0: ("b*", GREY), 0.5: ("b* + 1/2", BLUE)}
     points = Line(ALPHAS, stacked(never), "simulated, 95 %", ORANGE, "o")

@@ -1,7 +1,7 @@
-"""The dynamics of the reproductions: exact ascent on bandits and MDPs with its bounds, and sampled
-natural gradients.
+"""Training dynamics for the reproductions: exact ascent on bandits and MDPs with bounds, and
+sampled natural gradients.
 
-Rewards lie in [0, 1]; results are arrays of numpy.
+Rewards are in [0, 1]; results are NumPy arrays.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from pg.train import TrainState, make_learner, training_keys
 def follow(
     direction: Callable[[jax.Array], Any], watch: Callable[[jax.Array], Any], theta: Any, steps: int
 ) -> Any:
-    """The values watch(θₜ) for t = 1 .. steps along θₜ₊₁ = θₜ + direction(θₜ), of numpy.
+    """The values watch(θₜ) for t = 1 .. steps along θₜ₊₁ = θₜ + direction(θₜ), as NumPy arrays.
 
     Args:
         direction: θ to the change of θ.
@@ -97,7 +97,7 @@ def softmax_bandit(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(π* - πₜ)·r and its bound 5 / (c² t), [steps] each (2005.06392, theorem 2).
 
-    c is the least πₛ(a*), s ≤ t.
+    c is the minimum of πₛ(a*) over s ≤ t.
 
     Args:
         reward: r, [K].
@@ -116,11 +116,11 @@ def softmax_bandit(
 
 
 def softmax_mdp(mdp: TabularMDP, gamma: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """V*(μ) - Vₜ(μ) of η = (1-γ)³ / 8 from uniform, and its bound, [steps] each (2005.06392,
+    """V*(μ) - Vₜ(μ) with η = (1-γ)³ / 8 from uniform, and its bound, [steps] each (2005.06392,
     theorem 4).
 
-    16 S ‖d*/μ‖² ‖1/μ‖ / (c² (1-γ)⁶ t), maximum norms, d* that sums to 1, c the least πₛ(a*(s)|s) up
-    to t.
+    16 S ‖d*/μ‖² ‖1/μ‖ / (c² (1-γ)⁶ t), with maximum norms, d* normalised to 1, and c the minimum of
+    πₛ(a*(s)|s) up to t.
 
     Args:
         mdp: the problem.
@@ -209,8 +209,8 @@ def natural_bound(num_actions: int, gamma: float, eta: float, steps: int) -> np.
 
 
 def hidden_goal(length: int) -> TabularMDP:
-    """A chain of which one action of four leads to the goal, and a uniform policy hardly gets
-    there.
+    """A chain in which one action of four leads to the goal, which a uniform policy hardly
+    reaches.
     """
     mdp, actions = tabular.chain(length, horizon=1), [1, 0, 0, 0]
     return TabularMDP(
@@ -270,8 +270,8 @@ def train_linear(
 ) -> np.ndarray:
     """(J_γ, J₁) before each update, exact, of linear policies trained from sampled episodes.
 
-    Plain stochastic gradient ascent on a weight and a bias of each logit: where the feature is 1,
-    their sum moves by twice the rate.
+    Plain stochastic gradient ascent on a weight and a bias for each logit: if the feature is 1,
+    their sum moves at twice the rate.
 
     Args:
         mdp: the problem.
@@ -312,7 +312,8 @@ def train_linear(
 
 
 def unit_garnet(seed: int, num_states: int, num_actions: int) -> TabularMDP:
-    """A random MDP without an end: rewards in [0, 1], two successors of each action, uniform μ.
+    """A random MDP without terminal states: rewards in [0, 1], two successors per action, uniform
+    μ.
 
     Args:
         seed: of the MDP.
@@ -325,15 +326,15 @@ def unit_garnet(seed: int, num_states: int, num_actions: int) -> TabularMDP:
 
 
 def slope(x: np.ndarray, y: np.ndarray) -> float:
-    """The slope of the line of least squares; of logarithms, the power p of y ∝ xᵖ."""
+    """The slope of a least-squares line; for logarithms, the power p in y ∝ xᵖ."""
     return float(np.polyfit(x, y, 1)[0])
 
 
 def least_variance(theta: jax.Array, reward: Any) -> jax.Array:
-    """b* = Σₐ rₐ / πₐ / Σₐ 1 / πₐ, [...]: with it the natural gradient of one draw has the least
-    variance.
+    """b* = Σₐ rₐ / πₐ / Σₐ 1 / πₐ, [...]: the variance-minimising baseline for the natural gradient
+    from one sample.
     """
-    return jax.nn.softmax(-theta) @ jnp.asarray(reward)  # 1 / π in proportion, without overflow
+    return jax.nn.softmax(-theta) @ jnp.asarray(reward)  # proportional to 1 / π, without overflow
 
 
 def natural_moments(theta: Any, reward: Any, baseline: Any) -> tuple[np.ndarray, float]:
@@ -357,7 +358,7 @@ class NaturalRuns(NamedTuple):
 
     best: np.ndarray  # [steps, runs] probability of the best arm after each update
     entropy: np.ndarray  # [steps, runs]
-    drawn: np.ndarray  # [runs, K] true where an arm was ever drawn
+    drawn: np.ndarray  # [runs, K] True for arms that were ever drawn
 
 
 def natural_ascent(
@@ -405,7 +406,8 @@ def never_drawn(alpha: float, baseline: float, steps: int) -> tuple[float, float
     """The probability that the good arm of r = (1, 0) is never drawn, for b < 0.
 
     Π (1 - pₙ) along θₙ₊₁ = θₙ - α |b| / (1 - pₙ), p = σ(θ), θ₀ = 0; the rest of the product is at
-    least 1 - Σ pₙ ≥ 1 - e^θ / (1 - e^(-α |b|)), for θ falls by at least α |b| in every update.
+    least 1 - Σ pₙ ≥ 1 - e^θ / (1 - e^(-α |b|)), since θ decreases by at least α |b| in every
+    update.
 
     Args:
         alpha: step size α.
@@ -413,7 +415,7 @@ def never_drawn(alpha: float, baseline: float, steps: int) -> tuple[float, float
         steps: number of updates.
 
     Returns:
-        The probability within the updates, and a lower bound of it for ever.
+        The probability within the given updates, and a lower bound for infinitely many.
     """
     theta, log_product = 0.0, 0.0
     for _ in range(steps):

@@ -1,10 +1,10 @@
 """Gradient estimates from the usual number of samples agree poorly with each other and with the
 true gradient.
 
-Ilyas et al. 2020, 1811.02553, section 2, figures 1 and 2. Measured: the mean cosine between two of
-ten estimates that PPO would make of one policy, and of each to a direction of millions of pairs, at
-the start, the middle and the end of training. Below 1/2 between estimates and below √½ to the
-truth, there is more noise than gradient: the criterion.
+Ilyas et al. 2020, 1811.02553, section 2, figures 1 and 2. Measured: the mean cosine between ten PPO
+estimates for one policy, and between each and a direction from millions of pairs, at the start, the
+middle and the end of training. The criterion is a cosine below 1/2 between estimates and below √½
+to the true gradient: then there is more noise than signal.
 """
 
 import dataclasses
@@ -24,11 +24,11 @@ class Options(reporting.Files):
     """The tasks, and how much is sampled."""
 
     tasks: tuple[str, ...] = ("Pendulum-v1", "CartPole-v1")
-    """Environments for which PPO is tuned, at most three."""
+    """Environments for which there are tuned settings of PPO, at most three."""
     seeds: int = 3
-    """Policies that are trained on each."""
+    """Number of policies trained on each."""
     pairs: int = 2_000_000
-    """Pairs of state and action, of each policy at each snapshot; the paper's truth is of 10
+    """State-action pairs for each policy at each snapshot; the paper's true gradient is from 10
     million.
     """
 
@@ -86,22 +86,22 @@ def main() -> None:
     )
     listed("pairwise", 0.5)
     compared = (
-        f"the direction of all {given.pairs:,} pairs but the estimate's; its own error is divided "
-        f"out"
+        f"the direction of all {given.pairs:,} pairs except the estimate's own; its noise is "
+        f"accounted for"
     )
     report.claim(
-        "figure 2: nor do they agree with the true gradient, there of 10 million pairs", compared
+        "figure 2: nor do they agree with the true gradient, from 10 million pairs there", compared
     )
     listed("truth", 0.5**0.5)
     for task in given.tasks:
         report.figure(
-            f"{task}, end: least cosine of that direction itself",
+            f"{task}, end: smallest cosine of that direction itself",
             agreements[task, "end"].reference,
             at_least=0.9,
         )
     report.claim(
         "figure 1: they agree less later in training",
-        "of the intervals at the start and at the end, the gap",
+        "the gap between the intervals at the start and at the end",
     )
     for task in given.tasks:
         start, end = (agreements[task, snapshot].pairwise[usual] for snapshot in ("start", "end"))

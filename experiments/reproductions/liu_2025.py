@@ -1,9 +1,9 @@
-"""Averaging over the own length makes right answers shorter and wrong answers longer; without it
-the gradient leaves lengths alone.
+"""Averaging over each answer's own length makes right answers shorter and wrong answers longer;
+without it the gradient does not affect lengths.
 
-Liu et al. 2025, 2503.20783 (Dr. GRPO). Measured on answers whose first token decides the reward and
-whose length decides nothing: the exact effect on lengths of GRPO, of Dr. GRPO and of each divisor,
-and lengths along exact ascent and in training from samples. About a minute on a core.
+Liu et al. 2025, 2503.20783 (Dr. GRPO). Measured on answers whose reward depends only on the first
+token: the exact effect of GRPO, Dr. GRPO and each divisor on lengths, and lengths during exact
+ascent and during training from samples. About a minute on one core.
 """
 
 import dataclasses
@@ -25,14 +25,14 @@ SIZES = (2, 3)
 
 @dataclasses.dataclass
 class Options(reporting.Files):
-    """The longest answer, and how long and how often is trained."""
+    """The longest answer, and the number and length of training runs."""
 
     length: int = 5
     """Tokens of the longest answer."""
     steps: int = 300
     """Updates, along the exact mean and from samples."""
     seeds: int = 20
-    """Seeds that are trained with each estimator."""
+    """Number of seeds for each estimator."""
 
     def check(self) -> None:
         """Raises ValueError for a number out of range."""
@@ -63,13 +63,15 @@ def main() -> None:
     gradient = trees.gradient(mdp, start)
 
     def effects(switches: dict[str, str], size: int) -> np.ndarray:
-        """Tokens by which right and wrong answers grow, per unit of reward gained, [2]."""
+        """Change of the length of right and wrong answers, in tokens per unit of reward gained,
+        [2].
+        """
         found = trees.moments(mdp, switches, start, size=size).mean
         return np.array([np.sum(slope * found) for slope in slopes]) / np.sum(gradient * found)
 
     report.claim(
-        "section 3.1: by 1/|y| of each answer, short ones are favoured among the right, and long "
-        "ones among the wrong",
+        "section 3.1: dividing by the length |y| favours short answers among the right ones, and "
+        "long answers among the wrong ones",
         "the change of mean lengths along the exact mean direction, per unit of reward gained; "
         "the reward does not depend on lengths",
     )
@@ -84,7 +86,7 @@ def main() -> None:
 
     report.claim(
         "section 3.2: without both divisors the estimate is that of the policy gradient",
-        "Dr. GRPO with the mean of the group as baseline: (G - 1) / G ∇J, over the constant L",
+        "Dr. GRPO with the group's mean as baseline: (G - 1) / G ∇J, divided by the constant L",
     )
     for size in SIZES:
         largest = np.abs(effects(DR_GRPO, size)).max()
@@ -97,8 +99,8 @@ def main() -> None:
     report.claim(
         "figures 1 and 5: in training wrong answers grow longer and longer with GRPO, and not with "
         "Dr. GRPO",
-        f"the mean length of wrong answers at the end, less that at the start; {given.seeds} "
-        "seeds, 8 groups of 4",
+        f"the change of the mean length of wrong answers during training; {given.seeds} seeds, "
+        "8 groups of 4",
     )
 
     def watch(x: jax.Array) -> jax.Array:
@@ -131,10 +133,10 @@ def main() -> None:
 
     apart = trees.tied(env, trees.moments(mdp, GRPO, start, size=2).mean)
     report.limit(
-        "exact: the sign and the size of the effect on a policy that can tell right from wrong. "
-        "Where it cannot, and lengths of both are the same parameters, the effects cancel: of "
-        f"GRPO's mean {np.abs(apart).max():.1e} is left. How far a large model can tell them "
-        "apart, and so how much of the growth of its answers is this bias, is not decided here."
+        "exact: the sign and the size of the effect on a policy that distinguishes right from "
+        "wrong. If it cannot, so that both share the parameters of their lengths, the effects cancel: "
+        f"{np.abs(apart).max():.1e} of GRPO's mean remains. How well a large model distinguishes "
+        "them, and so how much of the growth of its answers is due to this bias, is not decided."
     )
     t, i = np.arange(1, given.steps + 1), thinned(given.steps)
     panels = []

@@ -1,8 +1,8 @@
 """Exact softmax policy gradient converges like 1/t, and with entropy regularisation like exp(-ct).
 
-Mei et al. 2020, 2005.06392. Measured against the paper's bounds: the suboptimality of the bandit r
-= (1, .9, .1) from the uniform policy and from policies that hardly draw the good arms, and of a
-small MDP; the soft gap.
+Mei et al. 2020, 2005.06392. Compared with the paper's bounds: the suboptimality on the bandit r =
+(1, .9, .1) from the uniform policy and from policies that rarely draw the good arms, and on a small
+MDP; and the soft gap with entropy.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ REWARD, ETA, RARE = np.array([1.0, 0.9, 0.1]), 2 / 5, np.array([0.05, 0.005, 0.0
 
 @dataclasses.dataclass
 class Options(reporting.Files):
-    """The problems, and for how long they are run."""
+    """The problems, and the length of the runs."""
 
     tau: float = 0.2
     """Temperature of the entropy regularisation."""
@@ -52,7 +52,7 @@ def main() -> None:
     i = thinned(given.steps)
     power = f"power of t, fitted on t = {t[late][0]:,} to {t[-1]:,}"
 
-    text = "theorem 2: suboptimality of a bandit ≤ 5/(c² t), c the least π(a*) so far, with η = 2/5"
+    text = "theorem 2: suboptimality of a bandit ≤ 5/(c² t), c the minimum of π(a*), with η = 2/5"
     report.claim(text, "the constant 5, which is quoted from memory, at all t")
     gap, upper = softmax_bandit(REWARD, uniform, ETA, given.steps)
     rare = {p: softmax_bandit(REWARD, [p, p, 1 - 2 * p], ETA, given.steps) for p in RARE}
@@ -74,10 +74,10 @@ def main() -> None:
     )
 
     text = (
-        "section 3: a start that hardly draws the good arms, each with probability π, stays on a "
-        "plateau"
+        "section 3: an initial policy that draws each of the good arms with a small probability π "
+        "stays on a plateau"
     )
-    report.claim(text, "starts of our own; the paper draws one plateau")
+    report.claim(text, "our own initial policies; the paper shows one plateau")
     escape = [int(t[x < x[0] / 2][0]) for x, _ in rare.values()]
     for p, updates in zip(RARE, escape, strict=True):
         report.figure(f"updates to halve the suboptimality, π = {p:g}", updates)
@@ -88,7 +88,7 @@ def main() -> None:
     text = (
         "theorem 4: suboptimality of an MDP ≤ 16 S ‖d*/μ‖² ‖1/μ‖ / (c² (1-γ)⁶ t), with η = (1-γ)³/8"
     )
-    report.claim(text, "an MDP of our own, at random, of 3 states and 2 actions")
+    report.claim(text, "our own random MDP with 3 states and 2 actions")
     mdp_gap, mdp_upper = softmax_mdp(unit_garnet(0, 3, 2), given.gamma, given.steps)
     report.figure(
         power, slope(np.log(t[late]), np.log(mdp_gap[late])), at_least=-1.05, at_most=-0.95
@@ -96,19 +96,18 @@ def main() -> None:
     report.figure("largest ratio to the bound", np.max(mdp_gap / mdp_upper), at_most=1)
 
     text = (
-        "theorem 5: with entropy, the soft gap τ KL(π ‖ softmax(r/τ)) falls at a linear rate, like "
-        "exp(-ct)"
+        "theorem 5: with entropy, the soft gap τ KL(π ‖ softmax(r/τ)) converges at a linear rate, "
+        "like exp(-ct)"
     )
     report.claim(
         text,
-        "the bound's constant, which is quoted from memory; the rate at the optimum "
-        "is derived here",
+        "the bound's constant is quoted from memory; the rate at the optimum is derived here",
     )
     soft_gap, soft_upper, rate = soft_bandit(REWARD, uniform, ETA, given.tau, given.steps)
     seen = np.flatnonzero(soft_gap > 1e-12)  # below it is rounding
     j = np.linspace(0, seen[-1], 200).astype(int)
     half = seen[len(seen) // 2 :]
-    text = f"rate over that at the optimum, fitted from t = {half[0]:,}"
+    text = f"rate divided by that at the optimum, fitted from t = {half[0]:,}"
     report.figure(text, slope(half, np.log(soft_gap[half])) / rate, at_least=0.98, at_most=1.02)
     report.figure(
         "largest ratio to the bound", np.max((soft_gap / soft_upper)[: seen[-1]]), at_most=1

@@ -1,9 +1,9 @@
-"""The direction of most policy gradient code, which drops γᵗ, is not a gradient and can lead to the
-worst policy.
+"""The usual policy gradient direction, which drops γᵗ, is not a gradient and can lead to the worst
+policy.
 
-Nota & Thomas 2020, 1906.07073. Measured: how far the direction's Jacobian is from symmetric, where
-that of a gradient is; and J_γ and J₁ along both directions in a problem of two steps, exactly and
-trained from sampled episodes.
+Nota & Thomas 2020, 1906.07073. Measured: the asymmetry of the direction's Jacobian, which is 0 for
+a gradient; and J_γ and J₁ along both directions in a problem of two steps, exactly and in training
+from sampled episodes.
 """
 
 import dataclasses
@@ -20,16 +20,16 @@ DIRECTIONS = {"reward_to_go": ("∇J_γ", BLUE), "undiscounted_reward_to_go": ("
 
 @dataclasses.dataclass
 class Options(reporting.Files):
-    """The discount, and how long and how often is trained."""
+    """The discount, and the number and length of training runs."""
 
     gamma: float = 0.5
     """Discount of the problem of two steps, below 3/4."""
     seeds: int = 20
-    """Seeds that are trained with each estimator."""
+    """Number of seeds for each estimator."""
     episodes: int = 50
     """Episodes of an update."""
     updates: int = 200
-    """Updates, of step size 1/4 on a weight and on a bias."""
+    """Number of updates, with step size 1/4 on a weight and on a bias."""
 
     def check(self) -> None:
         """Raises ValueError for a number out of range."""
@@ -77,8 +77,7 @@ def main() -> None:
     )
     report.claim(
         text,
-        "a problem of our own, of two steps and one shared logit, where J_γ = -γ p, "
-        "J₁ = -p, p = π(1)",
+        "our own problem, with two steps and one shared logit, where J_γ = -γ p, J₁ = -p, p = π(1)",
     )
     problem, n = tabular.pessimal(), np.arange(given.updates)
     paths = {

@@ -1,5 +1,5 @@
-"""The common parts of the reproductions: flags of files, the report of claims and
-figures, pictures.
+"""The common parts of the reproductions: flags for files, the report of claims and figures,
+plots.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from pg.reports.plots import BLUE
 from pg.reports.statistics import Estimate
 from pg.runs import files, folders
 
-GREY = "0.45"  # of bounds
+GREY = "0.45"  # for bounds
 
 
 @dataclasses.dataclass
@@ -27,7 +27,7 @@ class Files:
     out: Path = Path("results/reproductions")
     """Folder of the figure, as PNG and SVG."""
     json: Path | None = None
-    """File for every number, as JSON; none: only what is printed."""
+    """JSON file with every number; none: numbers are only printed."""
 
     def check(self) -> None:
         """Raises ValueError, naming the flag, for a number out of range."""
@@ -69,13 +69,13 @@ class Figure(NamedTuple):
     """A measured number, and the range in which it supports the claim."""
 
     name: str
-    estimate: Estimate  # its ends are NaN where there is no interval
+    estimate: Estimate  # with NaN ends if there is no interval
     at_least: float = -math.inf
     at_most: float = math.inf
 
     @property
     def holds(self) -> bool:
-        """True where the number lies in the range, and so false for NaN."""
+        """True if the number is in the range; False for NaN."""
         return bool(self.at_least <= self.estimate.value <= self.at_most)
 
     def __str__(self) -> str:
@@ -96,17 +96,17 @@ class Claim:
     """A claim of a paper, and the figures that support it or not."""
 
     text: str  # with its place in the paper
-    compared: str  # with which numbers, where the paper's are not at hand
+    compared: str  # the numbers for comparison, if the paper's are not available
     figures: list[Figure]
 
     @property
     def holds(self) -> bool:
-        """True where there are figures, and all of them support the claim."""
+        """True if there are figures, and all of them support the claim."""
         return bool(self.figures) and all(figure.holds for figure in self.figures)
 
 
 def share(events: np.ndarray) -> Estimate:
-    """The share of runs with an event, [runs] bool, and its Clopper-Pearson interval of 95 %."""
+    """The share of runs with an event, [runs] bool, and its 95 % Clopper-Pearson interval."""
     from scipy.stats import binomtest
 
     interval = binomtest(int(np.sum(events)), len(events)).proportion_ci()
@@ -114,14 +114,12 @@ def share(events: np.ndarray) -> Estimate:
 
 
 def stacked(estimates: Sequence[Estimate]) -> Estimate:
-    """Estimates of one number each as one of arrays, [K]."""
+    """K scalar estimates as one estimate of arrays, [K]."""
     return Estimate(*np.array(estimates).T)
 
 
 def verdict(claims: Sequence[Claim]) -> str:
-    """`reproduced`, or `partly reproduced: ` or `not reproduced: ` and which claims have no
-    support.
-    """
+    """`reproduced`, or `partly reproduced: ` or `not reproduced: ` with the unsupported claims."""
     missing = [str(i) for i, claim in enumerate(claims, 1) if not claim.holds]
     if not missing:
         return "reproduced"
@@ -136,14 +134,14 @@ class Line(NamedTuple):
     """A curve of a panel, or points with their intervals."""
 
     x: Any  # [K]
-    y: Any  # [K], or [K, lines] that look alike, or an `Estimate` of [K]
+    y: Any  # [K], or [K, lines] with the same style, or an `Estimate` of [K]
     label: str = ""
     colour: str = BLUE
     style: str = "-"  # with "o": points, and intervals as bars; else intervals are a band
 
 
 class Panel(NamedTuple):
-    """A picture beside others."""
+    """One panel of the figure."""
 
     title: str
     xlabel: str
@@ -154,7 +152,7 @@ class Panel(NamedTuple):
 
 
 class Report:
-    """The claims of a paper, the figures of each, and the verdict; printed as they come."""
+    """The claims of a paper, the figures for each, and the verdict, printed as they are added."""
 
     def __init__(self, name: str, paper: str, given: Files) -> None:
         self.name, self.paper, self.given = name, paper, given
@@ -165,7 +163,7 @@ class Report:
     def claim(self, text: str, compared: str = "") -> None:
         """Adds a claim.
 
-        compared: the numbers that are compared, where the paper's are not known for certain.
+        compared: the numbers for comparison, if the paper's are not known for certain.
         """
         self.claims.append(Claim(text, compared, []))
         print(f"\nclaim {len(self.claims)}: {text}", flush=True)
@@ -180,8 +178,8 @@ class Report:
         Args:
             name: of the figure.
             value: a number, or an `Estimate`.
-            at_least: where the range begins in which the figure supports the claim.
-            at_most: where it ends.
+            at_least: lower end of the range in which the figure supports the claim.
+            at_most: its upper end.
         """
         if not isinstance(value, Estimate):
             value = Estimate(value, math.nan, math.nan)
@@ -191,12 +189,12 @@ class Report:
         print(f"  measured: {figure}", flush=True)
 
     def limit(self, text: str) -> None:
-        """Says which part of the claims these problems can decide, and which part they cannot."""
+        """States which part of the claims these problems can decide, and which they cannot."""
         self.limits = text
         print(f"\nlimits: {text}", flush=True)
 
     def end(self, panels: Sequence[Panel]) -> None:
-        """Prints the verdict; draws the panels; writes the JSON file if one is asked for."""
+        """Prints the verdict, plots the panels, and writes the JSON file if requested."""
         path = self.given.out / self.name
         plot(path, panels)
         print(f"\nverdict: {verdict(self.claims)}")
@@ -230,7 +228,7 @@ def plot(path: Path, panels: Sequence[Panel]) -> None:
     from matplotlib.figure import Figure as Canvas  # without pyplot: no backend is chosen
 
     canvas = Canvas(figsize=(plots.WIDTH, 2.8))
-    entries: dict[tuple[str, str, str], Any] = {}  # one for the lines that look alike
+    entries: dict[tuple[str, str, str], Any] = {}  # one for lines with the same style
     for axes, panel in zip(canvas.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for line in panel.lines:
             estimate = line.y if isinstance(line.y, Estimate) else None
@@ -254,5 +252,5 @@ def plot(path: Path, panels: Sequence[Panel]) -> None:
 
 
 def thinned(count: int, points: int = 300) -> np.ndarray:
-    """Indices below `count`, evenly spaced on a log scale: enough to draw a long curve."""
+    """Indices below `count`, evenly spaced on a log scale, to plot a long curve."""
     return np.unique(np.geomspace(1, count, points).astype(int)) - 1

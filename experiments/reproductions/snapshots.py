@@ -1,13 +1,13 @@
-"""Snapshots of policies in training, and their gradients as PPO estimates them from as many pairs
-as wanted.
+"""Snapshots of policies during training, and PPO's gradient estimates for them from any number of
+state-action pairs.
 
-PPO standardises its advantages over a batch, and so an estimate is not a mean of those of its
-episodes. But its direction follows from sums over them: with Ψ the advantage and m = Σ Ψ / Σ 1 its
-mean over the pairs,
+PPO standardises advantages over a batch, so that an estimate is not a mean over its episodes. But
+its direction follows from sums over them: with Ψ the advantage and m = Σ Ψ / Σ 1 its mean over the
+pairs,
 
     ĝ ∝ Σ (Ψ - m) ∇log π = Σ Ψ ∇log π - m Σ ∇log π
 
-so that blocks of a few episodes are sampled once, and estimates of every size are made of them.
+so that blocks of a few episodes are sampled once, and combined to estimates of every size.
 """
 
 import functools
@@ -30,8 +30,8 @@ from pg.train import TrainState, make_learner, training_keys
 
 SNAPSHOTS = ("start", "middle", "end")
 TEN = 10
-AT_ONCE = 500  # blocks of one call
-COUNTED = 1_000  # estimates of one size, at most
+AT_ONCE = 500  # blocks per call
+COUNTED = 1_000  # maximum number of estimates of one size
 
 
 class Blocks(NamedTuple):
@@ -44,27 +44,27 @@ class Blocks(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Estimates of M sizes, of one policy: the mean of ten, over their pairs or over their cosines,
-    of many tens.
+    """Agreement of estimates of M sizes for one policy: for many sets of ten estimates, the mean
+    over their pairs or over their cosines.
     """
 
     pairs: np.ndarray  # of state and action, on average, [M]
     episodes: np.ndarray  # [M]
     pairwise: list[np.ndarray]  # cosine between two of ten estimates, M of [tens]
-    # cosine of an estimate to the direction of all blocks but its own, M of [tens]
+    # cosine of an estimate to the direction of all blocks except its own, M of [tens]
     truth: list[np.ndarray]
-    # expected cosine of that direction to the one without noise, by which `truth` is divided
+    # expected cosine of that direction to the noise-free one, by which `truth` is divided
     reference: float
 
 
 class Agreement(NamedTuple):
-    """Curves of several policies as one, [M]."""
+    """Curves averaged over several policies, [M]."""
 
     pairs: np.ndarray
     episodes: np.ndarray
     pairwise: list[Estimate]
     truth: list[Estimate]
-    reference: float  # the least
+    reference: float  # the smallest
 
 
 def train(task: str, seeds: int) -> list[list[TrainState]]:
@@ -84,7 +84,7 @@ def train(task: str, seeds: int) -> list[list[TrainState]]:
 def sample(
     task: str, state: TrainState, key: jax.Array, pairs: int, least: int
 ) -> tuple[Blocks, int]:
-    """Blocks of E episodes and about `least` pairs, or of one episode if that is longer; and E.
+    """Blocks of E episodes with about `least` pairs, or of one episode if it is longer; and E.
 
     Args:
         task: name of the environment.
@@ -103,8 +103,8 @@ def sample(
 
 @functools.cache  # one compilation for all policies
 def _program(task: str, episodes: int) -> Callable[[TrainState, jax.Array], tuple[jax.Array, ...]]:
-    """state, key -> the fields of AT_ONCE blocks, by PPO's own V, on its scales of observations and
-    rewards.
+    """state, key -> the fields of AT_ONCE blocks, with PPO's own V and its normalisation of
+    observations and rewards.
     """
     config, h = preset("ppo", env=task)
 
@@ -183,7 +183,7 @@ def agreement(curves: Sequence[Curve]) -> Agreement:
 
 
 def reference_cosine(blocks: Blocks, parts: int = 50) -> float:
-    """Expected cosine of the direction of all blocks to the one without noise, from that of `parts`
+    """Expected cosine of the direction of all blocks to the noise-free one, estimated from `parts`
     parts.
     """
     g, _ = directions(blocks, len(blocks.psi) // parts)
@@ -196,7 +196,7 @@ def reference_cosine(blocks: Blocks, parts: int = 50) -> float:
 
 
 def pairwise_tens(g: np.ndarray) -> np.ndarray:
-    """The mean cosine between two of ten gradients that follow each other, [K // 10] of [K, P]."""
+    """The mean pairwise cosine of ten consecutive gradients, [K // 10] of [K, P]."""
     tens = len(g) // TEN
     return np.array(
         [diagnostics.pairwise_cosines(ten).value for ten in g[: tens * TEN].reshape(tens, TEN, -1)]
@@ -204,15 +204,15 @@ def pairwise_tens(g: np.ndarray) -> np.ndarray:
 
 
 def truth_tens(g: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The mean cosine of ten gradients, each to a direction of its own, [K // 10] of [K, P]."""
+    """The mean cosine of ten gradients, each to another direction, [K // 10] of [K, P]."""
     tens = len(g) // TEN
     cosine = (g * others).sum(axis=1) / np.linalg.norm(g, axis=1) / np.linalg.norm(others, axis=1)
     return cosine[: tens * TEN].reshape(tens, TEN).mean(axis=1)
 
 
 def mean(groups: Sequence[np.ndarray]) -> Estimate:
-    """The mean over policies of the mean over their tens, [tens] each; its t interval is of these
-    very policies.
+    """The mean over policies of the mean over their sets of ten, [tens] each; its t interval is for
+    these fixed policies.
     """
     value, freedom = float(np.mean([x.mean() for x in groups])), sum(len(x) - 1 for x in groups)
     error = math.sqrt(sum(standard_error(x) ** 2 for x in groups)) / len(groups)
@@ -221,8 +221,8 @@ def mean(groups: Sequence[np.ndarray]) -> Estimate:
 
 
 def pairs_for(agreement: Agreement, level: float) -> float:
-    """Pairs for a cosine of `level` between two estimates, linearly in log pairs; inf where it is
-    not reached.
+    """Pairs for a cosine of `level` between two estimates, interpolated linearly in log pairs; inf
+    if it is not reached.
     """
     pairs, cosines = agreement.pairs, np.array([x.value for x in agreement.pairwise])
     if cosines.max() < level:

@@ -1,9 +1,9 @@
-"""k1 in the reward has the gradient of J - β KL(π ‖ π_ref), and ascent ends at its optimum; k3 in
-the loss has another mean, and ends elsewhere; k1 in the loss regularises nothing.
+"""k1 in the reward gives the gradient of J - β KL(π ‖ π_ref), and ascent converges to its optimum;
+k3 in the loss has another mean, and converges elsewhere; k1 in the loss does not regularise.
 
-Tang & Munos 2025, 2506.09477, and Shah et al. 2025, 2512.21852. Measured on a prefix tree: exact
-means of each estimate in each place against ∇KL, and where exact ascent along each of them stops,
-against the optimum in closed form. Half a minute on a core.
+Tang & Munos 2025, 2506.09477, and Shah et al. 2025, 2512.21852. Measured on a prefix tree: the
+exact mean of each estimate in each place compared with ∇KL, and the limit of exact ascent along
+each compared with the optimum in closed form. Half a minute on one core.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ UNBIASED = ("k1 in the reward", "k2 in the loss of the sequence")
 
 @dataclasses.dataclass
 class Options(reporting.Files):
-    """The problem, and for how long it is ascended."""
+    """The problem, and the number of updates."""
 
     beta: float = 0.5
     """Weight β of the KL divergence."""
     length: int = 3
-    """Tokens of the longest sequence, of three tokens of which one ends."""
+    """Tokens of the longest sequence; the vocabulary is three tokens, one of which ends."""
     steps: int = 4_000
     """Updates along each exact mean."""
 
@@ -68,18 +68,18 @@ def main() -> None:
     of_divergence = trees.gradient(mdp, logits, reference, given.beta) - plain  # -β ∇KL
 
     def penalty(place: str) -> np.ndarray:
-        """The part of the mean that the estimate of the divergence makes, over β, [S, V]."""
+        """The contribution of the divergence estimate to the mean, divided by β, [S, V]."""
         switches = trees.PLAIN | PLACES[place]
         return trees.moments(mdp, switches, logits, reference=reference, h=h).mean - plain
 
     def distance(place: str) -> float:
-        """Its distance from -β ∇KL(π ‖ π_ref), over the length of that."""
+        """Its relative distance from -β ∇KL(π ‖ π_ref)."""
         return trees.relative_bias(penalty(place), of_divergence)
 
     report.claim(
-        "2506.09477, section 3: an unbiased estimate of the divergence, differentiated, is no "
-        "estimate of its gradient: k1 has mean 0, k2 and k3 are biased over sequences",
-        "the distance of the exact mean from -β ∇KL(π ‖ π_ref), over its length",
+        "2506.09477, section 3: the derivative of an unbiased estimate of the divergence does not "
+        "estimate its gradient: k1 has mean 0, k2 and k3 are biased over sequences",
+        "the relative distance of the exact mean from -β ∇KL(π ‖ π_ref)",
     )
     nothing = np.abs(penalty("k1 in the loss")).max()
     report.figure("k1 in the loss: largest entry of its mean", nothing, at_most=1e-12)
@@ -94,7 +94,7 @@ def main() -> None:
     )
 
     report.claim(
-        "2506.09477, section 4, and 2512.21852: of whole sequences k1 in the reward is unbiased, "
+        "2506.09477, section 4, and 2512.21852: for whole sequences k1 in the reward is unbiased, "
         "and so is k2 of the sequence's ratio in the loss; k3 in the reward is not"
     )
     for place in UNBIASED:
@@ -116,25 +116,28 @@ def main() -> None:
         step = trees.over_visits(mdp, direction)
         paths[place] = follow(step, watch, jnp.asarray(reference), given.steps)
     report.claim(
-        "2512.21852: what is optimised is the stated objective with unbiased estimates alone",
-        f"J_β after {given.steps:,} steps along each exact mean from the reference, less that of "
+        "2512.21852: only unbiased estimates optimise the stated objective",
+        f"J_β after {given.steps:,} steps along each exact mean from the reference, minus that of "
         "the optimum, where π ∝ π_ref exp(R / β) over sequences; rows are divided by their visits, "
-        "which changes how fast it gets there and not where it stops",
+        "which affects the speed but not the limit",
     )
     report.figure("at the optimum: reward", top_reward)
     report.figure("at the optimum: KL(π ‖ π_ref)", top_divergence)
     for place in UNBIASED:
-        report.figure(f"{place}: J_β less the optimum's", paths[place][-1, 0] - top, at_least=-1e-6)
+        report.figure(
+            f"{place}: J_β minus the optimum's", paths[place][-1, 0] - top, at_least=-1e-6
+        )
     for place in ("k2 in the loss", "k3 in the loss"):
         value, reward, divergence, _ = paths[place][-1]
-        report.figure(f"{place}: J_β less the optimum's", value - top, at_most=-1e-3)
+        report.figure(f"{place}: J_β minus the optimum's", value - top, at_most=-1e-3)
         report.figure(f"{place}: reward", reward)
         report.figure(f"{place}: KL(π ‖ π_ref)", divergence)
 
     report.claim(
         "2512.21852: k1 in the loss and k3 in the reward train less stably",
-        "KL(π_ref ‖ π) along the exact mean, over the optimum's: the first has no penalty; the "
-        "second, of one token, ascends J - β KL(π ‖ π_ref) + β KL(π_ref ‖ π), which has no maximum",
+        "KL(π_ref ‖ π) along the exact mean, divided by the optimum's: the first has no penalty; "
+        "the second, for one token, ascends J - β KL(π ‖ π_ref) + β KL(π_ref ‖ π), which has no "
+        "maximum",
     )
     for place in ("k1 in the loss", "k3 in the reward"):
         divergences = paths[place][:, 3]
@@ -144,14 +147,14 @@ def main() -> None:
             f"{place}: largest finite", divergences[:count].max() / top_backward, at_least=10
         )
         if overflows.size:
-            report.figure(f"{place}: first update whose numbers overflow", count + 1)
+            report.figure(f"{place}: first update that overflows", count + 1)
 
     report.limit(
-        "exact: which objective each estimate ascends, on any tree, and so for large models too "
-        "where the data are the policy's own. How far off the biased ones end depends on β and on "
-        "the rewards, and near the reference k2 and k3 in the loss agree with it to first order. "
+        "exact: which objective each estimate ascends, on any tree, and so for large models on "
+        "on-policy data too. The error of the biased ones depends on β and on the rewards; near "
+        "the reference k2 and k3 in the loss agree with the gradient to first order. "
         "Whether another objective generalises worse or trains less stably, as 2512.21852 reports "
-        "of models of 4 to 8 billion parameters, is not decided here."
+        "for models with 4 to 8 billion parameters, is not decided here."
     )
     t, i = np.arange(1, given.steps + 1), thinned(given.steps)
     panels = []

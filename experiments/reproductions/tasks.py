@@ -1,4 +1,4 @@
-"""Training on a task of sequences from a policy that imitates noisy examples already."""
+"""Training on a sequence task from a policy that was pretrained on noisy examples."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
@@ -17,13 +17,13 @@ from pg.networks import make_policy
 from pg.train import make_learner, training_keys
 
 TASK = sequence_tasks.reverse(num_symbols=2, num_places=4)
-SEQUENCES, GROUP = 64, 4  # of a batch
-RIGHT = 0.6  # share of the tokens that the examples have right
+SEQUENCES, GROUP = 64, 4  # per batch, per group
+RIGHT = 0.6  # share of correct tokens in the examples
 NETWORK: dict[str, Any] = {"hidden_sizes": (32, 32), "preset": None}
 
 
 class Method(NamedTuple):
-    """An estimator, and how it is trained."""
+    """An estimator and its training settings."""
 
     settings: dict[str, Any]  # of Config
     gae_lambda: float = 1.0
@@ -46,11 +46,11 @@ def untrained() -> Any:
 
 
 def imitation(steps: int = 300) -> Any:
-    """The parameters of a policy trained by maximum likelihood on examples that have a share RIGHT
-    of the tokens right, and other tokens alike, of every prefix.
+    """The parameters of a policy trained by maximum likelihood on examples in which, after every
+    prefix, the correct token has probability RIGHT and the others are equally likely.
 
     Args:
-        steps: of Adam.
+        steps: number of steps of Adam.
     """
     config = Config(env=TASK, num_envs=1, **NETWORK)
     policy = make_policy(config, configured(config, 1))
@@ -88,11 +88,11 @@ def rewards(
     """The mean reward of each batch, [rates, seeds, updates].
 
     Args:
-        method: what is trained, and how.
-        policy: parameters of the policy at the start.
+        method: the estimator and its settings.
+        policy: the initial parameters of the policy.
         rates: learning rates.
         seeds: their keys are those of these numbers.
-        updates: batches.
+        updates: number of batches.
     """
     rate, seed = np.meshgrid(rates, list(seeds), indexing="ij")
     keys = jnp.stack([jax.random.key(int(x)) for x in seed.ravel()])
@@ -105,7 +105,9 @@ def rewards(
 
 @functools.cache
 def _program(settings: tuple[tuple[str, Any], ...], updates: int) -> Callable[..., jax.Array]:
-    """The compiled training of `settings` of Config: one for every rate, start, λ and clip."""
+    """The compiled training for `settings` of Config, shared by all rates, initial policies, λ and
+    clips.
+    """
     config = Config(env=TASK, num_envs=SEQUENCES, num_updates=updates, **NETWORK, **dict(settings))
 
     def run(

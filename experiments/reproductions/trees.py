@@ -1,7 +1,7 @@
-"""Policy gradients over sequences on small prefix trees: their exact means and variances, ascent
-along an exact mean, and what a policy writes.
+"""Policy gradients over sequences on small prefix trees: exact means and variances, ascent along an
+exact mean, and lengths of answers.
 
-Policies are tables of logits [S, V]; results are arrays of numpy.
+Policies are tables of logits [S, V]; results are NumPy arrays.
 """
 
 import math
@@ -36,13 +36,13 @@ def build(
     h: Hyperparams | None = None,
     reference: Any = None,
 ) -> Estimator:
-    """The estimator of these switches, of a policy that is a table.
+    """The estimator with these switches, for a tabular policy.
 
     Args:
         switches: fields of `pg.estimators.Switches` by name.
         logits: of the policy, [S, V].
         h: the hyperparameters; none: the defaults.
-        reference: logits of the reference policy, [S, V], where the switches need one.
+        reference: logits of the reference policy, [S, V], if the switches need one.
     """
     make = sequence_estimator(reference, **switches)
     policy = tabular.table_policy(jnp.asarray(logits))
@@ -57,14 +57,14 @@ def program(
     size: int = 1,
     h: Hyperparams | None = None,
 ) -> Callable[[Any, Any], Moments]:
-    """logits of the policy that learns, logits of the one that acts -> the exact moments of an
+    """logits of the learning policy, logits of the behaviour policy -> the exact moments of an
     estimate from one group, a sum over every group of one prompt; to be jitted.
 
     Args:
         mdp: the prefix tree.
         switches: see `build`.
         reference: logits of the reference policy.
-        size: sequences of the group.
+        size: number of sequences in the group.
         h: the hyperparameters.
     """
     estimator = build(switches, np.zeros((mdp.num_states, mdp.num_actions)), h, reference)
@@ -89,8 +89,8 @@ def moments(
     Args:
         mdp: the prefix tree.
         switches: see `build`.
-        logits: of the policy that learns.
-        behaviour: of the policy that acts; none: the same.
+        logits: of the learning policy.
+        behaviour: of the behaviour policy; none: the same.
         **settings: of `program`.
     """
     acting = logits if behaviour is None else behaviour
@@ -101,8 +101,7 @@ def moments(
 def mean_direction(
     mdp: TabularMDP, switches: Mapping[str, Any], **settings: Any
 ) -> Callable[[jax.Array], jax.Array]:
-    """logits [S, V] -> the exact mean [S, V] of an estimate of the policy's own sequences, to be
-    jitted.
+    """logits [S, V] -> the exact mean [S, V] of an on-policy estimate, to be jitted.
 
     Args:
         mdp: the prefix tree.
@@ -123,7 +122,7 @@ def scaled(
 def over_visits(
     mdp: TabularMDP, direction: Callable[[jax.Array], jax.Array]
 ) -> Callable[[jax.Array], jax.Array]:
-    """A direction, of which the row of each state is divided by how often the policy visits it."""
+    """A direction with the row of each state divided by the state's visitation."""
     alive = ~np.asarray(mdp.terminal)[:, None]
 
     def divided(logits: jax.Array) -> jax.Array:
@@ -183,18 +182,18 @@ def train(
     size: int,
     seeds: int,
 ) -> np.ndarray:
-    """The watched values of a tabular policy, before each update of training from sampled
-    groups by plain stochastic gradient ascent, [seeds, updates, ...].
+    """The watched values of a tabular policy before each update, in training from sampled groups by
+    plain stochastic gradient ascent, [seeds, updates, ...].
 
     Args:
         env: the environment, with observation="table".
         switches: see `build`.
-        start: the first logits, [S, V].
+        start: the initial logits, [S, V].
         watch: logits to an array.
         rate: learning rate.
         updates: their number.
         prompts: groups of a batch.
-        size: sequences of a group.
+        size: number of sequences in a group.
         seeds: their number.
     """
     policy = tabular.table_policy(jnp.asarray(start))
@@ -226,8 +225,8 @@ def relative_bias(mean: np.ndarray, truth: np.ndarray) -> float:
 
 
 def answers(longest: int) -> tuple[Sequences, np.ndarray]:
-    """Answers whose first token is right (0) or wrong (1), followed by as many more tokens as the
-    policy likes; and logits [S, V] that are uniform, but for no answer at all, which is as good as
+    """Answers whose first token is right (0) or wrong (1), followed by any number of further
+    tokens; and logits [S, V] that are uniform, except that an empty answer is practically
     impossible.
 
     Args:
@@ -246,10 +245,10 @@ def answers(longest: int) -> tuple[Sequences, np.ndarray]:
 
 
 def mean_length(env: Sequences, first: int) -> Callable[[jax.Array], jax.Array]:
-    """logits [S, V] -> the mean length of the sequences that begin with a token, [].
+    """logits [S, V] -> the mean length of the sequences that start with a token, [].
 
     Args:
-        env: the environment, of one prompt.
+        env: the environment, with one prompt.
         first: the token.
     """
     mdp = tabular.prefix_tree(env)
@@ -264,8 +263,8 @@ def mean_length(env: Sequences, first: int) -> Callable[[jax.Array], jax.Array]:
 
 
 def tied(env: Sequences, direction: np.ndarray) -> np.ndarray:
-    """The direction of parameters that right and wrong `answers` share: the sum over both first
-    tokens of the entries of every prefix that goes on alike.
+    """The direction if right and wrong `answers` share parameters: the sum over both first tokens
+    of the entries for prefixes that continue in the same way.
 
     Args:
         env: the environment of `answers`.
@@ -279,13 +278,13 @@ def tied(env: Sequences, direction: np.ndarray) -> np.ndarray:
 def difficulty_weights(
     switches: Mapping[str, Any], probabilities: Sequence[float], size: int
 ) -> np.ndarray:
-    """c where the mean of an estimate is c ∇p, of prompts that are answered right with probability
-    p, by enumeration, [K].
+    """c in the mean c ∇p of an estimate, for prompts that are answered right with probability p, by
+    enumeration, [K].
 
     Args:
         switches: see `build`.
         probabilities: p of each prompt, K numbers.
-        size: sequences of a group.
+        size: number of sequences in a group.
     """
     env = Sequences(
         num_tokens=2, max_length=1, end_token=None, reward=np.array([1.0, 0.0]), observation="table"
@@ -302,11 +301,11 @@ def difficulty_weights(
 
 
 def scaled_weight(p: float, size: int) -> float:
-    """The same weight of (R - mean) / deviation in closed form, E √(K (G - K)) / (G p (1 - p)) with
-    K ~ Binomial(G, p) right answers.
+    """The same weight for (R - mean) / std in closed form, E √(K (G - K)) / (G p (1 - p)) with K ~
+    Binomial(G, p) right answers.
 
     Args:
-        p: the probability of one.
+        p: the probability of a right answer.
         size: G.
     """
     k = np.arange(size + 1)
@@ -314,13 +313,13 @@ def scaled_weight(p: float, size: int) -> float:
 
 
 def disagreeing_mean(p: float, size: int, *, right: bool = False) -> float:
-    """The mean reward of a group that is not all alike, E[K / G | 0 < K < G]; with `right` as it is
-    met by a right answer, in groups weighed by how many of them they have.
+    """The mean reward of a group with mixed rewards, E[K / G | 0 < K < G]; with `right`, as seen by
+    a right answer: groups are weighted by their number of right answers.
 
     Args:
         p: the probability of a right answer.
         size: G.
-        right: an answer of the group is known to be right.
+        right: condition on a right answer in the group.
     """
     k = np.arange(1, size)
     weights = binomial(p, size)[1:-1] * (k if right else 1)
@@ -328,12 +327,12 @@ def disagreeing_mean(p: float, size: int, *, right: bool = False) -> float:
 
 
 def disagreement(p: float, size: int) -> float:
-    """The probability that a group is not all alike, 1 - pᴳ - (1 - p)ᴳ."""
+    """The probability that a group has mixed rewards, 1 - pᴳ - (1 - p)ᴳ."""
     return 1.0 - p**size - (1.0 - p) ** size
 
 
 def binomial(p: float, size: int) -> np.ndarray:
-    """The probabilities of k right answers of a group, k = 0 .. G, [G + 1]."""
+    """The probabilities of k right answers in a group, k = 0 .. G, [G + 1]."""
     k = np.arange(size + 1)
     ways = np.array([math.comb(size, int(i)) for i in k])
     return ways * p**k * (1 - p) ** (size - k)
@@ -348,7 +347,7 @@ class Problem(NamedTuple):
 
 
 def random_tree(longest: int, seed: int = 0) -> Problem:
-    """Two prompts, three tokens of which one ends, a reward N(0, 1) of each sequence, and random
+    """Two prompts, three tokens, one of which ends, a reward N(0, 1) for each sequence, and random
     policies.
 
     Args:
@@ -397,7 +396,7 @@ def best_regularised(mdp: TabularMDP, reference: np.ndarray, beta: float) -> np.
     after = np.argmax(mdp.transition, axis=2)  # trees are deterministic
     value = np.zeros(mdp.num_states)
     logits = np.zeros_like(log_reference)
-    # a prefix comes before those that are longer, and the end, whose value is 0, last
+    # shorter prefixes come first, and the terminal state, whose value is 0, last
     for state in reversed(range(mdp.num_states - 1)):
         q = mdp.mean_reward[state] + value[after[state]]
         logits[state] = log_reference[state] + q / beta
@@ -406,7 +405,7 @@ def best_regularised(mdp: TabularMDP, reference: np.ndarray, beta: float) -> np.
 
 
 def bits(length: int, seed: int = 0) -> TabularMDP:
-    """The tree of the sequences of so many bits, with a reward N(0, 1) of each.
+    """The tree of sequences of this many bits, with a reward N(0, 1) for each.
 
     Args:
         length: of every sequence.
@@ -423,8 +422,8 @@ def bits(length: int, seed: int = 0) -> TabularMDP:
 
 
 def history(mdp: TabularMDP, logits: np.ndarray, rate: float, updates: int) -> np.ndarray:
-    """A policy after 0 .. `updates` steps along its exact gradient, of which the row of each state
-    is divided by its visits, so that late tokens move as early ones do: [updates + 1, S, V].
+    """A policy after 0 .. `updates` steps along its exact gradient, with rows divided by the
+    visitation, so that late tokens move as fast as early ones: [updates + 1, S, V].
 
     Args:
         mdp: the prefix tree.
@@ -443,13 +442,13 @@ def history(mdp: TabularMDP, logits: np.ndarray, rate: float, updates: int) -> n
 def lagging(
     lengths: Any, ratios: Iterable[str], lags: Sequence[int], rate: float, policies: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The bias over ‖∇J‖ and the variance over that on the policy's own sequences, of the policy
-    gradient with each ratio, means over random policies, [lengths, lags] by ratio.
+    """The bias relative to ‖∇J‖, and the variance relative to on-policy, of the policy gradient
+    with each ratio, averaged over random policies, [lengths, lags] by ratio.
 
     Args:
-        lengths: tokens of a sequence.
+        lengths: numbers of tokens per sequence.
         ratios: of the switches.
-        lags: updates by which the policy that acts is older.
+        lags: numbers of updates by which the behaviour policy is older.
         rate: size of an update.
         policies: number of random policies.
     """
@@ -473,7 +472,7 @@ def lagging(
 
 
 def rounded(logits: Any, precision: str) -> jax.Array:
-    """Logits as an engine of a lower precision has them, such as bfloat16."""
+    """Logits rounded to the lower precision of an inference engine, such as bfloat16."""
     x = jnp.asarray(logits)
     return x.astype(jnp.dtype(precision)).astype(x.dtype)
 
@@ -498,13 +497,13 @@ def rounded_engines(
     policies: int,
     h: Hyperparams,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The bias over ‖∇J‖, and the variance over that of the policy's own sequences, of the policy
-    gradient from sequences of an engine that rounds the logits, means over policies, [lengths,
+    """The bias relative to ‖∇J‖, and the variance relative to on-policy, of the policy gradient
+    from sequences of an inference engine that rounds the logits, averaged over policies, [lengths,
     engines] by weight.
 
     Args:
         lengths: tokens of the longest sequence.
-        weights: switches by name, beside `PLAIN`; the first is without a weight.
+        weights: switches by name, in addition to `PLAIN`; the first has no weight.
         engines: precisions.
         policies: their number.
         h: the hyperparameters.

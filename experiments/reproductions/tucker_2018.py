@@ -1,10 +1,10 @@
-"""A baseline that sees the action has hardly any variance left to remove beside a good V.
+"""An action-dependent baseline has hardly any variance left to remove beyond a good V.
 
-Tucker et al. 2018, 1802.10031. Measured: the variance of a step, in parts from the future (Σ_τ),
-from the action (Σ_a: no baseline can remove more) and from the state (Σ_s), without a baseline,
-with a learned V(s) and with the true Vₜ(s), as training goes; and that of whole estimates with V(s)
-and with Q(s, a). The criterion is ours: with V, Σ_a is at most a tenth of it all, and Q removes at
-most a tenth. Whether earlier gains came from bias is not looked at.
+Tucker et al. 2018, 1802.10031. Measured: the variance of a step, decomposed into the future (Σ_τ),
+the action (Σ_a, the most that a baseline can remove) and the state (Σ_s), without a baseline, with
+a learned V(s) and with the true Vₜ(s), in the course of training; and that of whole estimates with
+V(s) and with Q(s, a). Our criterion: with V, Σ_a is at most a tenth of the total, and Q removes at
+most a tenth. Whether earlier gains came from bias is not examined.
 """
 
 import dataclasses
@@ -27,11 +27,11 @@ class Options(reporting.Files):
     tasks: tuple[str, ...] = ("Pendulum-v1", "CartPole-v1")
     """One or two of Catch-bsuite, CartPole-v1, Acrobot-v1 and Pendulum-v1; not the last alone."""
     states: int = 256
-    """States for the parts, with 16 episodes each; of the point mass, which is cheap, four times as
-    many.
+    """Number of states for the decomposition, with 16 episodes each; four times as many for the
+    point mass, which is cheap.
     """
     share: float = 1.0
-    """Share of the leaderboard's number of whole estimates."""
+    """Number of whole estimates relative to the leaderboard's."""
     seed: int = 0
     """Seed of policies and samples."""
 
@@ -77,12 +77,12 @@ def main() -> None:
 
     mass, text = (
         "point mass",
-        "in a linear-quadratic problem with the exact V, Σ_a is small against the whole",
+        "in a linear-quadratic problem with the exact V, Σ_a is small compared with the total",
     )
     report.claim(
         text,
-        "its point mass, with linear policies from no gain to the best one; Σ_a "
-        "over all three parts",
+        "the paper's point mass, with linear policies from zero gain to the optimal one; Σ_a "
+        "divided by the total",
     )
     parts[mass] = [
         of_point_mass(x * best_gain(), key, 4 * given.states)
@@ -90,7 +90,7 @@ def main() -> None:
     ]
     shares(("plain", "true"), mass)
     report.claim(
-        "so it is in benchmarks with the true Vₜ(s)",
+        "the same in benchmarks with the true Vₜ(s)",
         "smaller tasks than MuJoCo's; V from 32 more returns",
     )
     snapshots = {task: leaderboard.train_snapshots(task, given.seed) for task in given.tasks}
@@ -98,8 +98,8 @@ def main() -> None:
         parts[task] = [of_snapshot(task, x, key, given.states) for x in snapshots[task]]
     shares(("plain", "true"), *given.tasks)
     report.claim(
-        "so it is there with a learned V(s)",
-        "V is fitted to each policy, and does not know the time",
+        "the same in benchmarks with a learned V(s)",
+        "V is fitted to each policy, and does not see the time",
     )
     shares(("learned",), *given.tasks)
     pairs = [(task, x) for task in given.tasks for x in snapshots[task]]
@@ -109,11 +109,12 @@ def main() -> None:
         )
 
     text = (
-        "abstract: learned baselines of state and action do not reduce the variance below that "
+        "abstract: learned state-action-dependent baselines do not reduce the variance below that "
         "with V(s)"
     )
     report.claim(
-        text, "whole estimates of the same episodes, variance with Q(s, a) over that with V(s)"
+        text,
+        "whole estimates from the same episodes: variance with Q(s, a) divided by that with V(s)",
     )
     for task, at in (x for x in pairs if x[0] != "Pendulum-v1"):  # discrete actions
         estimates = [

@@ -1,5 +1,5 @@
-"""The share of a step's variance that the choice of the action makes, and two estimators' variances
-as a ratio.
+"""The share of a step's variance due to sampling the action, and the ratio of two estimators'
+variances.
 """
 
 import functools
@@ -25,8 +25,8 @@ from pg.networks import Network
 from pg.reports.statistics import Estimate
 from pg.rollout import RolloutState
 
-# The point mass of the paper's own code, where it starts at (3, 4, ½, -½) and actions do not depend
-# on the state.
+# The point mass of the paper's code, which starts at (3, 4, ½, -½), with actions independent of the
+# state.
 DT = 0.05
 POINT_MASS = LQR(
     A=np.eye(4) + DT * np.eye(4, k=2),
@@ -41,7 +41,7 @@ NOISE = math.log(0.01)  # log σ of its actions
 
 
 class Parts(NamedTuple):
-    """The variance of a step without a baseline and with others, from the same samples."""
+    """The variance of a step without a baseline and with two baselines, from the same samples."""
 
     plain: Decomposition
     learned: Decomposition  # V(s), fitted
@@ -74,7 +74,7 @@ def of_point_mass(gain: Any, key: jax.Array, num_states: int) -> Parts:
 
 
 def best_gain() -> np.ndarray:
-    """The gain K of the best first action, [2, 4]."""
+    """The gain K of the optimal first action, [2, 4]."""
     return np.asarray(lqr.optimal_gain(POINT_MASS, GAMMA)[0])
 
 
@@ -116,10 +116,10 @@ def sampled_value(
     horizon: int | None,
     count: int = 32,
 ) -> jax.Array:
-    """Vₜ(s) as the mean of returns from where N environments stand, [N].
+    """Vₜ(s) as the mean of returns from the current states of N environments, [N].
 
-    As a baseline its error counts as the action's: Σ_a comes out too large by (Σ_τ + E ‖z‖²
-    Var(Q|s)) / count.
+    Its error as a baseline adds to the action's part: Σ_a is too large by (Σ_τ + E ‖z‖² Var(Q|s)) /
+    count.
 
     Args:
         env: the environment.
@@ -140,12 +140,11 @@ def sampled_value(
 
 
 def action_share(variance: Decomposition) -> Estimate:
-    """Σ_a / (Σ_τ + Σ_a + Σ_s), with an interval that is never too narrow.
+    """Σ_a / (Σ_τ + Σ_a + Σ_s), with a conservative interval.
 
-    The parts come from the same samples, and their covariances are not known; of all that are
-    possible, those are taken that make the standard error largest: ((1 - f) s_a + f (s_τ + s_s)) /
-    total, f the share. Of no variance the share is 0: where every return is the same, there is
-    nothing to remove.
+    The parts are from the same samples, with unknown covariances; the standard error is the largest
+    possible one: ((1 - f) s_a + f (s_τ + s_s)) / total, f the share. If the total variance is 0, so
+    is the share: there is nothing to remove.
     """
     if variance.total == 0.0:
         return Estimate(0.0, 0.0, 0.0)
@@ -156,11 +155,11 @@ def action_share(variance: Decomposition) -> Estimate:
 
 
 def variance_ratio(x: np.ndarray, y: np.ndarray, *, repetitions: int = 2_000) -> Estimate:
-    """tr Var of the rows of x over that of y, by a bootstrap of pairs of rows.
+    """tr Var of the rows of x divided by that of y, with a bootstrap over pairs of rows.
 
     Args:
         x: [K, P].
-        y: [K, P], of the same episodes.
+        y: [K, P], from the same episodes.
         repetitions: number of resamples.
     """
     x, y = (np.sum((np.asarray(g, float) - np.mean(g, axis=0)) ** 2, axis=1) for g in (x, y))

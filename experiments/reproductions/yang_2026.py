@@ -1,9 +1,9 @@
-"""Dividing by a group's standard deviation weighs prompts by their difficulty; subtracting its mean
-does not, although the advantages of groups that disagree are biased.
+"""Dividing by a group's standard deviation weights prompts by their difficulty; subtracting its
+mean does not, although the advantages in groups with mixed rewards are biased.
 
 Liu et al. 2025, 2503.20783 (Dr. GRPO), and Yang et al. 2026, 2601.08521. Measured on prompts that
-are answered right with a probability p: the exact weight of ∇p in the mean of each estimate, and
-the mean advantage of groups that are not all alike. Twenty seconds on a core.
+are answered right with probability p: the exact weight of ∇p in the mean of each estimate, and the
+mean advantage in groups with mixed rewards. Twenty seconds on one core.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ SCALED = {"baseline": "mean", "scale": "group"}
 
 @dataclasses.dataclass
 class Options(reporting.Files):
-    """The difficulties in the picture."""
+    """The difficulties in the figure."""
 
     points: int = 19
     """Probabilities of a right answer, between 0 and 1."""
@@ -47,14 +47,14 @@ def main() -> None:
     )
 
     def against_even(switches: dict[str, str], size: int, p: float = HARD) -> float:
-        """The weight of ∇p of a prompt, over that of a prompt with p = 1/2."""
+        """The weight of ∇p for a prompt, divided by that for a prompt with p = 1/2."""
         own, even = trees.difficulty_weights(switches, (p, EVEN), size)
         return float(own / even)
 
     report.claim(
-        "2503.20783, section 3.1: divided by the standard deviation, questions that are too hard "
-        "or too easy weigh more",
-        f"the weight of ∇p in the mean at p = {HARD:g}, over that at 1/2; an even weight is 1",
+        "2503.20783, section 3.1: dividing by the standard deviation gives more weight to "
+        "questions that are too hard or too easy",
+        f"the weight of ∇p in the mean at p = {HARD:g}, divided by that at 1/2; equal weights: 1",
     )
     for size in LARGE:
         report.figure(f"divided, G = {size}", against_even(SCALED, size), at_least=1.01)
@@ -63,7 +63,7 @@ def main() -> None:
     report.figure("as G grows, √(1/4 / (p (1 - p)))", 0.5 / np.sqrt(HARD * (1 - HARD)))
     for size in SMALL:
         distance = abs(against_even(SCALED, size) - 1)
-        text = f"G = {size}, where all groups that disagree have one deviation: distance from 1"
+        text = f"G = {size}, where all mixed groups have the same deviation: distance from 1"
         report.figure(text, distance, at_most=1e-10)
     errors = []
     for size in (*SMALL, *LARGE):
@@ -72,15 +72,15 @@ def main() -> None:
         errors.append(np.abs(found / expected - 1).max())
     report.figure("distance from E √(K (G - K)) / (G p (1 - p))", max(errors), at_most=1e-10)
 
-    report.claim("2503.20783, section 3.2: without the division all questions weigh the same")
+    report.claim("2503.20783, section 3.2: without the division all questions have equal weight")
     for size in (*SMALL, *LARGE):
         distance = abs(against_even(CENTRED, size) - 1)
         report.figure(f"not divided, G = {size}, distance from 1", distance, at_most=1e-10)
 
     report.claim(
-        "2601.08521, section 2.2: given that a group is not all alike, the advantage R - mean is "
+        "2601.08521, section 2.2: given that a group has mixed rewards, the advantage R - mean is "
         "too small for a hard prompt, p < 1/2, and too large for an easy one",
-        "E[p - mean | not all alike], over all groups",
+        "E[p - mean | mixed rewards], over all groups",
     )
     p = np.linspace(0, 1, given.points + 2)[1:-1]
     hard, easy_ones = p < EVEN - 1e-9, p > EVEN + 1e-9
@@ -88,36 +88,36 @@ def main() -> None:
         size: np.array([x - trees.disagreeing_mean(x, size) for x in p])
         for size in (*SMALL, *LARGE)
     }
-    # two that disagree are one of each, whatever p is
+    # a mixed pair has one of each, whatever p is
     largest = max(x[hard].max() for x in gaps.values())
     least = min(x[easy_ones].min() for x in gaps.values())
     even = max(abs(EVEN - trees.disagreeing_mean(EVEN, size)) for size in gaps)
-    report.figure("largest of hard prompts, all G", largest, at_most=-1e-9)
-    report.figure("least of easy prompts, all G", least, at_least=1e-9)
+    report.figure("largest for hard prompts, all G", largest, at_most=-1e-9)
+    report.figure("smallest for easy prompts, all G", least, at_least=1e-9)
     report.figure("at p = 1/2", even, at_most=1e-12)
     of_right = EVEN - trees.disagreeing_mean(EVEN, LARGE[-1], right=True)
     report.figure(
-        f"of a right answer, which is in that mean: at p = 1/2, G = {LARGE[-1]}", of_right
+        f"for a right answer, which is part of that mean: p = 1/2, G = {LARGE[-1]}", of_right
     )
 
     report.claim(
-        "2601.08521, abstract: that leads to updates that favour easy prompts",
-        "our reading, on the mean gradient without the division: its weight at a hard prompt over "
-        "that at p = 1/2, which had to be below 1",
+        "2601.08521, abstract: this leads to updates that favour easy prompts",
+        "our reading, for the mean gradient without the division: its weight for a hard prompt "
+        "divided by that for p = 1/2, which would have to be below 1",
     )
     for size in LARGE:
         weight = against_even(CENTRED, size)
-        report.figure(f"of all groups, G = {size}", weight, at_most=0.99)
+        report.figure(f"over all groups, G = {size}", weight, at_most=0.99)
         weight *= trees.disagreement(EVEN, size) / trees.disagreement(HARD, size)
-        text = f"of groups that are not all alike, G = {size}, as when the others are drawn again"
+        text = f"over groups with mixed rewards, G = {size}, as with resampling of the others"
         report.figure(text, weight, at_most=0.99)
 
     report.limit(
-        "exact, for any policy: with rewards of 0 and 1 the weights depend on p and G alone, "
-        "however large the model. Groups that are all alike have no gradient, and with them the "
-        "mean is (G - 1) / G ∇p for every prompt: the bias of the advantages given that a group "
-        "disagrees is not a bias of the update. Which weights of prompts train better, and what a "
-        "schedule of them gains, is not decided here."
+        "exact, for any policy: with rewards of 0 and 1 the weights depend only on p and G, "
+        "however large the model. Groups with equal rewards have no gradient, and including them "
+        "the mean is (G - 1) / G ∇p for every prompt: the bias of the advantages given mixed "
+        "rewards is not a bias of the update. Which weights train better, and the gain from a "
+        "schedule of them, is not decided here."
     )
     shown = tuple(zip((*SMALL[1:], *LARGE), (GREEN, ORANGE, BLUE), strict=True))
     weights, biases = [], []

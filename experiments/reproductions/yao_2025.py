@@ -1,10 +1,11 @@
-"""Sequences of an engine of lower precision are those of another policy; truncated weights of
-tokens take away half of the bias, those of sequences more, and without truncation all of it.
+"""Sequences from an inference engine of lower precision come from another policy. Truncated token
+weights remove half of the bias, truncated sequence weights more, and untruncated sequence weights
+all of it.
 
 Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training" and "On
 the rollout-training mismatch in modern RL systems" (TIS). Measured on policies whose logits the
-engine rounds: exact bias and variance of each weight, and ascent along each exact mean. A minute on
-a core.
+engine rounds: exact bias and variance with each weight, and ascent along each exact mean. A minute
+on one core.
 """
 
 import dataclasses
@@ -23,17 +24,17 @@ WEIGHTS = {
 }
 ENGINES = ("bfloat16", "float8_e4m3fn")
 LENGTHS = (1, 2, 3, 4, 5)
-FAR = 0.5  # of the bias without a weight: what a correction may leave, by our criterion
+FAR = 0.5  # our criterion: the largest share of the uncorrected bias that may remain
 
 
 @dataclasses.dataclass
 class Options(reporting.Files):
-    """The bound on weights, and how many policies."""
+    """The bound on weights, and the number of policies."""
 
     bound: float = 2.0
     """Weights are truncated at this number."""
     policies: int = 10
-    """Random policies, over which figures are averaged."""
+    """Number of random policies, over which figures are averaged."""
     steps: int = 300
     """Updates along each exact mean, with the engine's sequences."""
 
@@ -63,13 +64,13 @@ def main() -> None:
         given,
     )
     h = Hyperparams(ratio_bound=given.bound)
-    # the bias over ‖∇J‖, and the variance over that of exact logits, [lengths, engines]
+    # the bias relative to ‖∇J‖, and the variance relative to exact logits, [lengths, engines]
     bias, variance = trees.rounded_engines(LENGTHS, WEIGHTS, ENGINES, given.policies, h)
     longest = LENGTHS[-1]
 
     report.claim(
-        "the post: rollouts by another engine make training on-policy in name alone; without a "
-        "weight its gradient is biased, more so for quantised rollouts",
+        "the post: with rollouts by another engine training is on-policy in name only; without "
+        "weights its gradient is biased, more so for quantised rollouts",
         f"‖mean - ∇J‖ / ‖∇J‖ of {longest} tokens, means of {given.policies} policies with logits "
         "N(20, 3²), which the engine rounds",
     )
@@ -83,8 +84,8 @@ def main() -> None:
 
     report.claim(
         "the post: the weight min(π / μ, C) of each token corrects the mismatch",
-        f"the bias with it, C = {given.bound:g}, over that without a weight; our criterion: a "
-        f"correction leaves at most {FAR:g}",
+        f"the bias with it, C = {given.bound:g}, divided by that without; our criterion: at most "
+        f"{FAR:g} remains",
     )
     for k, engine in enumerate(ENGINES):
         for row, length in ((0, LENGTHS[0]), (-1, longest)):
@@ -93,22 +94,22 @@ def main() -> None:
             report.figure(f"{engine}, {length} {tokens}", left, at_most=FAR)
 
     report.claim(
-        "the post, part on sequences and tokens: the weight of the whole sequence is without bias "
-        "where it is not truncated, and truncation bounds its variance",
-        f"the same; our criterion for what truncation leaves of the bias: at most {FAR:g}",
+        "the post, part on sequences and tokens: the untruncated weight of the whole sequence is "
+        "unbiased, and truncation bounds its variance",
+        f"the same; our criterion with truncation: at most {FAR:g} of the bias remains",
     )
     for k, engine in enumerate(ENGINES):
         report.figure(f"{engine}, not truncated: bias", bias["sequence"][-1, k], at_most=1e-9)
         left = bias["sequence, truncated"][-1, k] / bias["no weight"][-1, k]
-        report.figure(f"{engine}, truncated: bias over that without a weight", left, at_most=FAR)
+        report.figure(f"{engine}, truncated: bias relative to no weight", left, at_most=FAR)
         cut = variance["sequence, truncated"][-1, k] / variance["sequence"][-1, k]
-        report.figure(f"{engine}: variance, over that not truncated", cut, at_most=1 + 1e-9)
+        report.figure(f"{engine}: variance relative to untruncated", cut, at_most=1 + 1e-9)
 
     report.claim(
-        "the workshop paper: with these weights training on quantised rollouts ends where that "
-        "with exact ones does",
+        "the workshop paper: with these weights training on quantised rollouts reaches the same "
+        "result as with exact ones",
         f"ascent along the exact mean of one policy, {longest} tokens: E R after {given.steps} "
-        f"updates, {ENGINES[1]}, less that with exact sequences, as a share of what those gain; "
+        f"updates, {ENGINES[1]}, minus that with exact sequences, relative to their gain; "
         f"our criterion: at most 2 % less",
     )
     mdp, start = trees.large_logits(longest, 0)
@@ -134,11 +135,11 @@ def main() -> None:
         report.figure(name, behind, **ends)
 
     report.limit(
-        "exact: what each weight does to the mean and to the variance, for any policy pair. The "
-        "ascent is that of one policy, without noise. "
-        "Rounded logits of three tokens stand for an engine; the gaps of real ones, which also "
-        "differ in their kernels and their experts, are not here. Whether the bias that is left "
-        "makes a large model collapse, which the post shows and reports cured, is not decided."
+        "exact: the effect of each weight on mean and variance, for any pair of policies. The "
+        "ascent is for one policy, without noise. "
+        "Rounded logits of three tokens stand for an engine; real engines also differ in their "
+        "kernels and in the routing of experts, which is not covered. Whether the remaining bias "
+        "makes a large model collapse, as the post shows without the weights, is not decided."
     )
     panels = []
     colours = (GREY, ORANGE, GREEN, BLUE)

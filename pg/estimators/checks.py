@@ -20,7 +20,9 @@ from pg.settings.parts import check_part
 
 
 def factory_of(estimator: Any) -> Factory:
-    """The function that makes an estimator, by its name, or a custom one with its results checked."""
+    """The function that makes an estimator, by its name, or a custom one with its results
+    checked.
+    """
     return find(estimator) if isinstance(estimator, str) else checked(estimator)
 
 
@@ -82,7 +84,9 @@ def checked(factory: Factory) -> Factory:
 
 
 def _pure(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A user's function, traced once more before it is called, with JAX's check for leaked tracers."""
+    """A user's function, traced once more before it is called, with JAX's check for leaked
+    tracers.
+    """
 
     def called(*args: Any) -> Any:
         try:

@@ -351,7 +351,9 @@ def _variance_and_squared_bias(
 
 
 def _with_common_metrics(grads: Sequence[Callable[[], Any]]) -> list[Callable[[], Any]]:
-    """Functions that return gradients and metrics, restricted to the metrics that all of them have."""
+    """Functions that return gradients and metrics, restricted to the metrics that all of them
+    have.
+    """
     metrics = [set(jax.eval_shape(grad)[1]) for grad in grads]
     common = sorted(set.intersection(*metrics))
 

@@ -192,7 +192,9 @@ _READ_BY_CLIP: Mapping[str, tuple[str, ...]] = {
 
 
 def facts_of(switches: Switches) -> Facts:
-    """The facts derived from the switches, on-policy unless the ratio is that of whole sequences."""
+    """The facts derived from the switches, on-policy unless the ratio is that of whole
+    sequences.
+    """
     s = switches
     batch = "batch" in (s.baseline, s.scale, s.self_normalised)
     compared: ComparedWith = "greedy" if s.baseline == "greedy" else "none"

@@ -75,7 +75,9 @@ _Steps = tuple[Array, Array]  # factors and inputs
 
 
 def _composed(earlier: _Steps, later: _Steps) -> _Steps:
-    """The composition of two steps. A factor 0 discards what came before, even if it is not finite."""
+    """The composition of two steps. A factor 0 discards what came before, even if it is not
+    finite.
+    """
     (a, b), (later_a, later_b) = earlier, later
     return later_a * a, jnp.where(later_a == 0, later_b, later_a * b + later_b)
 

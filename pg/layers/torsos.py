@@ -72,7 +72,9 @@ class CNN(nn.Module):
 
 
 class Together(nn.Module):
-    """Several arrays: a separate torso for each, and another one for their concatenated features."""
+    """Several arrays: a separate torso for each, and another one for their concatenated
+    features.
+    """
 
     parts: tuple[nn.Module, ...]  # in the order of the leaves of an observation
     rest: nn.Module
