@@ -134,8 +134,8 @@ def main() -> None:
     apart = trees.tied(env, trees.moments(mdp, GRPO, start, size=2).mean)
     report.limit(
         "exact: the sign and the size of the effect on a policy that distinguishes right from "
-        "wrong. If it cannot, so that both share the parameters of their lengths, the effects cancel: "
-        f"{np.abs(apart).max():.1e} of GRPO's mean remains. How well a large model distinguishes "
+        "wrong. If it cannot, so that both share the parameters of their lengths, the effects "
+        f"cancel: {np.abs(apart).max():.1e} of GRPO's mean remains. How well a large model distinguishes "
         "them, and so how much of the growth of its answers is due to this bias, is not decided."
     )
     t, i = np.arange(1, given.steps + 1), thinned(given.steps)

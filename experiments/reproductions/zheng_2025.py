@@ -98,8 +98,8 @@ def main() -> None:
     report.limit(
         "exact: both ratios are biased with two or more tokens, and only the sequence's is not. "
         "The magnitudes are for short sequences, smooth policies that differ by a few steps, and "
-        "no clipping; mixture-of-experts routing, which the paper discusses, thousands of tokens, and "
-        "training are not covered."
+        "no clipping; mixture-of-experts routing, which the paper discusses, thousands of tokens, "
+        "and training are not covered."
     )
     colours = (GREY, ORANGE, BLUE, GREEN)
     panels = []
