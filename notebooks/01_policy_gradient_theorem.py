@@ -77,7 +77,7 @@ equal(p.sum(), 1.0)
 #
 # $$J(\theta) = \mathbb{E}[R(\tau)] = \sum_\tau p(\tau; \theta)\, R(\tau), \qquad R(\tau) = \sum_t \gamma^t r_t.$$
 #
-# The same number by dynamic programming is `pg.exact.tabular.exact_return` (`tests/exact/test_tabular.py`).
+# Dynamic programming gives the same number: `pg.exact.tabular.exact_return` (`tests/exact/test_tabular.py`).
 
 # %%
 R = pg.returns.total_return(traj.reward, GAMMA)  # [M]
@@ -91,7 +91,7 @@ equal(p @ R, pg.exact.tabular.exact_return(mdp, theta, GAMMA))
 # $$\nabla J = \sum_\tau \nabla p(\tau; \theta)\, R(\tau) = \sum_\tau p(\tau; \theta)\, R(\tau)\, \nabla \log p(\tau; \theta)
 # = \mathbb{E}[R\, \nabla \log p(\tau; \theta)].$$
 #
-# A gradient of an expectation became an expectation, which can be sampled. The exact gradient is
+# The gradient of an expectation has become an expectation, which can be sampled. The exact gradient is
 # `pg.exact.tabular.exact_gradient`.
 
 
@@ -115,9 +115,9 @@ equal(jnp.einsum("m,m,msa->sa", p, R, grad_log_p), exact)
 #
 # $$\nabla \log p(\tau; \theta) = \sum_t \nabla \log \pi_\theta(a_t \mid s_t) = \sum_t z_t = Z.$$
 #
-# So nobody has to know the environment, or differentiate it. The left side below is the derivative of the whole
-# probability, dynamics included; the right side only looks at the policy
-# (`tests/exact/test_tabular.py::test_the_dynamics_cancel`). Steps after the end of an episode are not `valid` and do not count.
+# So the environment need be neither known nor differentiable. The left side below is the derivative of the whole probability,
+# dynamics included; the right side uses only the policy (`tests/exact/test_tabular.py::test_the_dynamics_cancel`). Steps
+# after the end of an episode are not `valid` and do not count.
 
 
 # %%
@@ -140,7 +140,7 @@ equal(grad_log_p, Z)
 # $$\mathbb{E}[z_t \mid s_t] = \sum_a \pi_\theta(a \mid s_t)\, \nabla \log \pi_\theta(a \mid s_t) = \nabla \sum_a \pi_\theta(a \mid s_t) = 0,
 # \qquad \mathbb{E}[Z] = 0.$$
 #
-# Reward to go and baselines, below, are consequences of this line.
+# Reward to go and baselines, below, follow from this identity.
 
 # %%
 pi = jax.nn.softmax(theta)
@@ -153,9 +153,9 @@ equal(jnp.einsum("m,msa->sa", p, Z), 0.0)
 #
 # $$\nabla J(\theta) = \mathbb{E}[R\, Z] \approx \hat g = \frac{1}{N} \sum_{n=1}^N R(\tau^{(n)}) \sum_t \nabla \log \pi_\theta(a_t^{(n)} \mid s_t^{(n)}).$$
 #
-# In the library this is the estimator `reinforce`, a pure function from episodes to a gradient. So it can be fed every
-# episode: `pg.diagnostics.exact_moments` gives its mean and covariance without any noise (`tests/exact/test_unbiased.py` does
-# so for all estimators).
+# In the library this is the estimator `reinforce`, a pure function from episodes to a gradient. So it can be evaluated on
+# every episode: `pg.diagnostics.exact_moments` gives its exact mean and covariance (`tests/exact/test_unbiased.py` does so
+# for all estimators).
 
 # %%
 policy = pg.exact.tabular.table_policy(theta)
@@ -175,8 +175,8 @@ equal(mean, exact)
 print(f"largest deviation from ∇J: {np.abs(mean - exact).max():.1e}")
 
 # %% [markdown]
-# What is exact for all episodes holds for sampled ones up to noise. The root-mean-square error of $N$ episodes is
-# $\sqrt{\operatorname{tr} \operatorname{Cov} / N}$. Here episodes come from `pg.episodes`, the rollout that training uses
+# What holds exactly for all episodes together holds for sampled ones up to noise. The root-mean-square error of $N$ episodes
+# is $\sqrt{\operatorname{tr} \operatorname{Cov} / N}$. Here episodes come from `pg.episodes`, the rollout that training uses
 # (`tests/exact/test_sampled.py`).
 
 # %%
@@ -216,8 +216,8 @@ plt.show()
 # %% [markdown]
 # ## 7. Causality: the reward to go
 #
-# A reward $r_k$ from before step $t$ is known when $a_t$ is chosen, so $\mathbb{E}[z_t\, r_k] = 0$ for $k < t$, and those
-# terms may be left out:
+# A reward $r_k$ from before step $t$ is already known when $a_t$ is chosen, so $\mathbb{E}[z_t\, r_k] = 0$ for $k < t$, and
+# those terms may be left out:
 #
 # $$\nabla J = \mathbb{E}\Big[\sum_t z_t \sum_{k \ge t} \gamma^k r_k\Big] = \mathbb{E}\Big[\sum_t z_t\, \gamma^t G_t\Big],
 # \qquad G_t = \sum_{k \ge t} \gamma^{k-t} r_k.$$
@@ -247,9 +247,10 @@ axes.grid(visible=False)
 plt.show()
 
 # %% [markdown]
-# What was left out has mean zero; is there less variance without it? Usually. Where rewards cancel, as in
-# `pg.exact.tabular.cancelling`, which pays $-1$ and then about $+1$, the total is small and the reward to go is not. The exact
-# variances come from a recursion, at any horizon (`pg.exact.tabular.total_return_moments`, `reward_to_go_moments`).
+# The terms left out have mean zero. Is the variance smaller without them? Usually. Where rewards cancel, as in
+# `pg.exact.tabular.cancelling`, with a reward of $-1$ and then one of about $+1$, the total is small and the reward to go is
+# not. The exact variances come from a recursion, at any horizon (`pg.exact.tabular.total_return_moments`,
+# `reward_to_go_moments`).
 
 # %%
 for name, problem in pg.exact.tabular.references().items():
@@ -271,9 +272,9 @@ equal(
 #
 # $$\mathbb{E}[(R - b)\, Z] = \mathbb{E}[R\, Z] - b\, \mathbb{E}[Z] = \nabla J.$$
 #
-# The mean stays; the variance is a parabola in $b$, lowest at
-# $b^* = \mathbb{E}[R \lVert Z \rVert^2] / \mathbb{E}[\lVert Z \rVert^2]$, which is not the mean return
-# (`constant_baseline`, `tests/exact/test_unbiased.py`).
+# The mean is unchanged; the variance is a parabola in $b$, lowest at
+# $b^* = \mathbb{E}[R \lVert Z \rVert^2] / \mathbb{E}[\lVert Z \rVert^2]$, which is not the mean return (`constant_baseline`,
+# `tests/exact/test_unbiased.py`).
 
 # %%
 square = (Z**2).sum((1, 2))
@@ -295,8 +296,8 @@ figure.legend(loc="outside upper center", ncols=2)
 plt.show()
 
 # %% [markdown]
-# The condition matters. The mean return of the batch contains the episode's own return, and so depends on its actions.
-# Of $N$ episodes it shrinks the gradient to $(N-1)/N$ of itself; the mean of the *other* episodes does not:
+# The condition matters. The mean return of the batch contains the episode's own return, and so depends on its actions. With
+# $N$ episodes it scales the gradient by $(N-1)/N$; the mean return of the *other* episodes does not:
 #
 # $$\mathbb{E}[\hat g_{\text{batch mean}}] = \tfrac{N-1}{N} \nabla J, \qquad \mathbb{E}[\hat g_{\text{leave one out}}] = \nabla J.$$
 
@@ -308,12 +309,13 @@ equal(exact_moments("leave_one_out", num_episodes=2)[0], exact)
 # ## 9. What $\gamma^t$ is for, and what dropping it does
 #
 # Section 7 has $\gamma^t G_t$: discounting from the start of the episode. Nearly all code has $G_t$ alone. Its mean,
-# `pg.exact.tabular.undiscounted_direction`, is not $\nabla J$, and for $\gamma < 1$ it is the gradient of no function at all
-# (Nota & Thomas 2020). A field $d(\theta)$ is a gradient only if its Jacobian $A$ is symmetric; `pg.diagnostics.asymmetry` is
+# `pg.exact.tabular.undiscounted_direction`, is not $\nabla J$, and for $\gamma < 1$ it is not the gradient of any function
+# (Nota & Thomas 2020). A vector field $d(\theta)$ is a gradient only if its Jacobian $A$ is symmetric;
+# `pg.diagnostics.asymmetry` is
 #
 # $$\frac{\lVert A - A^\top \rVert}{\lVert A + A^\top \rVert}, \qquad A = \frac{\partial d}{\partial \theta},$$
 #
-# and 0 for a gradient (`tests/core/test_diagnostics.py::test_only_a_gradient_field_is_symmetric`).
+# which is 0 for a gradient (`tests/core/test_diagnostics.py::test_only_a_gradient_field_is_symmetric`).
 
 # %%
 equal(
@@ -347,8 +349,9 @@ figure.legend(loc="outside upper center", ncols=2)
 plt.show()
 
 # %% [markdown]
-# It can lead to the *worst* policy. In `pg.exact.tabular.pessimal` at $\gamma = 1/2$ the probability $p$ of action 1 should go
-# to 0: $J = -\gamma p$. Without $\gamma^t$ it climbs to 1 (`tests/exact/test_tabular.py::test_dropping_the_discount_can_climb_to_the_worst_policy`).
+# Following it can lead to the *worst* policy. In `pg.exact.tabular.pessimal` at $\gamma = 1/2$ the probability $p$ of action
+# 1 should go to 0: $J = -\gamma p$. Without $\gamma^t$ it rises to 1
+# (`tests/exact/test_tabular.py::test_dropping_the_discount_can_climb_to_the_worst_policy`).
 
 # %%
 trap = pg.exact.tabular.pessimal()
@@ -371,14 +374,15 @@ assert down[-1] < -0.45
 print(f"J after 400 steps: {up[-1]:.3f} along ∇J, {down[-1]:.3f} without γᵗ; best 0, worst -0.5")
 
 # %% [markdown]
-# That is a constructed case; in practice the dropped factor keeps late steps of long episodes from counting for nothing.
-# The library has both: `reward_to_go` and `undiscounted_reward_to_go`.
+# That is a constructed case. In practice, dropping the factor keeps the late steps of long episodes from having almost no
+# weight. The library has both: `reward_to_go` and `undiscounted_reward_to_go`.
 #
 # ## 10. The same on CartPole
 #
-# Nothing can be enumerated here, and nothing changes: $\hat g$ is the derivative of the surrogate
-# $\frac{1}{N} \sum_n R^{(n)} \sum_t \log \pi_\theta(a_t^{(n)} \mid s_t^{(n)})$, whose $R$ is constant. We write it in four
-# lines and hold the library's `reinforce` to it (`tests/core/test_estimators.py::test_the_gradient_is_that_of_the_loss_written_out`).
+# Episodes cannot be enumerated here, but nothing else changes: $\hat g$ is the derivative of the surrogate
+# $\frac{1}{N} \sum_n R^{(n)} \sum_t \log \pi_\theta(a_t^{(n)} \mid s_t^{(n)})$, with $R$ held constant. We write it in four
+# lines and compare the library's `reinforce` with it
+# (`tests/core/test_estimators.py::test_the_gradient_is_that_of_the_loss_written_out`).
 
 # %%
 jax.config.update("jax_enable_x64", False)
@@ -413,8 +417,8 @@ assert (
 jax.tree.map(lambda a, b: np.testing.assert_allclose(a, -b, rtol=1e-3, atol=1e-3), by_hand, of_loss)
 
 # %% [markdown]
-# Training is $G$ such steps on $N$ fresh episodes each, $\theta \leftarrow \theta + \alpha\, \hat g$ (Adam chooses the
-# sizes): one `jax.lax.scan`, so that several seeds are one program.
+# Training is $G$ such steps on $N$ fresh episodes each, $\theta \leftarrow \theta + \alpha\, \hat g$ (with Adam's step
+# sizes). It is one `jax.lax.scan`, so several seeds run in one program.
 
 # %%
 train = jax.jit(jax.vmap(pg.make_train(config)))
@@ -441,5 +445,4 @@ figure.legend(loc="outside upper center", ncols=1)
 plt.show()
 
 # %% [markdown]
-# The seeds differ by much: the estimate is unbiased, and noisy. How noisy is the subject of
-# `02_variance_of_estimators`.
+# The seeds differ widely: the estimate is unbiased, but noisy. How noisy is the subject of `02_variance_of_estimators`.

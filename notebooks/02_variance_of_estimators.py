@@ -11,9 +11,9 @@
 # %% [markdown]
 # # How noisy is a policy gradient?
 #
-# Unbiased estimators of one gradient differ in variance, and that is what decides how many episodes a step needs. Here
-# variance is computed exactly on small problems, measured with errors on sampled episodes, and then used on CartPole: signal
-# to noise, the noise scale, the cosine to the true gradient, and where the variance comes from.
+# Unbiased estimators of the same gradient differ in variance, which determines how many episodes a step needs. Here the
+# variance is computed exactly on small problems, estimated with confidence intervals from sampled episodes, and then used on
+# CartPole: signal-to-noise ratio, noise scale, cosine to the true gradient, and where the variance comes from.
 
 # %% tags=["install"]
 import importlib.util
@@ -64,16 +64,16 @@ def dots(axes, measured):
 
 
 # %% [markdown]
-# ## 1. Exactly
+# ## 1. Exact variance
 #
-# The variance of an estimate from one episode is $\operatorname{tr} \operatorname{Cov}[\hat g]$; of a mean of $N$ episodes
-# it is $1/N$ of that. On a tabular problem it follows a recursion backwards in time, without enumeration and at any horizon:
-# `pg.exact.tabular.total_return_moments` and `pg.exact.tabular.reward_to_go_moments` (`tests/exact/test_tabular.py` holds both to
-# enumeration). With $z_t = \nabla \log \pi(a_t \mid s_t)$ we compare
+# The variance of an estimate from one episode is $\operatorname{tr} \operatorname{Cov}[\hat g]$; of a mean of $N$ episodes it
+# is $1/N$ of that. On a tabular problem a recursion backwards in time gives it, without enumeration and at any horizon:
+# `pg.exact.tabular.total_return_moments` and `pg.exact.tabular.reward_to_go_moments` (`tests/exact/test_tabular.py` compares
+# both with enumeration). With $z_t = \nabla \log \pi(a_t \mid s_t)$ we compare
 #
 # $$R \sum_t z_t, \qquad \sum_t z_t\, \gamma^t G_t, \qquad \sum_t z_t\, \gamma^t \big(G_t - V_t(s_t)\big)$$
 #
-# on one random problem as its episodes become longer. Their mean is the same, $\nabla J$.
+# on one random problem with episodes of increasing length. All three have the same mean, $\nabla J$.
 
 # %%
 small = pg.exact.tabular.garnet(seed=3, num_states=4, num_actions=2, branching=3, horizon=3, ends=0)
@@ -118,14 +118,16 @@ assert (
 )
 
 # %% [markdown]
-# That order is usual and no law: where rewards cancel, reward to go has the *larger* variance (notebook 01, section 7).
+# That order is usual, but not universal: where rewards cancel, reward to go has the *larger* variance (notebook 01, section
+# 7).
 #
-# ## 2. From samples, with errors
+# ## 2. From samples, with confidence intervals
 #
-# On other problems there is only $\operatorname{tr} \hat \Sigma = \frac{1}{n-1} \sum_i \lVert g_i - \bar g \rVert^2$ from
-# $n$ estimates. `pg.diagnostics.per_episode` takes the single episodes of a batch as estimates, and
-# `per_batch` whole batches, which is right also for estimators that couple episodes. Neither stores the gradients. Each
-# figure is an estimate with its 95 % interval, by the jackknife (`tests/core/test_diagnostics.py`). Against the exact values:
+# On other problems the variance is estimated by
+# $\operatorname{tr} \hat \Sigma = \frac{1}{n-1} \sum_i \lVert g_i - \bar g \rVert^2$ from $n$ estimates.
+# `pg.diagnostics.per_episode` takes each episode of a batch as an estimate, and `per_batch` each whole batch, which is also
+# right for estimators that couple episodes. Neither stores the gradients. Each number is an estimate with its 95 % interval,
+# by the jackknife (`tests/core/test_diagnostics.py`). Compared with the exact values:
 
 # %%
 env = pg.make_env(small, num_envs=TABULAR_EPISODES)
@@ -175,10 +177,9 @@ for (name, m), expected in zip(measured.items(), truth, strict=True):
 # %% [markdown]
 # ## 3. CartPole, at a random and at a half-trained policy
 #
-# Training with `Config(diagnostics=True)` measures variance and signal at every update, as it goes. We train with the
-# estimator `state_value`, $\Psi_t = \gamma^t (G_t - V(s_t))$, at $\gamma = 0.98$, on episodes that are cut at 200 steps, and
-# keep the policy of every update. Two of them are looked at: the first, and one whose episodes last about half as long as
-# they may.
+# Training with `Config(diagnostics=True)` measures variance and signal at every update. We train with the estimator
+# `state_value`, $\Psi_t = \gamma^t (G_t - V(s_t))$, at $\gamma = 0.98$, on episodes cut off after 200 steps, and keep the
+# policy of every update. We look at two of them: the first, and one with episodes of about half the maximum length.
 
 # %%
 config = pg.Config(
@@ -218,8 +219,8 @@ print(
 print(f"half-trained: the first seed after {halfway} updates, {metrics['return'][0, halfway]:.0f}")
 
 # %% [markdown]
-# $V$ should fit the policy at hand, so we fit it to episodes of each of the two, by least squares. They are other episodes than
-# those on which the estimators are compared: only so is $\Psi$ unbiased.
+# $V$ should fit the policy in question, so we fit it to episodes of each of the two, by least squares. The estimators are
+# compared on other episodes: otherwise $\Psi$ would be biased.
 
 # %%
 env = pg.make_env(config.env, num_envs=CARTPOLE_EPISODES)
@@ -278,8 +279,8 @@ for stage, update in stages.items():
 # $$\text{SNR} = \frac{\lVert \mathbb{E} g \rVert^2}{\operatorname{tr} \Sigma}, \qquad
 # B = \frac{\operatorname{tr} \Sigma}{\lVert \mathbb{E} g \rVert^2} = \frac{1}{\text{SNR}}.$$
 #
-# $B$ is the *noise scale* (McCandlish et al. 2018): the number of episodes at which noise and signal are of one size. The
-# signal is measured without bias, as $\lVert \bar g \rVert^2 - \operatorname{tr} \hat\Sigma / n$; with plain
+# $B$ is the *noise scale* (McCandlish et al. 2018): the number of episodes at which noise and signal are equal in size. The
+# signal is estimated without bias, as $\lVert \bar g \rVert^2 - \operatorname{tr} \hat\Sigma / n$; with plain
 # $\lVert \bar g \rVert^2$ noise would count as signal.
 
 # %%
@@ -332,9 +333,9 @@ for of_stage in found.values():
 #
 # $$\cos \approx \frac{1}{\sqrt{1 + B/N}},$$
 #
-# `pg.diagnostics.expected_cosine` (`tests/core/test_diagnostics.py::test_the_expected_cosine_of_many_parameters`). Is it so?
-# The cosine between two *independent* means of $N$ is about the square of that, and needs no reference
-# gradient: `pg.diagnostics.pairwise_cosines`. A cosine to a mean that contains the estimate itself would be too large.
+# `pg.diagnostics.expected_cosine` (`tests/core/test_diagnostics.py::test_the_expected_cosine_of_many_parameters`). Does this
+# hold here? The cosine between two *independent* means of $N$ is about the square of that, and needs no reference gradient:
+# `pg.diagnostics.pairwise_cosines`. A cosine to a mean that contains the estimate itself would be too large.
 
 
 # %%
@@ -376,7 +377,7 @@ figure.legend(loc="outside upper center", ncols=2)
 plt.show()
 
 # %% [markdown]
-# The rule is on the safe side here: a few long gradients make up much of the variance, and a cosine does not ask for length.
+# The rule is conservative here: a few gradients of large norm make up much of the variance, and a cosine ignores the norm.
 #
 # ## 5. Where does the variance come from?
 #
@@ -387,8 +388,9 @@ plt.show()
 # \underbrace{\mathbb{E} \operatorname{tr} \operatorname{Var}(z\,(Q - b) \mid s)}_{\Sigma_a:\ \text{the action}} +
 # \underbrace{\operatorname{tr} \operatorname{Var}(\mathbb{E}[z Q \mid s])}_{\Sigma_s:\ \text{the state}}.$$
 #
-# A baseline $b(s)$ can only lower $\Sigma_a$. `pg.diagnostics.decompose` measures the three by going on from visited states
-# several times with several actions (`tests/core/test_diagnostics.py::test_the_decomposition_of_variance_is_exact_on_tables`).
+# A baseline $b(s)$ can only lower $\Sigma_a$. `pg.diagnostics.decompose` measures the three by continuing from visited states
+# several times with several actions
+# (`tests/core/test_diagnostics.py::test_the_decomposition_of_variance_is_exact_on_tables`).
 
 
 # %%
@@ -439,15 +441,15 @@ np.testing.assert_allclose(
 assert with_v.action.value < (1.0 if FAST else 0.5) * without.action.value
 
 # %% [markdown]
-# With $V$ little of $\Sigma_a$ is left: what remains is the chance of what follows, and no function of state and action can
-# take that away.
+# With $V$ little of $\Sigma_a$ is left. What remains is the randomness of what follows, which no function of state and action
+# can remove.
 #
-# ## 6. While training
+# ## 6. During training
 #
 # The metrics of section 3 hold `grad_variance` and `grad_squared_norm` of every update. The second is unbiased, and so
-# negative at times. A noise scale is a *ratio of averages*, over seeds and neighbouring updates, never an average
-# of ratios: some denominators are near zero. Where even the average of the signal is not clear of zero (less than two
-# standard errors, over seeds), all that is known of $B$ is that it is large.
+# sometimes negative. A noise scale is a *ratio of averages*, over seeds and neighbouring updates, never an average of ratios:
+# some denominators are near zero. Where even the average signal is less than two standard errors (over seeds) above zero, all
+# we know about $B$ is that it is large.
 
 # %%
 noise, signal = metrics["grad_variance"], metrics["grad_squared_norm"]  # [seeds, G]
@@ -488,5 +490,5 @@ if not FAST:
     assert np.nanmax(scale) > 5 * scale[0], scale
 
 # %% [markdown]
-# Early on a batch holds more episodes than the noise scale, and more would be wasted. Later noise wins, and a step
-# is worth taking only because the next ones average it out. Near the best policy there is no signal left to find.
+# Early on, a batch holds more episodes than the noise scale, and more would be wasted. Later, noise dominates, and a step is
+# worth taking only because the following steps average the noise out. Near the best policy there is no signal left to find.

@@ -9,10 +9,10 @@
 # ---
 
 # %% [markdown]
-# # 128 seeds, and what five would have said
+# # 128 seeds, and what five would have shown
 #
-# A whole training is one pure function of a key and of hyperparameters, so that many seeds and settings share a program.
-# With 128 seeds one can see what conclusions from five are worth, and how much the best of several settings flatters itself.
+# A whole training run is one pure function of a key and of hyperparameters, so many seeds and settings share a program. With
+# 128 seeds one can see what conclusions from five are worth, and how much the best of several settings is overestimated.
 
 # %% tags=["install"]
 import importlib.util
@@ -45,10 +45,10 @@ LEAVE_ONE_OUT, MISSED = LOOKS["leave_one_out"]["color"], "black"
 # %% [markdown]
 # ## 1. Settings × seeds
 #
-# A corridor of seven places: the left end, two steps from the start, pays 0.5, and the right end, four steps away, pays 1. A
-# step goes the other way with probability 0.1; after ten steps nothing is paid. A run that is pleased with the small prize
-# too early never finds the large one, so that seeds differ by much. A table is an environment like any other
-# (`pg.exact.tabular.TabularMDP`), and the best possible return is exact.
+# A corridor of seven places: the left end, two steps from the start, gives a reward of 0.5, and the right end, four steps
+# away, a reward of 1. A step goes the other way with probability 0.1; the episode ends after ten steps. A run that settles
+# for the small reward too early never finds the large one, so seeds differ widely. A table is an environment like any other
+# (`pg.exact.tabular.TabularMDP`), and its best possible return is known exactly.
 
 # %%
 PLACES = np.arange(7)
@@ -68,9 +68,9 @@ print(
 )
 
 # %% [markdown]
-# We train two estimators at several step sizes. `pg.sweep.grid` makes the configurations, `pg.sweep.sweep` trains each with every
-# seed, as many vmapped as are useful, in one compiled program per estimator (`tests/runs/test_sweep.py` holds its runs to
-# single ones). Seed $s$ has the same key at every point.
+# We train two estimators at several step sizes. `pg.sweep.grid` makes the configurations, `pg.sweep.sweep` trains each with
+# every seed, as many at once by `vmap` as is useful, in one compiled program per estimator (`tests/runs/test_sweep.py`
+# compares its runs with single ones). Seed $s$ has the same key at every point.
 
 # %%
 configurations = pg.sweep.grid(learning_rate=RATES)
@@ -97,9 +97,9 @@ for estimator in LOOKS:
 print(f"{len(LOOKS)} × {len(RATES)} × {SEEDS} = {len(LOOKS) * len(RATES) * SEEDS} trainings")
 
 # %% [markdown]
-# The score of a run is its mean return over the last ten updates, 80 episodes with sampled actions. Against the step size,
-# with 95 % bootstrap intervals over seeds (`pg.reports.statistics.bootstrap_interval`, `tests/reports/test_statistics.py`), and the learning
-# curves at the best one:
+# The score of a run is its mean return over the last ten updates, 80 episodes with sampled actions. The figures show it
+# against the step size, with 95 % bootstrap intervals over seeds (`pg.reports.statistics.bootstrap_interval`,
+# `tests/reports/test_statistics.py`), and the learning curves at the best step size:
 
 # %%
 scores = {name: x[..., -10:].mean(-1) for name, x in returns.items()}  # [configurations, seeds]
@@ -130,13 +130,13 @@ plt.show()
 # %% [markdown]
 # ## 2. More than a mean
 #
-# Runs are not normally distributed: here they end near 1 or near 0.5. Three summaries, after Agarwal et al. 2021, all with stratified bootstrap
-# intervals: the interquartile mean (`iqm`, the middle half of the runs), the share of runs above each threshold
-# (`performance_profile`), and
+# Runs are not normally distributed: here they end near 1 or near 0.5. Three summaries, after Agarwal et al. 2021, all with
+# stratified bootstrap intervals: the interquartile mean (`iqm`, the middle half of the runs), the share of runs above each
+# threshold (`performance_profile`), and
 #
 # $$P(X > Y) + \tfrac{1}{2} P(X = Y),$$
 #
-# how likely a run of one method beats a run of the other (`probability_of_improvement`).
+# the probability that a run of one method beats a run of the other (`probability_of_improvement`).
 
 # %%
 final = {name: scores[name][best[name]] for name in LOOKS}  # [seeds] each, at the best step size
@@ -171,14 +171,14 @@ if not FAST:
     assert pg.reports.statistics.iqm(final["reinforce"]) > final["reinforce"].mean()
 
 # %% [markdown]
-# The interquartile mean hides just the runs that failed. It is meant for many environments, whose outliers would rule a
-# mean; on a single one look at the profile, or at the mean.
+# The interquartile mean hides exactly the runs that failed. It is meant for many environments, where outliers would dominate
+# a mean; on a single one look at the profile, or at the mean.
 #
-# ## 3. What five seeds would have said
+# ## 3. What five seeds would have shown
 #
 # The 128 seeds are 25 groups of five that could have been someone's experiment. How far apart are their answers to "how much
-# better is leave-one-out"? Is the order right, of the two estimators and of the step sizes? And how often does a 95 % interval
-# from five seeds contain the mean of all?
+# better is leave-one-out"? Do they order the two estimators, and the step sizes, correctly? And how often does a 95 %
+# interval from five seeds contain the mean of all?
 
 # %%
 groups = np.arange(SEEDS // 5 * 5).reshape(-1, 5)  # seeds of each group
@@ -224,12 +224,12 @@ if not FAST:
 # %% [markdown]
 # ## 4. The winner's curse
 #
-# Choose the best of several settings by five seeds, and report the mean of these same five: luck was selected along with
+# Choose the best of several settings by five seeds, and report the mean of the same five: luck is selected along with
 # quality. With $\hat\mu_g$ the mean of setting $g$,
 #
 # $$\mathbb{E}\big[\max_g \hat\mu_g\big] \ge \max_g \mathbb{E}[\hat\mu_g].$$
 #
-# For each group of five seeds: the score of the chosen setting where it was chosen, and on the seeds that had no part in it.
+# For each group of five seeds: the score of the chosen setting on the seeds that chose it, and on all other seeds.
 
 # %%
 chosen, elsewhere = [], []
@@ -248,8 +248,9 @@ if not FAST:
     assert flattery.low > 0
 
 # %% [markdown]
-# The remedy costs little: train the winner again on fresh seeds, and report that. (`experiments/sweep.py` does so by itself.)
-# Here for the choice of the group of five with the best result, the one most likely to be told of:
+# The remedy costs little: train the winner again on fresh seeds, and report that. (`experiments/sweep.py` does so
+# automatically.) Here it is done for the choice made by the group of five with the best result, the one most likely to be
+# reported:
 
 # %%
 lucky = groups[chosen.argmax()]

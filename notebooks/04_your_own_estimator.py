@@ -9,10 +9,10 @@
 # ---
 
 # %% [markdown]
-# # An estimator of your own
+# # Your own estimator
 #
-# From an idea to a proof to a trained policy: write $\Psi$, find out by enumeration whether the estimator is biased, compare
-# its variance, train with it, add it to the project.
+# From an idea to a proof to a trained policy: write $\Psi$, determine by enumeration whether the estimator is biased, compare
+# its variance, train with it, and add it to the project.
 
 # %% tags=["install"]
 import importlib.util
@@ -45,15 +45,15 @@ plt.rcParams.update(pg.reports.plots.STYLE)
 jax.config.update("jax_enable_x64", True)  # identities hold to 1e-12
 
 # %% [markdown]
-# ## 1. A $\Psi$
+# ## 1. Choose $\Psi$
 #
 # Every estimator of the library is
 #
 # $$\hat g = \frac{1}{N} \sum_n \sum_t \Psi_t^{(n)}\, \nabla \log \pi_\theta(a_t^{(n)} \mid s_t^{(n)}),$$
 #
-# and differs from the others in $\Psi$, the weight of a step. An idea: subtract the *median* return of the batch, which
-# outliers do not move. `pg.build_estimator` makes an estimator of a function `weigh`, from a batch of episodes
-# [T, N] to $\Psi$ ([T, N], or [1, N] for whole episodes), a target for the critic (`()`: there is none), and the estimator's own state.
+# and differs from the others in $\Psi$, the weight of a step. An idea: subtract the *median* return of the batch, which is
+# robust to outliers. `pg.build_estimator` makes an estimator from a function `weigh`, which maps a batch of episodes [T, N]
+# to $\Psi$ ([T, N], or [1, N] for whole episodes), a target for the critic (`()` for none), and the estimator's own state.
 
 
 # %%
@@ -69,7 +69,7 @@ def median_of_all(policy, critic, h):
 
 
 # %% [markdown]
-# The median of all contains the episode's own return. A second version leaves it out:
+# The median over all episodes includes the episode's own return. A second version leaves it out:
 #
 # $$\Psi_t^{(n)} = R^{(n)} - \operatorname{median}_{m \ne n} R^{(m)}.$$
 
@@ -92,13 +92,13 @@ def median_of_others(policy, critic, h):
 # %% [markdown]
 # ## 2. Is it unbiased?
 #
-# No need to argue, or to sample. An estimator is a pure function of a batch, so it can be fed every batch with its
-# probability:
+# There is no need to derive this, or to sample. An estimator is a pure function of a batch, so it can be evaluated on every
+# batch and weighted by its probability:
 #
 # $$\mathbb{E}[\hat g] = \sum_{\tau^{(1)} \dots \tau^{(N)}} p(\tau^{(1)}) \cdots p(\tau^{(N)})\, \hat g(\tau^{(1)}, \dots, \tau^{(N)}).$$
 #
-# `pg.diagnostics.exact_moments` does this for $N = 1$ and for pairs (as in `tests/exact/test_unbiased.py`). The median of a pair is
-# its mean; so the first version has exactly half the gradient, and the second one all of it.
+# `pg.diagnostics.exact_moments` does this for $N = 1$ and for pairs (as in `tests/exact/test_unbiased.py`). The median of a
+# pair is its mean. So the first version has exactly half the gradient as its mean, and the second one the whole gradient.
 
 # %%
 GAMMA = 0.9
@@ -118,8 +118,8 @@ np.testing.assert_allclose(of_pairs(median_of_all)[0], gradient / 2, atol=1e-12)
 np.testing.assert_allclose(of_pairs(median_of_others)[0], gradient, atol=1e-12)
 
 # %% [markdown]
-# A median is not a mean from four episodes on. With one step per episode (a bandit of four arms) there are only
-# $4^N$ batches, so any $N$ up to six or so can be enumerated too.
+# For larger batches a median is not a mean. With one step per episode (a bandit with four arms) there are only $4^N$ batches,
+# so any $N$ up to about six can be enumerated too.
 
 # %%
 ARMS = jnp.array([0.0, 1.0, 2.0, 10.0])  # the last one is an outlier
@@ -171,13 +171,13 @@ np.testing.assert_allclose(bias["batch_mean"], 1 / N, atol=1e-12)
 assert bias["median_of_all"] > 1e-3
 
 # %% [markdown]
-# So the median of the others is unbiased, and the median of all is not, for any $N$: what leaves the mean alone is that the
-# baseline does not know the episode, not which average it is.
+# So the median of the others is unbiased, and the median of all is not, for any $N$. What keeps the estimator unbiased is
+# that the baseline does not depend on the episode, not which kind of average it is.
 #
 # ## 3. Is it better?
 #
-# Bias and variance count together, as the mean squared error of a batch, $\lVert \text{bias} \rVert^2 +
-# \operatorname{tr} \operatorname{Cov}$. It depends on the problem, and only a measurement tells.
+# Bias and variance count together, as the mean squared error of a batch,
+# $\lVert \text{bias} \rVert^2 + \operatorname{tr} \operatorname{Cov}$. It depends on the problem, and has to be measured.
 
 # %%
 figure, grid = plt.subplots(1, 2, figsize=(6.75, 1.6), sharey=True)
@@ -197,9 +197,9 @@ assert variance["leave_one_out"] < variance["reinforce"]
 # %% [markdown]
 # ## 4. With a critic
 #
-# Give the critic to `build_estimator`, and return what it is to regress to. $V$ is used before it is fitted to the batch, so
-# it does not know these episodes, and *any* $V$ leaves the mean alone. The proof is one more enumeration, with a $V$ that
-# is far off; for contrast, discounting less than the objective does (a factor $\gamma^t$ dropped) is a bias.
+# Pass the critic to `build_estimator`, and return its regression target. $V$ is used before it is fitted to the batch, so it
+# does not depend on these episodes, and *any* $V$ leaves the mean unchanged. The proof is one more enumeration, with a very
+# inaccurate $V$. For contrast, discounting less than the objective does (dropping a factor $\gamma^t$) adds a bias.
 
 
 # %%
@@ -226,9 +226,9 @@ assert np.abs(means[1.0] - gradient).max() > 1e-3
 # %% [markdown]
 # ## 5. With another surrogate
 #
-# What is differentiated need not be $\Psi \log \pi$. A `surrogate` maps the policy's distributions and the weighed batch to a
-# surrogate [T, N]. The ratio $\rho = \pi_\theta / \pi_{\text{behaviour}}$ has the gradient of $\log \pi$ where it is 1, which
-# is on the policy's own episodes (`tests/core/test_surrogates.py`). A power of it would scale the gradient:
+# The function to differentiate need not be $\Psi \log \pi$. A `surrogate` maps the policy's distributions and the weighted
+# batch to values [T, N]. The ratio $\rho = \pi_\theta / \pi_{\text{behaviour}}$ has the gradient of $\log \pi$ where it is 1,
+# that is, on the policy's own episodes (`tests/core/test_surrogates.py`). A power of it would scale the gradient:
 
 
 # %%
@@ -256,7 +256,7 @@ for power in (1, 2):
 # %% [markdown]
 # ## 6. Train with it
 #
-# `pg.make_train` takes the function in place of a name. On CartPole, the same seeds for all:
+# `pg.make_train` takes the function in place of a name. On CartPole, with the same seeds for all:
 
 # %%
 jax.config.update("jax_enable_x64", False)
@@ -296,6 +296,6 @@ if not FAST:
 #    tables of the documentation follow;
 # 3. a row of `tests/helpers/proofs.py` with its mean: $\nabla J$ if it is unbiased, else the mean it has, derived another way.
 #
-# From then on the tests hold it to the same account as all others, without noise (`tests/exact/test_unbiased.py`) and through the
-# real rollout (`tests/exact/test_sampled.py`), and `python experiments/estimator_table.py --out docs/estimators.md README.md` writes its line of
-# the table.
+# From then on the tests check it as they check all others, exactly (`tests/exact/test_unbiased.py`) and through the real
+# rollout (`tests/exact/test_sampled.py`), and `python experiments/estimator_table.py --out docs/estimators.md README.md`
+# writes its row of the table.

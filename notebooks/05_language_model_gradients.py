@@ -12,9 +12,9 @@
 # # Gradients of language models
 #
 # GRPO, RLOO, DAPO, GSPO, a KL penalty in the reward or in the loss: what is the *mean* of each? A sequence is an episode, a
-# token an action, a prompt an initial state, so that on a small tree of sequences every mean is a sum, without noise. This
-# notebook computes the objective and its gradient, says which estimators are policy gradients, looks at what the others do
-# to lengths, to the reference policy and to data that lag, and then trains.
+# token an action, a prompt an initial state. So on a small tree of sequences every mean is a finite sum and exact. This
+# notebook computes the objective and its gradient, shows which estimators are policy gradients, and what the others do to
+# lengths, with a reference policy and with off-policy data. Then it trains.
 
 # %% tags=["install"]
 import importlib.util
@@ -50,15 +50,15 @@ COLOURS = pg.reports.plots.COLOURS
 # %% [markdown]
 # ## 1. The objective and its gradient
 #
-# Two prompts, three tokens of which one ends a sequence, at most three of them, and a reward of the whole sequence. The
-# objective is
+# There are two prompts and three tokens, one of which ends a sequence. A sequence has at most three tokens and one reward for
+# the whole. The objective is
 #
 # $$J_\beta(\theta) = \mathbb{E}_\pi[R(y)] - \beta\, \mathrm{KL}(\pi \Vert \pi_\text{ref}), \qquad
 # \mathrm{KL}(\pi \Vert \pi_\text{ref}) = \mathbb{E}_\pi\Big[\sum_t \ell_t\Big], \qquad
 # \ell_t = \log \pi(a_t \mid s_t) - \log \pi_\text{ref}(a_t \mid s_t).$$
 #
-# The tree is an MDP whose states are the prefixes (`pg.exact.tabular.prefix_tree`), so that values give the gradient. The policy is a table of
-# logits, and so is the reference.
+# The tree is an MDP whose states are the prefixes (`pg.exact.tabular.prefix_tree`), so that dynamic programming gives the
+# gradient. The policy is a table of logits, and so is the reference policy.
 
 # %%
 rng = np.random.default_rng(0)
@@ -97,9 +97,9 @@ np.testing.assert_allclose(jax.grad(objective)(logits), regularised, atol=1e-12)
 # %% [markdown]
 # ## 2. Which of these is a policy gradient?
 #
-# `pg.estimators.sequence_estimator` has the choices as switches, and the published names are presets of them
-# (`pg.estimators.switches.PRESETS`). `pg.diagnostics.exact_moments` sums an estimate over every pair of sequences of one
-# prompt. The table: how far the mean is from the gradient, and its cosine with it.
+# `pg.estimators.sequence_estimator` has the choices as switches, and each published name is a preset of them
+# (`pg.estimators.switches.PRESETS`). `pg.diagnostics.exact_moments` sums an estimate over every pair of sequences for the
+# same prompt. The table shows the distance of the mean from the gradient, and their cosine.
 
 
 # %%
@@ -133,15 +133,16 @@ assert unbiased == {"rloo", "remax"}  # the gradient of J_β
 assert parallel == {"dr_grpo"}  # a part of the gradient of J
 
 # %% [markdown]
-# RLOO and ReMax are the gradient: what they subtract, the reward of the other sequence or of the greedy one, does not depend on
-# the sequence itself. Dr. GRPO is $(G - 1) / (G L)$ of it, a shorter step in the same direction. All others point elsewhere:
-# they divide by lengths or by standard deviations, or, as OPO, subtract a mean that weighs the sequence itself by its length.
-# `pg sequences` prints this table for larger problems and for data that lag.
+# The mean of RLOO and of ReMax is the gradient: what they subtract, the reward of the other sequence or of the greedy one,
+# does not depend on the sequence itself. The mean of Dr. GRPO is
+# $(G - 1) / (G L)$ times the gradient, a shorter step in the same direction. All others point
+# elsewhere: they divide by lengths or by standard deviations, or, like OPO, subtract a length-weighted mean that includes the
+# sequence itself. `pg sequences` prints this table for larger problems and for off-policy data.
 #
-# ## 3. A KL penalty, and where it is put
+# ## 3. A KL penalty, in the reward or in the loss
 #
 # k1 $= \ell$, k2 $= \ell^2 / 2$, k3 $= e^{-\ell} - 1 + \ell$: in the reward, in the loss of each token, or in the loss of the
-# sequence. The bias of the penalty's own gradient, against $-\beta \nabla \mathrm{KL}$:
+# sequence. The bias of the penalty's gradient, relative to $-\beta \nabla \mathrm{KL}$:
 
 # %%
 PLACES = ("reward", "loss", "sequence")
@@ -167,8 +168,9 @@ np.testing.assert_allclose(penalty[1:, 0], 1.0, atol=1e-10)  # nothing at all
 assert penalty[1, 2] > 0.01
 
 # %% [markdown]
-# A bias of 1 is no penalty at all: k1 in the loss, which is a sum over tokens here. k3 in the loss is a penalty, but not this one; so ascent along its mean
-# stops at another policy. We follow three exact means from the reference, each in one scan.
+# A bias of 1 means that there is no penalty on average: so it is for k1 in the loss, which is a sum over tokens here. k3 in
+# the loss is a penalty, but a different one, so ascent along its mean converges to another policy. We follow three exact
+# means from the reference policy, each in one scan.
 
 
 # %%
@@ -221,9 +223,9 @@ if not FAST:
 # %% [markdown]
 # ## 4. Lengths
 #
-# Here the first token is right or wrong, and as many tokens follow as the policy likes: the reward does not depend on the length.
-# The gradient then leaves the length alone. GRPO divides each sequence by its own length, so that a short right answer gains
-# more than a long one, and a long wrong one loses less than a short one.
+# Here the first token is right or wrong, and the policy chooses how many tokens follow: the reward does not depend on the
+# length. So the gradient does not change the length. GRPO divides each sequence by its own length, so that a short right
+# answer gains more than a long one, and a long wrong one loses less than a short one.
 
 # %%
 answers = pg.envs.Sequences(
@@ -272,11 +274,12 @@ assert effects["GRPO"][0] < 0 < effects["GRPO"][1]
 np.testing.assert_allclose(effects["Dr. GRPO"], 0.0, atol=1e-10)
 
 # %% [markdown]
-# ## 5. Data that lag
+# ## 5. Off-policy data
 #
-# Sequences of an older policy, or of an engine that rounds: $\mu \ne \pi$. The ratio of the whole sequence, $\prod_t \rho_t$, has the
-# mean $\nabla J$, and so has that of the decisions before each reward, $\prod_{i \le k} \rho_i$, which is the same where rewards come with
-# the last token, as here. The ratio of the token and GSPO's $(\prod_t \rho_t)^{1/|y|}$ are off by as much as the policies differ.
+# Sequences may come from an older policy, or from an inference engine that rounds differently: $\mu \ne \pi$. The ratio of
+# the whole sequence, $\prod_t \rho_t$, has the mean $\nabla J$, and so has the ratio of the decisions before each reward,
+# $\prod_{i \le k} \rho_i$, which is the same where rewards come with the last token, as here. With the ratio of the token and
+# with GSPO's $(\prod_t \rho_t)^{1/|y|}$ the bias grows with the difference of the policies.
 
 # %%
 noise = rng.normal(size=logits.shape)
@@ -300,7 +303,8 @@ plt.show()
 # ## 6. Training
 #
 # The policy writes a prompt's symbols in reverse; the reward is the share of correct ones (`pg.envs.sequence_tasks.reverse`).
-# Groups of four, and the same seeds for both. The learning rate is the same too, so that a step of Adam is about as long whatever the scale of the estimate.
+# Groups of four, and the same seeds for both. The learning rate is the same too: a step of Adam is about equally long
+# whatever the scale of the estimate.
 
 # %%
 jax.config.update("jax_enable_x64", False)
@@ -338,7 +342,7 @@ if not FAST:
     assert last["RLOO, without KL"] > 0.6
 
 # %% [markdown]
-# A biased direction may still train, and on this task both do. What it does not do is ascend $J$: see lengths above.
+# A biased direction may still train well, and on this task both do. But it does not ascend $J$: see the lengths above.
 #
 # ## 7. Which one to choose
 #
@@ -350,8 +354,8 @@ if not FAST:
 # | a reference policy | k1 in the reward, or k2 of the whole sequence in the loss | $\nabla J_\beta$ |
 # | older data | the ratio of the sequence, truncated where sequences are long | $\nabla J$, or near it |
 #
-# On the command line a choice is a name with switches, `pg train --estimator dapo:kl=k2+kl_place=loss`, and the same name in
-# `pg.Config(estimator=...)`; the how-to "Sequences" says more.
+# On the command line a choice is a name with switches, `pg train --estimator dapo:kl=k2+kl_place=loss`, and the same name
+# works in `pg.Config(estimator=...)`; the how-to "Sequences" has the details.
 #
-# The whole table, with what is proved, is the page "Which of these is a policy gradient?" of the documentation; published claims are
-# held to exact means by the scripts of `experiments/reproductions`.
+# The whole table, with its proofs, is on the page "Which of these is a policy gradient?" of the documentation. The scripts of
+# `experiments/reproductions` compare published claims with exact means.

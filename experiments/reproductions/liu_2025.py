@@ -135,8 +135,9 @@ def main() -> None:
     report.limit(
         "exact: the sign and the size of the effect on a policy that distinguishes right from "
         "wrong. If it cannot, so that both share the parameters of their lengths, the effects "
-        f"cancel: {np.abs(apart).max():.1e} of GRPO's mean remains. How well a large model distinguishes "
-        "them, and so how much of the growth of its answers is due to this bias, is not decided."
+        f"cancel: {np.abs(apart).max():.1e} of GRPO's mean remains. How well a large model "
+        "distinguishes them, and so how much of the growth of its answers is due to this bias, "
+        "is not decided."
     )
     t, i = np.arange(1, given.steps + 1), thinned(given.steps)
     panels = []
