@@ -118,7 +118,7 @@ np.testing.assert_allclose(of_pairs(median_of_all)[0], gradient / 2, atol=1e-12)
 np.testing.assert_allclose(of_pairs(median_of_others)[0], gradient, atol=1e-12)
 
 # %% [markdown]
-# For larger batches a median is not a mean. With one step per episode (a bandit with four arms) there are only $4^N$ batches,
+# From four episodes on a median is not a mean. With one step per episode (a bandit with four arms) there are only $4^N$ batches,
 # so any $N$ up to about six can be enumerated too.
 
 # %%

@@ -134,10 +134,10 @@ assert parallel == {"dr_grpo"}  # a part of the gradient of J
 
 # %% [markdown]
 # The mean of RLOO and of ReMax is the gradient: what they subtract, the reward of the other sequence or of the greedy one,
-# does not depend on the sequence itself. The mean of Dr. GRPO is
-# $(G - 1) / (G L)$ times the gradient, a shorter step in the same direction. All others point
-# elsewhere: they divide by lengths or by standard deviations, or, like OPO, subtract a length-weighted mean that includes the
-# sequence itself. `pg sequences` prints this table for larger problems and for off-policy data.
+# does not depend on the sequence itself. The mean of Dr. GRPO is $(G - 1) / (G L)$ times the gradient, a shorter step in the
+# same direction. All others point elsewhere: they divide by lengths or by standard deviations, or, like OPO, subtract a
+# length-weighted mean that includes the sequence itself. `pg sequences` prints this table for larger problems and for
+# off-policy data.
 #
 # ## 3. A KL penalty, in the reward or in the loss
 #
@@ -168,7 +168,7 @@ np.testing.assert_allclose(penalty[1:, 0], 1.0, atol=1e-10)  # nothing at all
 assert penalty[1, 2] > 0.01
 
 # %% [markdown]
-# A bias of 1 means that there is no penalty on average: so it is for k1 in the loss, which is a sum over tokens here. k3 in
+# A bias of 1 means that there is no penalty on average. This is so for k1 in the loss, which is a sum over tokens here. k3 in
 # the loss is a penalty, but a different one, so ascent along its mean converges to another policy. We follow three exact
 # means from the reference policy, each in one scan.
 
