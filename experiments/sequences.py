@@ -154,8 +154,8 @@ def trained(name: str, params: Any, options: Options) -> tuple[Any, float]:
 
     switches = dict(vars(PRESETS[name]))
     if switches["kl"] == "none" and options.kl != "none":
-        # in the reward, the group's standard deviation would be that of the penalties for equal
-        # answers
+        # in the reward, the group's standard deviation would be that of the penalties if all
+        # answers are equally good
         switches |= {"kl": options.kl, "kl_place": "loss"}
     # with a ratio, several steps on a batch; without one, that many times more, smaller batches
     several = switches["ratio"] != "none"

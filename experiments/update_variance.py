@@ -1,5 +1,5 @@
 """Compare the directions of optimizers with variance reduction with the exact gradient, on a
-tabular MDP with equal environment steps, and print their mean squared error.
+tabular MDP at equal numbers of environment steps, and print their mean squared error.
 
 The problem is a gridworld whose moves slip, with a tabular softmax policy, the gradient of
 reward_to_go, and plain steps along the direction. A cell is the sum of ‖d - ∇J(θ)‖² along a run
@@ -33,8 +33,8 @@ class Options:
     num_updates: int = 100
     """Updates of a run."""
     momentum: float = 0.9
-    """Momentum of averaged, igt, storm and harpg; svrpg and page_pg restart every 1 / (1 -
-    momentum) updates.
+    """Momentum of averaged, igt, storm and harpg; svrpg and page_pg restart every
+    1 / (1 - momentum) updates.
     """
     only: tuple[str, ...] = METHODS
     """Rows of the table."""

@@ -106,7 +106,7 @@ def make_gradient(
         collector: How a micro-batch is collected.
         actor: The acting policy.
         est: The estimator.
-        gamma: γ of the returns by whose range rewards are scaled.
+        gamma: γ of the returns that set the scale of the rewards.
     """
     task = _Task(
         config,
@@ -230,7 +230,7 @@ def _over_micro_batches(
         task: The arguments and the sizes.
         start: The start of the update.
         weighed: See `_MicroBatch`; leaves [K, T, M, ...].
-        differentiate: If False, the gradient is not computed, and 0.
+        differentiate: If False, the gradient is not computed, and is 0.
     """
     state = start.state
     micro_batches = _MicroBatch(

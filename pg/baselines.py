@@ -206,7 +206,8 @@ def _group_centred(x: Float[Array, " N"], group: Int[Array, " N"]) -> Float[Arra
 def group_deviation(
     x: Float[Array, " N"], error: Float[Array, " N"], group: Int[Array, " N"]
 ) -> Float[Array, " N"]:
-    """`deviation` over n's group, n included, [N]  (Shao et al. 2024, 2402.03300, section 4.1.2).
+    """`deviation` over n's group, n included, [N]; infinite for a group of equal x  (Shao et al.
+    2024, 2402.03300, section 4.1.2).
 
     Args:
         x: [N].
@@ -232,9 +233,9 @@ def group_shrinkage(
     means), [N], with λ = v² / (v² + s²)  (Zeng et al. 2025, 2511.03710).
 
     v² is the squared error of a group's mean: the unbiased variance divided by the size, averaged
-    over the other groups. s² is the variance of the other groups' means, divided by their number. λ
-    does not depend on n's own group, nor b on n. As the variance of sample means includes v², λ is
-    about 1/2 if the groups' expectations are equal, and smaller if they differ.
+    over the other groups. s² is the variance of the other groups' means, a sum of squares divided
+    by their number. λ does not depend on n's own group, nor b on n. As the variance of sample means
+    includes v², λ is about 1/2 if the groups' expectations are equal, and smaller if they differ.
 
     λ is 0, and b is `group_leave_one_out`, with fewer than two other groups, where s² would be 0
     however much groups differ, and if all x are equal within each other group. The authors' code
@@ -274,8 +275,9 @@ def time_shrinkage(x: Float[Array, "T N"], valid: Bool[Array, "T N"]) -> Float[A
 
     Means over steps include only the steps that another sample reaches. v² is the squared error of
     Xₜₙ: the unbiased variance of the others at a step, divided by their number, averaged over
-    steps. s² is the variance of Xₙ over the steps, divided by their number. b does not depend on n.
-    λ is 0 for N = 2, since a single other sample gives no variance, and if the others are equal.
+    steps. s² is the variance of Xₙ over the steps, a sum of squares divided by their number. b does
+    not depend on n. λ is 0 for N = 2, since a single other sample gives no variance, and if the
+    others are equal.
 
     Args:
         x: [T, N], 0 at steps that a sample does not reach.

@@ -2,9 +2,9 @@
 
     sampled        K episodes, each with its own first action sampled from the policy
     every_action   K episodes of each discrete action
-    pairs          K times two episodes for each parameter of the action distribution; the
-    difference of their returns estimates the derivative with respect to it (a measure-valued
-    derivative)
+    pairs          K times two episodes for each parameter of the action distribution; a constant
+                   times the difference of their returns estimates the derivative with respect to it
+                   (a measure-valued derivative)
 
 A signed measure that is the derivative of a distribution is a constant times the difference of two
 distributions (Mohamed et al. 2020, 1906.10652, section 6):
@@ -35,7 +35,7 @@ class Branching(NamedTuple):
     # all episodes of one repetition, that is of every action or of all pairs, use the same random
     # numbers after their first action
     common_numbers: bool = False
-    every_state: bool = False  # a state is compared with the next one, so all states need branches
+    every_state: bool = False  # Ψ also uses the branches of the next state, so all need some
 
 
 class Branches(NamedTuple):
@@ -45,7 +45,7 @@ class Branches(NamedTuple):
     first, a⁺, a⁻ of the second, ... All are 0 where no episode starts.
     """
 
-    action: PyTree[Shaped[Array, "T B K M ..."]]  # the first action, in the policy's form
+    action: PyTree[Shaped[Array, "T B K M ..."]]  # the first action, as `dist.sample` returns it
     reward_to_go: Float[Array, "T B K M"]  # Σₖ γᵏ rₜ₊ₖ from the state on
     log_prob_to_go: Float[Array, "T B K M"]  # Σₖ γᵏ log π(aₜ₊ₖ|sₜ₊ₖ), including the first action
     constant: Float[Array, "T B K M"]  # c for a⁺ and -c for a⁻; 1 without pairs
@@ -137,10 +137,11 @@ def _discrete_pair(logits: Float[Array, "N A"], key: PRNGKeyArray) -> FirstActio
 def _gaussian_pairs(dist: Gaussian, key: PRNGKeyArray) -> FirstActions:
     """Two actions for each mean and for the logarithm of each standard deviation, [N, 4D, D].
 
-    ∂/∂mean: mean ± σw, where w has the density w exp(-w² / 2), a Weibull distribution, and c = 1 /
-    (σ √(2π)). ∂/∂log σ: mean + σm, where m has the double-sided Maxwell density m² φ(m), minus the
-    Gaussian itself, and c = 1. The two actions of a pair share w, or m, since m u is Gaussian for u
-    uniform on [0, 1], and all other dimensions (1906.10652, section 6).
+    ∂/∂mean: mean ± σw, where w has the density w exp(-w² / 2), a Weibull distribution, and
+    c = 1 / (σ √(2π)). ∂/∂log σ: mean + σm, where m has the double-sided Maxwell density m² φ(m),
+    against a sample of the Gaussian itself, and c = 1. Both actions of a pair use the same w, or
+    the same m, as m u is Gaussian for u uniform on [0, 1]. They also share all other dimensions
+    (1906.10652, section 6).
     """
     n, d = dist.mean.shape
     noise_key, w_key, m_key, u_key = jax.random.split(key, 4)

@@ -4,8 +4,9 @@
     starts       initial states s₀ ~ ρ, R extra ones for each episode
     successors   s', r ~ P(·|sₜ, aₜ) for the action taken, M more times
     lookahead    s', r ~ P(·|sₜ, a) for every action a, M times, the first with the episode's own
-    random numbers branches     whole episodes from each visited state (`pg.branches`) actions
-    a ~ π(·|sₜ), M times, not taken
+                 random numbers
+    branches     whole episodes from each visited state (`pg.branches`)
+    actions      a ~ π(·|sₜ), M times, not taken
 
 An environment is a pure function of its state, and can be stepped again from any state, with the
 same or other random numbers. Every such step is counted.
@@ -118,7 +119,7 @@ def transitions(
         own_keys: The random keys of the episodes' own steps, [B].
         more_keys: Other keys, [num_keys, B].
         env_state: The states of the environments before that step, leaves [B, ...].
-        action: The action of each, in the environment's form.
+        action: The action of each, as the environment takes it.
         obs: The observation of each, with the mask if there is one.
     """
     successors: Transitions | tuple[()] = ()

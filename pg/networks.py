@@ -341,9 +341,8 @@ def actor(policy: Network, critic: Network) -> Network:
     ) -> tuple[Carries, Any]:
         policy_carry, dist = policy.apply(params.policy, carry.policy, obs, first)
         critic_carry = carry.critic
-        if own.recurrent and jax.tree.leaves(
-            params.critic
-        ):  # no leaves: an estimator without a critic
+        # without leaves: an estimator without a critic
+        if own.recurrent and jax.tree.leaves(params.critic):
             critic_carry, _ = critic.apply(params.critic, carry.critic, obs, first)
         return Carries(policy_carry, critic_carry), dist
 

@@ -23,8 +23,8 @@ def number(x: float, digits: int = 4) -> str:
 def numbers(values: Iterable[float], digits: int = 3) -> list[str]:
     """Numbers in one notation, all with an exponent or none.
 
-    They have that many significant digits, or more if needed to distinguish them, or five if that
-    is exact: 0.9999 is not 1.
+    They have that many significant digits; at least five if all of them are exact with five, and
+    more if needed to distinguish them: 0.9999 is not 1.
     """
     values = [float(x) for x in values]
     write = _notation(values)
@@ -106,7 +106,7 @@ def agreeing(number: int, singular: str, plural: str) -> str:
 
 
 def times(x: float) -> str:
-    """A multiple with at most three digits: 0.83×, 12×; "never" for infinity."""
+    """A multiple, with two decimals below ten and none above: 0.83×, 12×; "never" for infinity."""
     return "never" if math.isinf(x) else f"{x:.2f}×" if x < 10 else f"{x:.0f}×"
 
 

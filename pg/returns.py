@@ -71,7 +71,8 @@ def discounted_sum(
 
 @converted(_steps, "reward")
 def total_return(reward: Float[Array, "T *B"], gamma: Float[ArrayLike, ""]) -> Float[Array, "*B"]:
-    """R = Σₜ γᵗ rₜ, summed over axis 0, [...]. Each column is one episode, padded with 0.
+    """R = Σₜ γᵗ rₜ, summed over axis 0, [...]. Each column is one episode from its start, padded
+    with 0.
 
     reward: [T, ...].
     """

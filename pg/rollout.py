@@ -592,7 +592,7 @@ def returns_to_go(
         params: Its parameters.
         key: A random key.
         begin: The current state of the environments.
-        action: The first action of each, [B, *A], in the policy's form.
+        action: The first action of each, [B, *A], as the policy samples it.
         gamma: γ.
         horizon: H, in steps; default: the environment's own time limit.
     """
@@ -689,7 +689,7 @@ def _extra_transitions(
         inputs: The random inputs of the step.
         keys: The environments' keys in this step.
         env_state: The environments' states before it.
-        action: The action of each, in the environment's form.
+        action: The action of each, as the environment takes it.
         obs: What each observes.
     """
     more_keys = jax.random.wrap_key_data(inputs.transition_keys, impl=jax.random.key_impl(key))

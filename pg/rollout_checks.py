@@ -51,7 +51,7 @@ def check_rollout_state(name: str, state: Any, env: Env) -> None:
 
 
 def check_standardised(policy: Network) -> None:
-    """Raises ValueError for a policy that was trained on standardised observations."""
+    """Raises ValueError for a policy that expects standardised observations."""
     if policy.expects_standardised:
         raise ValueError(
             "this policy sees standardised observations: write "
@@ -67,7 +67,7 @@ def check_sample_env(
     num_episodes: int,
     group_size: int,
 ) -> None:
-    """Raises ValueError if the environment's noise cannot be stratified over a batch."""
+    """Raises ValueError if the environment's noise cannot be drawn jointly for a batch."""
     if sampling == "independent":
         raise ValueError(
             "sample_env draws the environment's noise by sampling, got 'independent': give "

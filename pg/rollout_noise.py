@@ -156,7 +156,7 @@ def env_numbers(env: Env, batch_noise: BatchNoise | None) -> EnvNumbers:
 
 
 def reset_keys(env: Env, key: PRNGKeyArray, batch_noise: BatchNoise | None, group_size: int) -> Any:
-    """The key of the resets, or one for each of them if their noise is stratified over a batch.
+    """The key of the resets, or one for each of them if their noise is drawn jointly for a batch.
 
     Args:
         env: B environments.

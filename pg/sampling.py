@@ -64,9 +64,8 @@ class StepNoise(NamedTuple):
     """The noise of a step of B episodes."""
 
     action: PyTree  # in the form of `dist.draw`, leaves [B, ...]
-    env: (
-        UInt32[Array, "B d"] | tuple[()]
-    ) = ()  # bits for the environment's draws; () for independent noise
+    # bits for the environment's draws; () for independent noise
+    env: UInt32[Array, "B d"] | tuple[()] = ()
 
 
 def make_noise(

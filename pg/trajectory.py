@@ -45,7 +45,7 @@ class Trajectory(NamedTuple):
     truncated: Bool[Array, "T B"]  # a time limit ended the episode after this step
     next_obs: PyTree[Shaped[Array, "T B ..."]]  # the true successor, also at the end of an episode
     first: Bool[Array, "T B"]  # this step is its episode's first
-    valid: Bool[Array, "T B"]  # True up to and including the last step
+    valid: Bool[Array, "T B"]  # True up to and including the episode's last step
     time: Int[Array, "T B"]  # steps since the episode's start
     # the recurrent state before the first step, [1, B, ...]; () without one. Later states are
     # recomputed from it: storing them would multiply the batch by the size of the state.

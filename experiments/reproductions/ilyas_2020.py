@@ -86,8 +86,8 @@ def main() -> None:
     )
     listed("pairwise", 0.5)
     compared = (
-        f"the direction of all {given.pairs:,} pairs except the estimate's own; its noise is "
-        f"accounted for"
+        f"the direction of all {given.pairs:,} pairs except the estimate's own; cosines are "
+        f"divided by its expected cosine to the true direction"
     )
     report.claim(
         "figure 2: nor do they agree with the true gradient, from 10 million pairs there", compared

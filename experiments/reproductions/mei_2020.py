@@ -1,8 +1,8 @@
 """Exact softmax policy gradient converges like 1/t, and with entropy regularisation like exp(-ct).
 
-Mei et al. 2020, 2005.06392. Compared with the paper's bounds: the suboptimality on the bandit r =
-(1, .9, .1) from the uniform policy and from policies that rarely draw the good arms, and on a small
-MDP; and the soft gap with entropy.
+Mei et al. 2020, 2005.06392. Compared with the paper's bounds: the suboptimality on the bandit
+r = (1, .9, .1) from the uniform policy and from policies that rarely draw the good arms, and on a
+small MDP; and the soft gap with entropy.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ def main() -> None:
     i = thinned(given.steps)
     power = f"power of t, fitted on t = {t[late][0]:,} to {t[-1]:,}"
 
-    text = "theorem 2: suboptimality of a bandit ≤ 5/(c² t), c the minimum of π(a*), with η = 2/5"
+    text = "theorem 2: suboptimality of a bandit ≤ 5/(c² t), c the least π(a*) so far, with η = 2/5"
     report.claim(text, "the constant 5, which is quoted from memory, at all t")
     gap, upper = softmax_bandit(REWARD, uniform, ETA, given.steps)
     rare = {p: softmax_bandit(REWARD, [p, p, 1 - 2 * p], ETA, given.steps) for p in RARE}

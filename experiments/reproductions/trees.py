@@ -301,8 +301,8 @@ def difficulty_weights(
 
 
 def scaled_weight(p: float, size: int) -> float:
-    """The same weight for (R - mean) / std in closed form, E √(K (G - K)) / (G p (1 - p)) with K ~
-    Binomial(G, p) right answers.
+    """The same weight for (R - mean) / std in closed form, E √(K (G - K)) / (G p (1 - p)) with
+    K ~ Binomial(G, p) right answers.
 
     Args:
         p: the probability of a right answer.
@@ -498,8 +498,8 @@ def rounded_engines(
     h: Hyperparams,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The bias relative to ‖∇J‖, and the variance relative to on-policy, of the policy gradient
-    from sequences of an inference engine that rounds the logits, averaged over policies, [lengths,
-    engines] by weight.
+    from sequences of an inference engine that rounds the logits, averaged over policies,
+    [lengths, engines] by weight.
 
     Args:
         lengths: tokens of the longest sequence.

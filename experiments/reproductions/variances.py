@@ -118,8 +118,8 @@ def sampled_value(
 ) -> jax.Array:
     """Vₜ(s) as the mean of returns from the current states of N environments, [N].
 
-    Its error as a baseline adds to the action's part: Σ_a is too large by (Σ_τ + E ‖z‖² Var(Q|s)) /
-    count.
+    Its error as a baseline adds to the action's part: Σ_a is too large by
+    (Σ_τ + E ‖z‖² Var(Q|s)) / count.
 
     Args:
         env: the environment.

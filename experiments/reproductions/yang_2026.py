@@ -63,7 +63,7 @@ def main() -> None:
     report.figure("as G grows, √(1/4 / (p (1 - p)))", 0.5 / np.sqrt(HARD * (1 - HARD)))
     for size in SMALL:
         distance = abs(against_even(SCALED, size) - 1)
-        text = f"G = {size}, where all mixed groups have the same deviation: distance from 1"
+        text = f"G = {size}, where all mixed groups have equal standard deviations: distance from 1"
         report.figure(text, distance, at_most=1e-10)
     errors = []
     for size in (*SMALL, *LARGE):

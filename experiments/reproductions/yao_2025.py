@@ -139,7 +139,7 @@ def main() -> None:
         "ascent is for one policy, without noise. "
         "Rounded logits of three tokens stand for an engine; real engines also differ in their "
         "kernels and in the routing of experts, which is not covered. Whether the remaining bias "
-        "makes a large model collapse, as the post shows without the weights, is not decided."
+        "makes a large model collapse, which the post shows and reports cured, is not decided."
     )
     panels = []
     colours = (GREY, ORANGE, GREEN, BLUE)

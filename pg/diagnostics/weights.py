@@ -36,8 +36,7 @@ def explained_variance(
         value: V, [T, B].
         target: returns, [T, B].
         valid: the valid steps, [T, B].
-        missing: the result if all targets are equal up to rounding, so that nothing is to be
-            explained.
+        missing: the result if all targets are equal up to rounding: there is nothing to explain.
     """
     target, valid = jnp.asarray(target), jnp.asarray(valid)
     unexplained = _variance(target - value, valid)
@@ -57,8 +56,7 @@ def explained_share(
         error: a critic's mean squared error, which includes the variance of target - V, [].
         target: returns, [T, B].
         valid: the valid steps, [T, B].
-        missing: the result if all targets are equal up to rounding, so that nothing is to be
-            explained.
+        missing: the result if all targets are equal up to rounding: there is nothing to explain.
     """
     target, valid = jnp.asarray(target), jnp.asarray(valid)
     variance = _variance(target, valid)

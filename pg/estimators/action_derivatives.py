@@ -72,7 +72,7 @@ def q_prop(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
     Ψₜ = γᵗ (Gₜ - L(sₜ, aₜ)), and γᵗ ∂Q(sₜ, a)/∂a at a = μ(sₜ), by ∇μ
     Unbiased for: J: for any Q fitted to earlier batches.
-    Variance: removes what is linear in the action, if Q is accurate.
+    Variance: removes what is linear in the action, as far as Q is accurate.
     Needs: complete episodes, a critic Q of continuous actions, on-policy.
     """
 
@@ -188,7 +188,9 @@ def stein_control_variate(policy: Network, critic: Network, h: Hyperparams) -> E
 
 
 def action_for_noise(dist: Any, traj: Trajectory) -> Float[Array, "T B D"]:
-    """The action taken, [T, B, D], reparameterised: with its derivative for given noise."""
+    """The action taken, [T, B, D], with its derivative in the policy's parameters for given
+    noise.
+    """
     noise = (traj.action - dist.mean) * jnp.exp(-dist.log_std)
     sample = dist.reparameterised(jax.lax.stop_gradient(noise))
     action: Float[Array, "T B D"] = dist.action(sample)

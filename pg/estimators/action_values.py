@@ -46,7 +46,7 @@ def all_action(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
     Ψₜ = γᵗ Q(sₜ, a), for every a
     Unbiased for: nothing: unless Q, which replaces the reward to go, is exact.
-    Variance: none from actions or later steps; that of the states.
+    Variance: none from sampling the action or from what follows it; that of the states.
     Needs: complete episodes, a critic Q of discrete or continuous actions, on-policy.
     """
 
@@ -72,7 +72,7 @@ def action_dependent_baseline(policy: Network, critic: Network, h: Hyperparams) 
 
     Ψₜ = γᵗ (Q(sₜ, a) + 1[a = aₜ] (Gₜ - Q(sₜ, aₜ)) / π(aₜ|sₜ)), for every a
     Unbiased for: J: for any Q fitted to earlier batches.
-    Variance: removes that of sampling the action, if Q is accurate; the rest remains.
+    Variance: removes that of sampling the action, as far as Q is accurate; the rest remains.
     Needs: complete episodes, a critic Q of discrete or continuous actions, on-policy.
     """
 
@@ -164,8 +164,7 @@ def pooled_trajectory_control_variate(
 
 
 def mean_over_equal_steps(x: Float[Array, "T B"], traj: Trajectory) -> Float[Array, "T B"]:
-    """The mean of x over the episodes with the same observation and action at the same step, [T,
-    B].
+    """At each step, the mean of x over the episodes with the same observation and action, [T, B].
 
     It takes the memory of [B, B] numbers, whatever the size of an observation.
 

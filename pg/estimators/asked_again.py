@@ -4,7 +4,7 @@
 
 An environment is a pure function of its state, so that transitions can be resampled from any state.
 Cₖ has mean 0 given the past for any V, and so causes no bias; if V is exact, it is all of the noise
-in the return from step k.
+that step k adds to the return.
 """
 
 from collections.abc import Callable
@@ -46,13 +46,13 @@ def dynamics_control_variate(policy: Network, critic: Network, h: Hyperparams) -
     Each transition is resampled `num_branches` times, and V after it is replaced by the mean over
     all samples.
 
-    With M + 1 samples, 1 / (M + 1) of that noise remains, at M + 1 times the environment steps: as
-    many more episodes would have reduced the other noise as well. It pays if environment steps are
-    cheap compared with the computation for an episode.
+    With M + 1 samples, 1 / (M + 1) of that variance remains, at M + 1 times the environment steps:
+    with M + 1 times the episodes as little of it would remain, and of the other noise too. It pays
+    if environment steps are cheap compared with the computation for an episode.
 
     Ψₜ = γᵗ (Σ_{k≥t} γᵏ⁻ᵗ (rₖ - Cₖ) - V(sₜ)),  C = x - mean of x over M + 1 draws, x = r + γ V(s')
     Unbiased for: J: for any V fitted to earlier batches.
-    Variance: that of state_value, its part from the dynamics over M + 1 if V is accurate.
+    Variance: that of state_value, the dynamics' part divided by M + 1 if V is accurate.
     Needs: complete episodes, a critic V, on-policy, extra transitions.
     """
 
@@ -73,8 +73,8 @@ def lookahead_control_variate(policy: Network, critic: Network, h: Hyperparams) 
     Every action is tried in every state for one step, followed by V.
 
     q(a) is the mean of x = r + γ V(s') over M samples (`num_branches`), the first with the
-    episode's own random numbers, and v = Σₐ π(a|s) q(a). What remains of the later steps is Σ_{k>t}
-    γᵏ⁻ᵗ (vₖ - V(sₖ)), the Bellman errors of V.
+    episode's own random numbers, and v = Σₐ π(a|s) q(a). What remains of the later steps is
+    Σ_{k>t} γᵏ⁻ᵗ (vₖ - V(sₖ)), the Bellman errors of V.
 
     Ψₜ = γᵗ (qₜ(a) + 1[a = aₜ] (Σ_{k≥t} γᵏ⁻ᵗ (rₖ - Cₖ) - vₜ) / πₜ(a)), for every a,  C = x - v
     Unbiased for: J: for any V fitted to earlier batches.

@@ -1,5 +1,5 @@
-"""The estimator for continuing tasks, whose objective is the average reward η = lim (1/T) E[Σₜ
-rₜ].
+"""The estimator for continuing tasks, whose objective is the average reward
+η = lim (1/T) E[Σₜ rₜ].
 """
 
 from typing import Any

@@ -175,7 +175,7 @@ def build_estimator(
         weigh: params, estimator_state, trajectory -> `Credit`, or its values as a tuple. Ψ has the
             axes of time and episodes, [T, B], and possibly of actions, [T, B, A]. Either of the
             first two may have length 1: one number for each episode is [1, B], `psi[None, :]`.
-        surrogate: The function of π whose gradient is followed; default: Ψ log π.
+        surrogate: The function of π whose gradient is ascended; default: Ψ log π.
         predict: Critic output, weighted -> prediction to compare with the target; default: the
             output.
         extra_metrics: Further metrics, which are averaged over steps.
@@ -384,8 +384,8 @@ def return_and_error(
 
 
 def policy_output(policy: Network, params: Params, traj: Trajectory) -> Any:
-    """The policy's distributions [T, B] along a trajectory, starting from its initial recurrent
-    state.
+    """The policy's distributions [T, B] along a trajectory, from the recurrent state before its
+    first step.
     """
     carry = _before(traj.carry.policy) if policy.recurrent else None
     dist = unroll(policy, params.policy, traj.obs, traj.first, carry)

@@ -57,7 +57,7 @@ def vine_advantage(policy: Network, critic: Network, h: Hyperparams) -> Estimato
 
     Ψₜ = γᵗ (rₜ + γ V̂ₜ₊₁ - V̂ₜ),  V̂ₜ the mean return of K other episodes from sₜ
     Unbiased for: J: V̂ₜ₊₁ has the mean V(sₜ₊₁), and V̂ₜ is independent of the action.
-    Variance: only 1/K of that of the steps after the successor.
+    Variance: only 1/K remains of what follows the successor.
     Needs: complete episodes, on-policy, episodes from each state.
     """
 
@@ -80,7 +80,7 @@ def vine_action_value(policy: Network, critic: Network, h: Hyperparams) -> Estim
 
     Ψₜ = γᵗ (Gₜₖ - the mean return of the others) / K,  for K actions of the policy in sₜ
     Unbiased for: J: an action is compared with returns that are independent of it.
-    Variance: 1/K of that of the action and of later steps; that of the states.
+    Variance: 1/K of that of the action and of what follows it; that of the states.
     Needs: complete episodes, on-policy, episodes from each state.
     """
 
@@ -104,7 +104,7 @@ def vine_all_action(policy: Network, critic: Network, h: Hyperparams) -> Estimat
 
     Ψₜ = γᵗ Ĝₜ(a), for every a,  Ĝ the mean return of K episodes that start with a
     Unbiased for: J: Ĝₜ(a) has the mean Q(sₜ, a).
-    Variance: none from the first action; 1/K of that of later steps; that of the states.
+    Variance: none from sampling the action; 1/K of what follows it; that of the states.
     Needs: complete episodes, on-policy, episodes from each state, discrete actions.
     """
 

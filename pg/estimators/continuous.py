@@ -38,7 +38,7 @@ class SampledValues(NamedTuple):
 
     own: Float[Array, "T B"]
     values: Float[Array, "T B M"]
-    samples: Float[Array, "T B M D"]  # in the policy's form
+    samples: Float[Array, "T B M D"]  # as `dist.sample` returns them
     log_prob: Float[Array, "T B M"]  # of the samples, when they were drawn
 
     @property
@@ -47,8 +47,8 @@ class SampledValues(NamedTuple):
         return jnp.mean(self.values, axis=-1)
 
     def expectation(self, dist: Any) -> Float[Array, "T B"]:
-        """An estimate of E[Q(a)] over the actions of a distribution, [T, B], with an unbiased
-        derivative: (1/M) Σ ρ(aₘ) (Q(aₘ) - bₘ) + bₘ.
+        """An unbiased estimate of E[Q(a)] over the actions of a distribution, [T, B], with an
+        unbiased derivative in the distribution: (1/M) Σ ρ(aₘ) (Q(aₘ) - bₘ) + bₘ.
 
         ρ is the ratio to the sampling distribution, equal to 1 with the derivative ∇log π there,
         and bₘ is the mean of the other samples' values, or 0 for a single sample.

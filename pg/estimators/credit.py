@@ -10,8 +10,8 @@ or the return. h is the hindsight distribution of the action given the outcome. 
 an estimator for `Config.estimator`, from known coefficients (`pg.exact.tabular` has those of
 tabular MDPs) or from an h that a network learns.
 
-The mean is ∇J if w is exact and the outcome is a sufficient statistic for the reward: E[rₖ|sₜ, aₜ,
-uₖ] is a function of uₖ. w and h may be shared by all times, with each pair of steps weighted by γᵏ.
+The mean is ∇J if w is exact and the outcome is sufficient for the reward: E[rₖ | sₜ, aₜ, uₖ] is a
+function of uₖ. w and h may be shared by all times, with each pair of steps weighted by γᵏ.
 """
 
 import functools
@@ -131,8 +131,9 @@ def return_hindsight(
 
     Ψₜ = γᵗ (1 - π(aₜ|sₜ) / h(aₜ|sₜ, Gₜ)) Gₜ as published (return-HCA; Harutyunyan et al. 2019,
     1912.02503, theorem 2). In addition to an exact h this requires that every possible return has a
-    positive probability after every action. Crediting every action, γᵗ w(sₜ, a, Gₜ) Gₜ, does not
-    require it (COCOA with the return as the outcome).
+    positive probability after every action: a return that an action makes impossible would be
+    missing from the comparison. Crediting every action, γᵗ w(sₜ, a, Gₜ) Gₜ, does not require it
+    (COCOA with the return as the outcome).
 
     Args:
         coefficients: params, trajectory -> w(sₜ, a, Gₜ) = h(a|sₜ, Gₜ) / π(a|sₜ) - 1, [T, B, A], Gₜ

@@ -63,7 +63,7 @@ def undiscounted_reward_to_go(policy: Network, critic: Network, h: Hyperparams) 
     2020, 1906.07073).
 
     Ψₜ = Gₜ
-    Unbiased for: nothing: for γ < 1 it is not a gradient at all; J if γ = 1.
+    Unbiased for: nothing: for γ < 1 it is not the gradient of any function; J if γ = 1.
     Variance: late steps weigh as much as early ones.
     Needs: complete episodes, on-policy.
     """
@@ -169,7 +169,7 @@ def shrunk_time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Es
 
     Ψₜ = γᵗ Gₜ - ((1-λ) Xₜ + λ mean X),  Xₜ = (1/(N-1)) Σ_{m≠n} γᵗ Gₜ⁽ᵐ⁾; λ = v² / (v² + s²)
     Unbiased for: J.
-    Variance: that of time_baseline, with less noise from few episodes if steps are similar.
+    Variance: that of time_baseline, with less noise of few episodes if step means are close.
     Needs: complete episodes, on-policy, N ≥ 2.
     """
 

@@ -44,7 +44,7 @@ def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     If all returns of a group are equal up to rounding, its Ψ is 0: rounding errors are not a scale.
 
     Ψₜ = (R - mean R) / std R / length of the episode,  over the group; ρₜ until clipped
-    Unbiased for: nothing: similar returns and short episodes get more weight; the mean includes R.
+    Unbiased for: nothing: low-variance groups and short episodes weigh more; the mean includes R.
     Variance: that of returns in units of the standard deviation of the group.
     Needs: complete episodes that share initial states, the behaviour's log-probabilities.
     """

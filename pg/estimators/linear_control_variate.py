@@ -71,8 +71,9 @@ def gradient_control_variate(policy: Network, critic: Network, h: Hyperparams) -
     et al. 2013; Geffner & Domke 2018, 1810.12482).
 
     z are features of the initial state minus their mean over four extra initial states, and
-    features of every visited state times the score of the logits. B is a regression of single
-    episodes' gradients in earlier batches, with decay `baseline_decay`; in the first batch it is 0.
+    features of every visited state times the score of the logits. B is fitted by regression to the
+    gradients of single episodes of earlier batches, with decay `baseline_decay`; in the first batch
+    it is 0.
     Observations have to be small arrays, and there must be memory for N gradients.
 
     Ψₜ = γᵗ (Qₜ(a) + 1[a = aₜ] (Σ_{k≥t} γᵏ⁻ᵗ (rₖ - Aₖ) - Vₜ) / πₜ(a)), for every a; ĝ - B z

@@ -106,8 +106,8 @@ def optimal_state_baseline(policy: Network, critic: Network, h: Hyperparams) -> 
     The score is with respect to the logits, ∂ log π(a|s) / ∂ logits = eₐ - π. For tabular logits,
     and for logits that are linear in features, its norm equals that of the score with respect to
     the parameters up to a factor of the state, which cancels. For a deeper network b is another
-    function of the state, still a valid baseline but not optimal. With two actions b is Σₐ (1 -
-    π(a)) Q(a), which with the exact Q removes all variance from sampling the action.
+    function of the state, still a valid baseline but not the optimal one. With two actions b is
+    Σₐ (1 - π(a)) Q(a), which with the exact Q removes all variance from sampling the action.
 
     Ψₜ = γᵗ (Gₜ - b(sₜ)),  b = Σₐ π(a) ‖eₐ - π‖² Q(a) / Σₐ π(a) ‖eₐ - π‖²
     Unbiased for: J: for any Q fitted to earlier batches.

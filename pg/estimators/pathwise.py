@@ -39,7 +39,7 @@ def pathwise_gradient(
         horizon: H, in steps; default: the environment's own time limit.
 
     Raises:
-        ValueError: the environment is not differentiable, or actions are discrete.
+        ValueError: the environment is not differentiable, or its actions are not a Box.
     """
     check_env(env)
     if not env.differentiable:

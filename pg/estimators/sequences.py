@@ -63,9 +63,7 @@ MOST_ERROR = 0.2  # bound of the relative error in the control of β
 
 
 class Constants(NamedTuple):
-    """The constants of a batch that the surrogate needs in addition to Ψ: leaves [T, B, ...], or
-    ().
-    """
+    """The constants of a batch that the surrogate needs besides Ψ: leaves [T, B, ...], or ()."""
 
     reference: Any = ()  # a `Reference`
     reward: Float[Array, "T B"] | tuple[()] = ()  # per decision: γᵗ r over scale and divisor
@@ -107,8 +105,8 @@ def build(
     """The estimator of the switches.
 
     Metrics: with a ratio, kl and clip_fraction as in `drift`, for the clipped ratio; with a
-        reference, reference_kl and reference_kl_k1, the estimates k3 and k1 of KL(π ‖ π_ref) in
-        nats per step, weighted by the ratio of each step off-policy; and kl_coef if β is adaptive.
+    reference, reference_kl and reference_kl_k1, the estimates k3 and k1 of KL(π ‖ π_ref) in nats
+    per step, off-policy weighted by the ratio of each step; and kl_coef if β is adaptive.
 
     Args:
         policy: The learning policy.
@@ -352,7 +350,7 @@ def _penalty_divisor(s: Switches, divisor: Any) -> Any:
     """The divisor of a step's KL estimate: in the step's loss, the divisor of its Ψ.
 
     In the loss of the sequence only a constant, so that the weight keeps its meaning, and no
-    length; in the reward none, since it is part of Ψ.
+    length; in the reward none, since Ψ, of which it is a part, is divided already.
     """
     on_sequence = s.kl_place == "sequence" and s.average == "constant"
     return divisor if s.kl_place == "loss" or on_sequence else 1.0
@@ -414,7 +412,7 @@ def _log_mean_weight(
 
     With per-decision ratios there is a mean for each step, to which an ended sequence contributes
     its last weight. Weights are summed relative to the largest in their group, as those of long
-    sequences may overflow.
+    sequences may overflow or underflow.
     """
     log_weight = _log_weight(s, h, _log_ratio_of(s, log_prob, traj))
     counted = jnp.ones_like(log_weight)

@@ -192,8 +192,8 @@ _READ_BY_CLIP: Mapping[str, tuple[str, ...]] = {
 
 
 def facts_of(switches: Switches) -> Facts:
-    """The facts derived from the switches, on-policy unless the ratio is that of whole
-    sequences.
+    """The facts derived from the switches, on-policy unless importance weights are complete: of
+    sequences or per decision, neither clipped nor self-normalised.
     """
     s = switches
     batch = "batch" in (s.baseline, s.scale, s.self_normalised)

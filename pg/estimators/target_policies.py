@@ -86,7 +86,7 @@ def v_mpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
     Ψₜ = γᵗ n exp(Aₜ / η) / Σ exp(A / η),  of the better half of n steps; `max_kl` sets η
     Unbiased for: nothing: only the better half counts, and of it the best exponentially more.
-    Variance: that of the effective number of weighted steps; in units of the score.
+    Variance: that of a mean over the effective number of steps; in units of the score.
     Needs: episodes or windows, a critic V, actions of any policy, N ≥ 2.
     """
 

@@ -1,6 +1,6 @@
 """Devices and hosts: the axis along which a program is spread over them.
 
-    runs   every device trains its own runs, in loops of separate length, without waiting for others
+    runs   every device trains its own runs, in loops of its own length; none waits for another
     envs   all devices train each run together, each with some environments; XLA adds up the results
 
 One process per host or, on one, per slice of it: the processes run the same program, each on its
@@ -76,7 +76,9 @@ class Layout(NamedTuple):
 
 
 def layout(shard: Shard = "seeds", most: int | None = None) -> Layout:
-    """All devices of all processes, or the first `most` of them if others would be idle."""
+    """All devices of all processes; in a single process only the first `most`, as others would be
+    idle.
+    """
     devices = jax.devices()[:most] if jax.process_count() == 1 else jax.devices()
     axis = "runs" if shard == "seeds" else ENVS
     return Layout(

@@ -89,8 +89,8 @@ def _replaced(
     ended: Bool[Array, " B"],
     current: PyTree,
 ) -> PyTree:
-    """`replace_ended` for the environments of one device. data: raw keys, since JAX reports typed
-    keys that a loop uses in several iterations.
+    """`replace_ended` for the environments of one device. data: raw keys, since JAX's check for key
+    reuse rejects typed keys that a loop would use in several iterations.
     """
     num_envs = len(ended)
     few = -(-num_envs // ENVS_PER_RESET)

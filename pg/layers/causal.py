@@ -44,8 +44,8 @@ class CausalTransformer(nn.Module):
     prompt and the tokens after it.
 
     A rollout step adds one token to the cache, which is the carry, and attends to it: L steps cost
-    as much as one pass over the sequence. In training, a whole sequence is processed in one pass
-    without the cache.
+    as much as one pass over the sequence. Several steps at once, as in training, are a whole
+    sequence from its start, in one pass without the cache.
     """
 
     num_blocks: int
@@ -197,8 +197,8 @@ def attention(
 ) -> Float[Array, "B T size"]:
     """Multi-head scaled dot-product attention.
 
-    Long sequences are processed in blocks of `QUERIES` tokens, recomputed in the backward pass: B ·
-    H · QUERIES · S attention weights are in memory instead of B · H · T · S.
+    Long sequences are processed in blocks of `QUERIES` tokens, recomputed in the backward pass:
+    B · H · QUERIES · S attention weights are in memory instead of B · H · T · S.
 
     Args:
         queries: one for each of T tokens.
@@ -253,5 +253,5 @@ def _cache(of_blocks: list[Block]) -> Cache:
 def _put(
     rows: Float[Array, "B S size"], is_last: Bool[Array, "B S 1"]
 ) -> Callable[[Array], Float[Array, "B S size"]]:
-    """A new row [B, 1, size] -> the rows with it inserted."""
+    """A new row [B, 1, size] -> the rows with it in its place."""
     return lambda new: jnp.where(is_last, new, rows)

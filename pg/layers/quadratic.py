@@ -50,8 +50,8 @@ class Quadratic(NamedTuple):
         return self.at(mean) + 0.5 * jnp.sum(diagonal * variance, axis=-1)
 
     def expectation(self, dist: Any) -> Float[Array, "*B"]:
-        """E[Q(a)] over the actions of a distribution, [...], exact from its moments, and
-        differentiable in the distribution.
+        """E[Q(a)] over the actions of a distribution, [...], with its derivative in the
+        distribution: exact, from the moments of the actions.
 
         Raises ValueError for a distribution without `moments`.
         """
