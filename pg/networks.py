@@ -379,7 +379,7 @@ def for_env(network: Network, env: Env, view: View = ()) -> Network:
     """The network on the observations of the environment, `Masked` or not.
 
     Args:
-        network: A policy or a critic, on its own view.
+        network: A policy or a critic of the observations that the view shows.
         env: The environment.
         view: The part of an observation that it sees; default: all of it.
     """

@@ -463,7 +463,7 @@ def make_train(
 
     Args:
         config: The settings.
-        hyperparams: The default of `train`; default: `config.hyperparams()`.
+        hyperparams: The default argument of `train`; default: `config.hyperparams()`.
         optimizer: See `make_learner`.
         estimator: See `make_learner`.
         policy: See `make_learner`.

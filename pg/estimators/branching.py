@@ -203,7 +203,7 @@ def _of_state(
 def _estimator(
     policy: Network, h: Hyperparams, weigh: Any, branching: Branching, surrogate: Any = None
 ) -> Estimator:
-    """The estimator whose Ψ and surrogate are of extra episodes from each state."""
+    """An estimator that uses extra episodes from each state."""
     extra_rollouts = ExtraRollouts(branches=branching)
     own = {} if surrogate is None else {"surrogate": surrogate}
     return build_estimator(

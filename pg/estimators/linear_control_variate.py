@@ -185,7 +185,7 @@ def num_features(policy: Network, params: Params) -> int:
 def control_variates(
     policy: Network, params: Params, traj: Trajectory, h: Hyperparams
 ) -> ControlVariates:
-    """The control variates z of each episode, of which the mean is 0.
+    """The control variates z of each episode, with mean 0.
 
     Args:
         policy: The acting policy.

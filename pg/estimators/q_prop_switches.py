@@ -62,7 +62,7 @@ class QProp:
         if self.covariance == "step":
             why = "η depends on the action that was taken"
             return replace(row, unbiased_for="no", why=why)
-        why = "for any Q fitted to earlier batches; η is of the other episodes"
+        why = "for any Q fitted to earlier batches; η is from the other episodes"
         return replace(row, why=why, baseline="batch")
 
 
