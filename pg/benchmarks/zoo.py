@@ -110,9 +110,9 @@ def evaluated(policy: Any, seed: int, episodes: int, *, greedy: bool) -> np.ndar
     """Returns of episodes of a policy as `pg.load_policy` gives it, [episodes]."""
     import jax
 
-    from pg.runs import host_states
+    from pg.runs import host_states, interrupts
 
-    with host_states.closing([policy.config]):
+    with host_states.closing([policy.config]), interrupts.held("the evaluation"):
         found = policy.evaluate(jax.random.key(seed), episodes, greedy=greedy)
         return np.asarray(found.returns, np.float64)
 

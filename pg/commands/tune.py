@@ -176,7 +176,11 @@ def search(
     keys = execution.seed_keys(range(options.first_seed, options.first_seed + options.seeds))
     every_one = jax.jit(jax.vmap(jax.vmap(one, (0, None)), (None, 0)))
     try:
-        with host_states.closing([config]), faults_in_one_sentence():
+        with (
+            host_states.closing([config]),
+            interrupts.held("the search"),
+            faults_in_one_sentence(),
+        ):
             return jax.tree.map(np.asarray, every_one(keys, trials))
     except HostError as error:
         raise HostError(f"{error}; a search keeps nothing: the same command begins anew") from None

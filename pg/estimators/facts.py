@@ -310,7 +310,7 @@ FACTS: dict[str, Facts] = {
     "standardised": Facts(
         module="episodic",
         psi="(R - mean R) / std R",
-        source="as PPO and GRPO codes do",
+        source="as implementations of PPO and GRPO do",
         unbiased_for="no",
         why="the scale is random and correlated with Ψ, which turns the direction",
         variance="that of batch_mean in units of the returns, whatever their scale",
@@ -337,7 +337,7 @@ FACTS: dict[str, Facts] = {
         module="episodic",
         psi="γᵗ Gₜ - ((1-λ) Xₜ + λ mean X)",
         where="Xₜ = (1/(N-1)) Σ_{m≠n} γᵗ Gₜ⁽ᵐ⁾; λ = v² / (v² + s²)",
-        source="James-Stein; Zeng et al. 2025, 2511.03710, of groups",
+        source="James-Stein; Zeng et al. 2025, 2511.03710, for groups",
         unbiased_for="J",
         variance="that of time_baseline, with less noise of few episodes if step means are close",
         baseline="batch",

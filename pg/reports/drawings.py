@@ -145,6 +145,7 @@ def film(
     from pg import envs, networks, normalisation, rollout
     from pg.envs import registry, views
     from pg.envs.adapters import faults_in_one_sentence
+    from pg.runs import interrupts
 
     own = registry.environment_of(config.env)
     is_drawn = _draws_itself(own)
@@ -161,7 +162,7 @@ def film(
     stations = jax.jit(
         lambda params, key: rollout.visited(env, policy, params, key, steps + 1, act=act)
     )
-    with faults_in_one_sentence():
+    with interrupts.held("the film"), faults_in_one_sentence():
         state, alive = jax.device_get(stations(params, key))
     frames = np.minimum(alive.sum(0), steps) + 1  # of each episode
     states = state.env_state

@@ -47,7 +47,8 @@ class Caught:
 
 def listen(say: Callable[[str], object] = lambda work: None) -> bool:
     """From now on each of the signals raises Interrupted, as Ctrl-C by default raises
-    KeyboardInterrupt.
+    KeyboardInterrupt. A signal that the process ignores, as a job of a shell's background does,
+    stays ignored.
 
     say: called from another thread when a signal is noted, with the work that is still to be
     finished. Returns False, and changes nothing, in a thread that cannot handle signals.
@@ -57,7 +58,8 @@ def listen(say: Callable[[str], object] = lambda work: None) -> bool:
         return False
     _say = say
     for signum in SIGNALS:
-        signal.signal(signum, _raise)
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, _raise)
     sys.unraisablehook = _again
     return True
 

@@ -342,7 +342,7 @@ def fresh(
     again = SweepSpec(config, spec.hyperparams, {}, seeds, spec.episodes, spec.greedy, spec.exact)
     plan = compile_plan(again, config, h, layout, width=width, limit=limit)
     resumed: list[dict[str, Any]] = []  # of all chunks
-    writers = deque[CheckpointWriter](maxlen=1)
+    writers = deque[CheckpointWriter | None](maxlen=1)
     restore_chunk = _chunk_restorer(
         again,
         folder / "checkpoints",
@@ -433,7 +433,7 @@ def _run_group(
     progress = cli.Progress(left * num_updates, quiet=not devices.is_first())
     progress.begin()
     began, finished = time.monotonic(), 0
-    writers = deque[CheckpointWriter](maxlen=1)
+    writers = deque[CheckpointWriter | None](maxlen=1)
 
     def on_chunk(updates: int, seconds: float, metrics: Mapping[str, np.ndarray]) -> None:
         progress(finished * num_updates + updates, time.monotonic() - began, metrics)
@@ -477,19 +477,19 @@ def _run_group(
 
 
 def _with_resumption(
-    trained: Iterator[Chunk], writers: Sequence[CheckpointWriter]
+    trained: Iterator[Chunk], writers: Sequence[CheckpointWriter | None]
 ) -> Iterator[Chunk]:
     """The chunks, as soon as they are trained; the fault of an environment says how to resume.
 
-    writers: of the checkpoints; the last one is that of the chunk in progress.
+    writers: of the checkpoints; the last one is that of the chunk in progress, or None.
     """
     try:
         yield from trained
     except HostError as error:
         kept = "finished runs are kept, and the same command trains the others"
         fault = HostError(f"{error}; {kept}")
-        if writers:
-            fault = host_states.with_resumption(fault, writers[-1], "it")
+        if writers and (writer := writers[-1]) is not None:
+            fault = host_states.with_resumption(fault, writer, "it")
         raise fault from None
 
 
@@ -504,20 +504,21 @@ def _chunk_restorer(
     rung: Rung = rungs.WHOLE,
     *,
     record: Callable[[list[dict[str, Any]]], object],
-    on_writer: Callable[[CheckpointWriter], object] = lambda writer: None,
+    on_writer: Callable[[CheckpointWriter | None], object] = lambda writer: None,
 ) -> chunks.RestoreChunk:
     """Chunks are kept in FOLDER/NAME-<first run>-<last run> while they are trained, and go on from
     there; those of a rung also when they are finished, as the next rung goes on from them.
 
     first: of the runs of `config`, their number in the spec. record: is given the entries of
     `resumed` of a chunk that goes on: what it may differ by, at every interruption so far.
-    on_writer: is given the writer of a chunk's checkpoints.
+    on_writer: is given the writer of a chunk's checkpoints, and None before there is one.
     """
     num_updates, hold = rung.updates(config), host_states.can_fail(config)
     template = jax.eval_shape(make_learner(config, spec.hyperparams).init, jax.random.key(0))
     metadata = {"setup": spec.to_json(), "versions": folders.environment(layout)}
 
     def restore_chunk(start: int, count: int, keys: jax.Array, hyperparams: Hyperparams) -> Any:
+        on_writer(None)  # a fault while states are restored is not of the chunk before
         columns = specs.labelled(spec, first + start, count)
         place = (
             folder / f"{name}-{first + start:06}-{first + start + count - 1:06}"

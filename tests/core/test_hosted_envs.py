@@ -244,6 +244,32 @@ def test_batches_in_turn_step_from_where_they_are(num_batches: int, rows: int) -
     assert host.recalled == 0
 
 
+class Overwriting(Forward):
+    """A fleet that writes every observation into one array, and repeats episodes of one step."""
+
+    def __init__(self) -> None:
+        self.seen = np.zeros(1, np.float32)
+
+    def replay(self, seeds: Any, pasts: Any) -> Any:
+        self.seen[:] = 1
+        return [([0], Outcome([self.seen], terminated=True)) for _ in seeds]
+
+
+def test_the_observation_of_an_ended_state_is_kept_when_it_is_brought_back() -> None:
+    fleet = Overwriting()
+    host = Host(fleet, [np.float32])  # type: ignore[arg-type]
+    check = host._check([np.ones(1, np.float32)])
+    (key,) = host.bring_back(
+        np.array([[7, 0]], np.uint32),
+        np.zeros(1, int),
+        np.ones(1, int),
+        np.array([check], np.uint32),
+        [np.zeros((1, 1))],
+    )
+    fleet.seen[:] = 99  # of another episode
+    np.testing.assert_array_equal(host.ended[key].seen, [[1]])
+
+
 def test_environments_that_cannot_be_sent_to_workers_stay() -> None:
     lock = threading.Lock()
 

@@ -284,7 +284,8 @@ def test_an_estimator_knows_how_its_gradient_weighs_states(name: str) -> None:
 
 def test_the_page_on_steps_names_the_estimators_that_drop_the_weight_of_states() -> None:
     page = (Path(__file__).parents[2] / "docs" / "science" / "steps.md").read_text()
-    sentence = page.split(r"where it drops $\gamma^t$: ")[1].split(".\n")[0]
+    words = " ".join(page.split())
+    sentence = words.split(r"if it drops $\gamma^t$: ")[1].split(". ")[0]
     assert set(re.findall("`([a-z_]+)`", sentence)) == {*DROPPED, *AS_SET}
 
 

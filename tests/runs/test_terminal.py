@@ -25,6 +25,7 @@ from pg.estimators.names import NAMES, candidate_names
 from pg.fast import devices
 from pg.parts import with_facts
 from pg.presets import preset
+from pg.runs import interrupts
 from pg.sweep import SweepSpec, driver, spaces
 
 TRAIN = str(Path(__file__).parents[2] / "experiments" / "train.py")
@@ -756,3 +757,14 @@ def test_what_a_selection_chose_is_said() -> None:
     said = "selected: state_value 62 %, leave_one_out 38 %"
     assert selected_shares(names, chosen) == said
     assert candidate_names("gae") == candidate_names(with_facts(unbiased_for="J")) == ()
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """As a shell ignores Ctrl-C for jobs in its background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts.listening():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)

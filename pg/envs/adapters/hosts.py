@@ -219,7 +219,9 @@ class Host:
                 if keys[i] in self.present or keys[i] in self.ended:
                     (keys[i],) = self._new_numbers(1)
                 if outcome.terminated or outcome.truncated:
-                    self.ended[keys[i]] = outcome
+                    # the environment may write its next observation into the same array
+                    own_seen = [np.array(x) for x in outcome.seen]
+                    self.ended[keys[i]] = outcome._replace(seen=own_seen)
                     self.fleet.release(slot)
                 else:
                     self.present[keys[i]] = _Present(slot, int(times[i]))
