@@ -110,9 +110,9 @@ def checked_line(
     lists: dict[str, list[str]] = {}  # of the flags that take several values, by name
     beside: list[str] = []  # words of no flag
     for given in _groups(argv):
-        found = known.get(name_of(given.flag))
-        own, rest = _divided(given, found)
         name = name_of(given.flag)
+        found = known.get(name)
+        own, rest = _divided(given, found)
         if found is not None:
             own = _values(name, found, own)
         beside += rest
