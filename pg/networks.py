@@ -501,7 +501,17 @@ def _network(config: Config, env: Env, head: nn.Module) -> Network:
     if config.network == "causal_transformer":
         return _causal_transformer(config, env, head)
     cell = make_cell(config.rnn, config.rnn_size, config.rnn_window, config.rnn_heads)
-    return _of_model(config, env, Model(_torso(config, env), cell, head), one_hot_tokens(env))
+    torso = _torso(config, env)
+    network = _of_model(config, env, Model(torso, cell, head), one_hot_tokens(env))
+    # Larger blocks are slower with convolutions; the sums of layer normalisation are flax's.
+    return network._replace(sums_in_parts=_is_dense(torso) and not config.layer_norm)
+
+
+def _is_dense(torso: nn.Module) -> bool:
+    """True if the torso has no layers but dense ones."""
+    if isinstance(torso, Together):
+        return all(map(_is_dense, (*torso.parts, torso.rest)))
+    return isinstance(torso, MLP)
 
 
 def _causal_transformer(config: Config, env: Env, head: nn.Module) -> Network:
@@ -643,7 +653,10 @@ def _as_configured(network: Network, config: Config, env: Env) -> Network:
     if takes_qr(init):
         init = jax.custom_batching.sequential_vmap(init)
     return network._replace(
-        init=init, apply=apply, expects_standardised=config.normalise_observations
+        init=init,
+        apply=apply,
+        expects_standardised=config.normalise_observations,
+        sums_in_parts=False,
     )
 
 

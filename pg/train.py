@@ -44,7 +44,7 @@ from pg.envs import Env
 from pg.estimators import Estimator, Params, Weighted
 from pg.estimators.base import standardise_psi
 from pg.estimators.checks import factory_of
-from pg.fast import devices, shuffles
+from pg.fast import blocks, devices, shuffles
 from pg.fast.scans import scan_keys
 from pg.inputs import check_key, check_kind
 from pg.networks import Network
@@ -187,6 +187,8 @@ def make_learner(
 
     def make_step(policy: Network, critic: Network, h: Hyperparams) -> UpdateStep:
         est = make_estimator(policy, critic, h)
+        if config.collect == "windows" and policy.sums_in_parts and critic.sums_in_parts:
+            est = _in_large_blocks(est)
         actor = networks.actor(policy, critic)
         apply_gradients = make_apply_gradients(
             config, h, policy, est, optimizer_at, collector.scale
@@ -614,6 +616,12 @@ def _check_estimator(config: Config, est: Estimator) -> None:
         raise ValueError(
             f"this estimator accepts collect={' or '.join(est.accepts)}, not {config.collect!r}"
         )
+
+
+def _in_large_blocks(est: Estimator) -> Estimator:
+    """The estimator with large blocks of rows, see `blocks.large`."""
+    weigh, grad = blocks.large()(est.weigh), blocks.large()(est.grad)
+    return est._replace(weigh=weigh, grad=grad)
 
 
 def _fit_state(state: TrainState) -> FitState:

@@ -29,8 +29,11 @@ from pg.fast import devices
 # its cache.
 ROWS = {"cpu": 256}
 ROWS_ELSEWHERE = 65536
+# Rows of a large block: XLA spreads its products over the cores of a CPU.
+LARGE_ROWS = 2048
 
 _copies = contextvars.ContextVar("copies", default=1)
+_are_large = contextvars.ContextVar("are_large", default=False)
 
 
 @contextlib.contextmanager
@@ -43,6 +46,19 @@ def mapped_over(count: int) -> Iterator[None]:
         yield
     finally:
         _copies.reset(token)
+
+
+@contextlib.contextmanager
+def large() -> Iterator[None]:
+    """A context for tracing computations that may have large blocks: all steps are valid, so that
+    no block is left out, and no sum over a block's rows has an order that depends on the number of
+    cores.
+    """
+    token = _are_large.set(True)
+    try:
+        yield
+    finally:
+        _are_large.reset(token)
 
 
 @jax.custom_batching.custom_vmap
@@ -61,6 +77,8 @@ def _largest(
 def rows() -> int:
     """Rows of a block on this kind of device, shared among the copies of `mapped_over`."""
     rows_of_device = ROWS.get(jax.default_backend(), ROWS_ELSEWHERE)
+    if _are_large.get():  # vmapped runs fill the cores already
+        rows_of_device = max(rows_of_device, LARGE_ROWS // devices.mapped_runs())
     return max(1, rows_of_device // _copies.get())
 
 

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from pg.fast import blocks
-from pg.layers.dense import dense, layer_norm
+from pg.layers.dense import Dense, dense, layer_norm
 from pg.layers.torsos import Hidden
 
 __all__ = ["Cache", "CausalTransformer", "TokenKinds"]
@@ -148,7 +148,7 @@ class CausalTransformer(nn.Module):
         of_place = self.place(_one_hot(places, self.kinds.prompt_length))
         return self.prompt(_one_hot(prompt, self.kinds.prompt)) + of_place[None]
 
-    def _embedding(self) -> nn.Dense:
+    def _embedding(self) -> Dense:
         return dense(self.size, 1.0, self.hidden.initialiser)
 
 

@@ -1,4 +1,10 @@
-"""Dense layers: the product with the weights, their initialisation, and nonlinearities."""
+"""Dense layers: the product with the weights, their initialisation, and nonlinearities.
+
+The gradient of a parameter is a sum over the rows of a block. In the form that autodiff gives it,
+XLA splits a long sum over the cores of a CPU, and its rounding depends on their number. Here its
+order is fixed: `_with_transposed_gradient` for kernels, `over_rows` for everything that is added to
+or broadcast over rows.
+"""
 
 import contextlib
 import contextvars
@@ -13,25 +19,30 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from pg.config import Initialiser
+from pg.fast import blocks
 
 __all__ = [
     "ACTIVATIONS",
     "INITIALISERS",
     "Activation",
+    "Dense",
     "dense",
     "forward_mode",
     "layer_norm",
     "orthogonal",
+    "over_rows",
 ]
 
 # Rows of the largest matrix that is orthonormalised row by row, and of a block of larger ones: the
 # fastest of 16, 32, 64 and 128 for 1024 x 1024 on a CPU.
 MOST_ROWS, ROWS_OF_BLOCK = 256, 16
 
-# On a CPU, the gradient of a kernel with at most this many entries, from this many rows on, uses an
-# explicitly transposed factor. It is not faster for 1024 x 1024, and slower for 128 rows
+# On a CPU, the gradient of a kernel uses an explicitly transposed factor from the first number of
+# rows on; with more entries than a small kernel, from the second on. With fewer rows that is slower
 # (experiments/speed/kernel_gradients.py).
-SMALL_KERNEL, FEWEST_ROWS = 256 * 256, 192
+FEWEST_ROWS, FEWEST_ROWS_OF_LARGE, SMALL_KERNEL = 192, 512, 256 * 256
+# Rows that XLA sums in one order, whatever the number of cores.
+ROWS_OF_SUM = 256
 
 _forward_mode = contextvars.ContextVar("forward_mode", default=False)
 
@@ -55,21 +66,54 @@ INITIALISERS: dict[str, Callable[..., Array]] = {
 }
 
 
+class Dense(nn.Module):
+    """A dense layer, x W + b, in the canonical float: under jax_enable_x64 a whole network is
+    float64.
+    """
+
+    features: int
+    kernel_init: Callable[..., Array]
+    bias_init: Callable[..., Array]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
+        """x: [..., I] -> [..., O]."""
+        dtype = jnp.zeros(()).dtype
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), dtype)
+        bias = self.param("bias", self.bias_init, (self.features,), dtype)
+        product = _rows_times_kernel(x, kernel)
+        return product + over_rows(bias, product.shape[:-1])
+
+
 def dense(
     features: int, scale: float, initialiser: Initialiser = "orthogonal", bias: float = 0.0
-) -> nn.Dense:
-    """A dense layer in the canonical float. Its weights are `scale` times an orthogonal matrix, or
-    from another initialiser; each entry of its bias starts at `bias`.
-
-    So under jax_enable_x64 a whole network is float64.
+) -> Dense:
+    """A dense layer. Its weights are `scale` times an orthogonal matrix, or from another
+    initialiser; each entry of its bias starts at `bias`.
     """
-    return nn.Dense(
-        features,
-        kernel_init=orthogonal(scale) if initialiser == "orthogonal" else INITIALISERS[initialiser],
-        bias_init=nn.initializers.constant(bias),
-        param_dtype=jnp.zeros(()).dtype,
-        dot_general=_rows_times_kernel,
-    )
+    of_kernel = orthogonal(scale) if initialiser == "orthogonal" else INITIALISERS[initialiser]
+    return Dense(features, of_kernel, nn.initializers.constant(bias))
+
+
+def over_rows(x: Float[Array, "*S"], rows: tuple[int, ...]) -> Float[Array, "..."]:
+    """A parameter broadcast over rows, [..., *S]. On a CPU its gradient is the sum of the sums over
+    at most `ROWS_OF_SUM` rows.
+
+    Args:
+        x: The parameter.
+        rows: The leading axes of the result.
+    """
+    num_rows = math.prod(rows)
+    # An exported program has an unknown number of rows, and no gradient.
+    has_many_rows = isinstance(num_rows, int) and num_rows > ROWS_OF_SUM
+    if not has_many_rows or jax.default_backend() != "cpu":
+        return jnp.broadcast_to(x, (*rows, *x.shape))
+    size = blocks.even_size(num_rows, ROWS_OF_SUM)
+    num_parts = -(-num_rows // size)
+    # The barrier keeps XLA from merging the two sums.
+    of_parts = jax.lax.optimization_barrier(jnp.broadcast_to(x, (num_parts, *x.shape)))
+    of_rows = jnp.broadcast_to(of_parts[:, None], (num_parts, size, *x.shape))
+    return of_rows.reshape(-1, *x.shape)[:num_rows].reshape(*rows, *x.shape)
 
 
 @contextlib.contextmanager
@@ -92,7 +136,7 @@ def layer_norm() -> nn.LayerNorm:
 
 
 def _rows_times_kernel(
-    x: Float[Array, "*B I"], kernel: Float[Array, "I O"], *_: Any, **__: Any
+    x: Float[Array, "*B I"], kernel: Float[Array, "I O"]
 ) -> Float[Array, "*B O"]:
     """x [..., I] times kernel [I, O], with all leading axes flattened into one.
 
@@ -100,21 +144,22 @@ def _rows_times_kernel(
     as long as over a single axis (256 rows of 64, jax 0.10.2).
     """
     rows = x.reshape(-1, x.shape[-1])
-    product = _with_transposed_gradient if _has_fast_transpose(rows, kernel) else jnp.matmul
+    product = _with_transposed_gradient if _transposes(rows, kernel) else jnp.matmul
     return product(rows, kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def _has_fast_transpose(x: Float[Array, "R I"], kernel: Float[Array, "I O"]) -> bool:
-    """True if `_with_transposed_gradient` is faster: on a CPU, in reverse mode, for many rows and a
-    small kernel with more than one output (with one output the gradient is a matrix-vector
-    product).
+def _transposes(x: Float[Array, "R I"], kernel: Float[Array, "I O"]) -> bool:
+    """True if the kernel's gradient uses a transposed factor: on a CPU, in reverse mode, for many
+    rows and more than one output (with one output it is a matrix-vector product).
     """
-    is_small = kernel.shape[1] > 1 and kernel.size <= SMALL_KERNEL
     num_rows = x.shape[0]
+    is_small = kernel.size <= SMALL_KERNEL
+    fewest = FEWEST_ROWS if is_small else FEWEST_ROWS_OF_LARGE
     # An exported program has an unknown number of rows, and no gradient.
-    has_many_rows = isinstance(num_rows, int) and num_rows >= FEWEST_ROWS
-    is_fast = is_small and has_many_rows and jax.default_backend() == "cpu"
-    return is_fast and not _forward_mode.get()
+    has_many_rows = isinstance(num_rows, int) and num_rows >= fewest
+    is_matrix = kernel.shape[1] > 1
+    in_reverse_mode = not _forward_mode.get()
+    return is_matrix and has_many_rows and in_reverse_mode and jax.default_backend() == "cpu"
 
 
 @jax.custom_jvp
@@ -123,9 +168,10 @@ def _with_transposed_gradient(
 ) -> Float[Array, "R O"]:
     """x times kernel, [R, O], whose kernel gradient xᵀ g contracts columns with rows.
 
-    On a CPU a product that contracts the rows of both factors is slow. So the narrower of the two
-    is explicitly transposed in memory: xᵀ as [I, R], or gᵀ as [O, R] for (gᵀ x)ᵀ. Barriers keep XLA
-    from folding the transposes into the product.
+    On a CPU a product that contracts the rows of both factors is slow, and the order of its sum
+    depends on the number of cores. So the narrower of the two is explicitly transposed in memory:
+    xᵀ as [I, R], or gᵀ as [O, R] for (gᵀ x)ᵀ. Barriers keep XLA from folding the transposes into
+    the product.
     """
     return x @ kernel
 
@@ -134,7 +180,7 @@ def _times_tangent(x: Float[Array, "R I"], dkernel: Float[Array, "I O"]) -> Floa
     """x dkernel, with transposes around a barrier that reverse mode turns into explicit ones."""
     held = jax.lax.optimization_barrier
     inputs, outputs = dkernel.shape
-    if inputs < outputs:
+    if inputs <= outputs:
         return held(x.T).T @ dkernel
     return held((x @ held(dkernel.T).T).T).T
 

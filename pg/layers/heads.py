@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from pg.config import ActionDistribution
 from pg.distributions import Categorical, CensoredGaussian, Gaussian, Product, TanhGaussian
 from pg.envs import Box
-from pg.layers.dense import dense
+from pg.layers.dense import dense, over_rows
 from pg.layers.quadratic import Quadratic
 from pg.layers.sinusoids import Sinusoids
 
@@ -67,7 +67,7 @@ class Normal(nn.Module):
         else:
             constant = nn.initializers.constant(initial)
             log_std = self.param("log_std", constant, self.box.low.shape, mean.dtype)
-            log_std = jnp.broadcast_to(log_std, mean.shape)
+            log_std = over_rows(log_std, mean.shape[:-1])
         centre, half_width = (jnp.broadcast_to(x, mean.shape) for x in units_of_box(self.box))
         if self.distribution == "squashed":
             return TanhGaussian(mean, log_std, centre, half_width)
@@ -181,13 +181,13 @@ class SinusoidalValues(nn.Module):
         normal = nn.initializers.normal(1.0)
         usual_frequency = self.param("frequency", normal, (units, size), dtype)
         frequency = frequency.reshape(*axes, units, size)
-        frequency = jnp.broadcast_to(usual_frequency, frequency.shape) + frequency
+        frequency = over_rows(usual_frequency, axes) + frequency
         centre, half_width = (jnp.broadcast_to(x, (*axes, size)) for x in units_of_box(self.box))
         return Sinusoids(
             constant[..., 0],
             amplitude,
             frequency / half_width[..., None, :],
-            jnp.broadcast_to(usual_phase, phase.shape) + phase,
+            over_rows(usual_phase, axes) + phase,
             centre,
         )
 

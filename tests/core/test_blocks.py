@@ -1,11 +1,17 @@
 """Loops over the filled blocks of time equal the plain computation over all of it."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pg.fast import blocks
+import pg
+from pg.config import Config, Hyperparams
+from pg.fast import blocks, devices
+from pg.networks import Network, make_policy
+from pg.train import make_learner
 
 
 def batch(length: int, width: int, longest: int) -> tuple[jax.Array, jax.Array]:
@@ -78,3 +84,55 @@ def test_split_and_join_are_inverse() -> None:
 )
 def test_even_size(length: int, most: int, size: int) -> None:
     assert blocks.even_size(length, most) == size
+
+
+SMALL: dict[str, Any] = {"num_envs": 4, "num_steps": 4, "num_updates": 1, "preset": None}
+
+
+def rows_of_a_block(runs: int = 1, **changes: Any) -> int:
+    """The rows of a block in training under these settings, as an estimator of one's own has
+    them.
+    """
+    seen = []
+
+    def watched(policy: Network, critic: Network, h: Hyperparams) -> pg.Estimator:
+        def weigh(params: Any, state: Any, traj: Any) -> Any:
+            seen.append(blocks.rows())
+            return jnp.zeros_like(traj.reward), (), state
+
+        return pg.build_estimator(policy, None, h, weigh)
+
+    config = Config(
+        **{"estimator": watched, "collect": "windows", "env": "CartPole-v1"} | SMALL | changes
+    )
+    learner = make_learner(config)
+    keys = jax.random.split(jax.random.key(0), runs)
+
+    def update(key: jax.Array) -> Any:
+        return learner.step(learner.init(key), key)
+
+    where = devices.layout(most=1)
+    with jax.set_mesh(where.mesh):
+        jax.eval_shape(devices.over_runs(update, where), keys)
+    assert len(set(seen)) == 1
+    return seen[0]
+
+
+def linear(config: Config, env: Any) -> Network:
+    """A policy of one's own, whose gradient is summed as autodiff does it."""
+    return make_policy(config, env)
+
+
+def test_only_dense_layers_and_full_windows_have_large_blocks() -> None:
+    usual = blocks.rows()
+    assert rows_of_a_block() == blocks.LARGE_ROWS > usual
+    assert rows_of_a_block(env="Breakout-MinAtar", network="mlp") == blocks.LARGE_ROWS
+    assert rows_of_a_block(env="Breakout-MinAtar") == usual
+    assert rows_of_a_block(layer_norm=True) == usual
+    assert rows_of_a_block(policy=linear) == usual
+    assert rows_of_a_block(collect="episodes", horizon=4, num_steps=Config.num_steps) == usual
+
+
+def test_vmapped_runs_share_a_large_block() -> None:
+    assert rows_of_a_block(runs=4) == blocks.LARGE_ROWS // 4
+    assert rows_of_a_block(runs=64) == blocks.rows()

@@ -75,6 +75,16 @@ def test_a_dense_layer_has_the_plain_gradient(outputs: int) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [(7,), (2, 256), (1000,), (2, 1021)])
+def test_a_parameter_is_broadcast_over_rows(rows: tuple[int, ...]) -> None:
+    """And its gradient is the sum over them, also of a number of rows that is no multiple."""
+    x, weight = jnp.array([[1.0, 2.0]]), jax.random.normal(KEY, (*rows, 1, 2))
+    np.testing.assert_array_equal(dense.over_rows(x, rows), jnp.broadcast_to(x, (*rows, 1, 2)))
+    gradient = jax.grad(lambda x: jnp.sum(weight * dense.over_rows(x, rows)))(x)
+    expected = np.asarray(weight, float).reshape(-1, 1, 2).sum(0)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("rows", "shape", "laid_out"),
     [
@@ -84,6 +94,8 @@ def test_a_dense_layer_has_the_plain_gradient(outputs: int) -> None:
         (128, (64, 2), None),
         (256, (64, 1), None),
         (256, (257, 256), None),
+        (512, (257, 256), 256),
+        (512, (300, 300), 300),
     ],
 )
 def test_the_gradient_of_a_small_kernel_lays_out_the_narrower_factor(

@@ -47,6 +47,40 @@ print(golden.digest(jax.tree.map(lambda x: np.asarray(x)[None], state)))
 """
 
 
+# Prints digests of the gradients of dense layers, over many rows, after a number of threads: that
+# over which XLA spreads a product is NPROC.
+GRADIENTS = """
+import golden, jax, jax.numpy as jnp
+from pg.layers import dense
+def gradient(inputs, outputs):
+    layer, std = dense.dense(outputs, 1.0), jnp.zeros(outputs)
+    x, weight = (jax.random.normal(jax.random.key(n), (16, 128, n)) for n in (inputs, outputs))
+    params = layer.init(jax.random.key(0), x)
+    def loss(params, std):
+        return jnp.sum(weight * (layer.apply(params, x) + dense.over_rows(std, x.shape[:-1])))
+    return jax.jit(jax.grad(loss, (0, 1)))(params, std)
+print(*(golden.digest(gradient(*sizes)) for sizes in ((64, 64), (4, 64), (64, 2), (300, 300))))
+"""
+
+
+@pytest.mark.acceptance("D1")
+def test_gradients_of_large_blocks_on_any_number_of_cores() -> None:
+    command, where = [sys.executable, "-c", GRADIENTS], os.path.dirname(golden.__file__)
+    found = [
+        subprocess.run(
+            command,
+            cwd=where,
+            env={**_with_the_users_compiler(), "NPROC": str(threads)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        for threads in (1, 2, 16)
+    ]
+    assert [len(digests) for digests in found] == [4, 4, 4]
+    assert found[0] == found[1] == found[2]
+
+
 @pytest.mark.slow
 @pytest.mark.acceptance("D1")
 @pytest.mark.parametrize("times", [5])
@@ -67,17 +101,10 @@ def test_fresh_processes_on_one_core_or_two(times: int) -> None:
 
 @pytest.mark.acceptance("D2")
 def test_however_a_run_is_cut() -> None:
-    """By the compiler that users have: the fast tests ask it for less, and this is of its bits."""
-    flags = os.environ.get("XLA_FLAGS", "").split()
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": " ".join(flag for flag in flags if not flag.startswith("--xla_cpu_")),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
-    }
     found = subprocess.run(
         [sys.executable, "-c", CUT],
         cwd=os.path.dirname(golden.__file__),
-        env=environment,
+        env=_with_the_users_compiler(),
         capture_output=True,
         text=True,
         check=True,
@@ -118,6 +145,18 @@ def test_a_gpu_that_is_told_to_repeats_itself() -> None:
     command, where = [sys.executable, "-c", PROCESS, "0,1"], os.path.dirname(golden.__file__)
     run = {"cwd": where, "env": environment, "capture_output": True, "text": True, "check": True}
     assert len({subprocess.run(command, **run).stdout for _ in range(3)}) == 1  # type: ignore[call-overload]
+
+
+def _with_the_users_compiler() -> dict[str, str]:
+    """The environment of a process whose compiler is that of users, as these are tests of its bits:
+    the fast tests ask it for less.
+    """
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    return {
+        **os.environ,
+        "XLA_FLAGS": " ".join(flag for flag in flags if not flag.startswith("--xla_cpu_")),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
+    }
 
 
 @pytest.mark.acceptance("S5")

@@ -1070,10 +1070,24 @@ MUTANTS = [
         "tests/core/test_networks.py -k plain_gradient",
     ),
     Mutant(
+        "the gradient of a bias leaves out the rows after the last whole part",
+        "layers/dense.py",
+        "num_parts = -(-num_rows // size)",
+        "num_parts = num_rows // size + (num_rows % size > 0)\n    x = x * (num_rows % size == 0)",
+        "tests/core/test_networks.py -k broadcast_over_rows",
+    ),
+    Mutant(
+        "the blocks of convolutions are large",
+        "networks.py",
+        "sums_in_parts=_is_dense(torso) and not config.layer_norm",
+        "sums_in_parts=not config.layer_norm",
+        "tests/core/test_blocks.py -k large",
+    ),
+    Mutant(
         "gradients that are differentiated forward have the slower products",
         "layers/dense.py",
-        "return is_fast and not _forward_mode.get()",
-        "return is_fast",
+        "in_reverse_mode = not _forward_mode.get()",
+        "in_reverse_mode = True",
         "tests/core/test_networks.py -k products_of_transposes",
     ),
     Mutant(
