@@ -4,7 +4,8 @@ again on fresh seeds.
 Settings are named by --over: NAME=V,V,V lists values, NAME=LOW:HIGH is a range, log-uniform unless
 :linear follows. Fields of Hyperparams and parameters of the environment share one program; each
 value of a field of Config needs a new compilation. After Ctrl-C or a kill the same command
-continues, from the last checkpoint of the chunk that was in progress.
+continues, from the last checkpoint of the chunk that was in progress; if a file of your own parts
+has changed since, with --allow-changed-code.
 
 If the estimator or the environment is varied, each configuration has the settings that the train
 command uses for them, except those that are given.
@@ -17,11 +18,15 @@ run. tpe (Optuna) proposes configurations in batches, each from the scores of th
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pg.commands import cli
 from pg.runs import interrupts, memory
 from pg.sweep import proposals, spaces
+
+if TYPE_CHECKING:
+    from pg.sweep import SweepSpec
+    from pg.sweep.search import Search
 
 
 @dataclasses.dataclass
@@ -66,6 +71,10 @@ class Options(cli.BorrowedSettings, cli.Checkpointing, cli.Length):
     """Largest number of vmapped runs on one device; none: 16 on CPU, elsewhere 1024."""
     memory_limit: str | None = None
     """Largest memory of this process, such as 4GiB; none: the free memory."""
+    allow_changed_code: bool = False
+    """Continue a sweep although files of your own parts have changed since, instead of starting
+    another one; this is recorded.
+    """
     exact: bool = False
     """Train the runs one after the other within the program, each bitwise identical to a
     single-seed run.
@@ -96,6 +105,17 @@ class Options(cli.BorrowedSettings, cli.Checkpointing, cli.Length):
             raise ValueError(f"seed must be in [0, 2^32), with the seeds after it, got {self.seed}")
 
 
+def _search(options: Options, spec: "SweepSpec") -> "Search":
+    """The search of a sweep's configurations by halving, or by Optuna."""
+    from pg.sweep.search import Halving, Search, Tpe
+
+    if options.method == "halving":
+        return Search(spec, Halving(options.eta, options.rungs))
+    named = spaces.spaces_of(options.over)
+    batch, seed = options.trials_at_once, options.search_seed
+    return Search(spec, Tpe(named, options.trials, batch, seed, options.total_steps))
+
+
 @cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code, as the train command does; 3 where every run diverged."""
@@ -107,7 +127,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         is_tpe, is_halving = options.method == "tpe", options.method == "halving"
         table: spaces.Table = {}
         if is_tpe:
-            named = spaces.spaces_of(options.over)
+            spaces.spaces_of(options.over)  # which checks them
             proposals.check_installed()
         else:
             method = "auto" if is_halving else options.method
@@ -122,7 +142,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         with interrupts.held("loading"), cli.waiting("loading"):
             machine.start()  # only now: a mistake in the arguments need not wait for jax
             from pg.sweep import SweepSpec, driver
-            from pg.sweep.search import Budget, Halving, Search, Tpe, run_search
+            from pg.sweep.search import Budget, run_search
 
         seeds = range(options.seed, options.seed + options.seeds)
         spec = SweepSpec(
@@ -138,25 +158,26 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         )
         fresh = options.seeds if options.fresh_seeds is None else options.fresh_seeds
         if is_tpe or is_halving:
-            rule: Halving | Tpe = Halving(options.eta, options.rungs)
-            if is_tpe:
-                rule = Tpe(
-                    named,
-                    options.trials,
-                    options.trials_at_once,
-                    options.search_seed,
-                    options.total_steps,
-                )
-            search = Search(spec, rule)
+            search = _search(options, spec)
             at_once = min(options.trials, options.trials_at_once) * options.seeds
             num_runs = at_once if is_tpe else spec.num_runs
             layout, _ = machine.layout(num_runs, spec.config.envs_at_once)
-            budget = Budget(layout, options, options.width, limit)
-            return run_search(search, search.folder(options.out), budget, fresh=fresh)
-        folder = spec.folder(options.out)
+            budget = Budget(layout, options, options.width, limit, options.allow_changed_code)
+            folder = search.folder(options.out, allow_changed_code=options.allow_changed_code)
+            driver.say_of_other_code(search.of_other_code(options.out), folder)
+            return run_search(search, folder, budget, fresh=fresh)
+        folder = spec.folder(options.out, allow_changed_code=options.allow_changed_code)
+        driver.say_of_other_code(spec.folders_of_other_code(options.out), folder)
         layout, _ = machine.layout(spec.num_runs, spec.config.envs_at_once)
         return driver.run_sweep(
-            spec, folder, layout, options, width=options.width, limit=limit, fresh=fresh
+            spec,
+            folder,
+            layout,
+            options,
+            width=options.width,
+            limit=limit,
+            fresh=fresh,
+            allow_changed_code=options.allow_changed_code,
         )
     except ValueError as error:
         cli.fail(error)

@@ -427,19 +427,25 @@ def _with_defaults(stored: Mapping[str, Any], current: Mapping[str, Any]) -> dic
     return whole
 
 
+def _without_code(setup: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without the digests of custom parts, which those of sweeps have."""
+    return {name: value for name, value in setup.items() if name != "parts"}
+
+
 def _check_header(
     path: Path, header: Mapping[str, Any], metadata: Mapping[str, Any], num_kept: int, done: int
 ) -> None:
-    """Raises ValueError unless a checkpoint has this format, these settings, and this update."""
+    """Raises ValueError unless a checkpoint has this format, these settings, and this update. The
+    code of custom parts is not compared here but with the records of the folder.
+    """
     if header["format"] not in READABLE:
         raise ValueError(
             f"{path} has format {header['format']}, and this pg reads formats up to {FORMAT}: "
             f"continue with pg {_version(header)}, or restart"
         )
-    current = folders.jsonable(metadata["setup"])
-    if differences := folders.differing(
-        _with_defaults(migrated(header["setup"]), current), current
-    ):
+    current = _without_code(folders.jsonable(metadata["setup"]))
+    before = _with_defaults(_without_code(migrated(header["setup"])), current)
+    if differences := folders.differing(before, current):
         raise ValueError(f"{path} is of another run: {'; '.join(differences)}")
     if (header["num_kept"], header["updates"]) != (num_kept, done):
         raise DamageError(f"{path} is corrupt")

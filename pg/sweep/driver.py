@@ -35,6 +35,7 @@ from pg.runs import (
     writing,
 )
 from pg.runs.checkpoints import CheckpointWriter
+from pg.settings import own_files
 from pg.sweep import chunks, report, rungs
 from pg.sweep import spec as specs
 from pg.sweep.chunks import Chunk, Plan
@@ -56,6 +57,7 @@ def run_sweep(
     width: int | None,
     limit: int | None,
     fresh: int,
+    allow_changed_code: bool = False,
 ) -> int:
     """Trains the runs that are missing in the folder, ranks the configurations, and trains the best
     one on fresh seeds.
@@ -68,6 +70,7 @@ def run_sweep(
         width: vmapped runs on each device, at most, see `chunks.plan`.
         limit: bytes of memory that this process may use; None: the free memory.
         fresh: number of fresh seeds; 0: none.
+        allow_changed_code: as `run`.
 
     Returns:
         The exit code, see `cli`: 0, or NOT_FINITE if every run diverged, or every run of the best
@@ -86,7 +89,15 @@ def run_sweep(
             specs.make(folder)
             stack.enter_context(folders.locked(folder, of_run=True))
         stack.enter_context(host_states.closing(spec.configs()))
-        width = run(spec, folder, layout, checkpointing, width=width, limit=limit)
+        width = run(
+            spec,
+            folder,
+            layout,
+            checkpointing,
+            width=width,
+            limit=limit,
+            allow_changed_code=allow_changed_code,
+        )
         finite = finish(
             spec, folder, layout, checkpointing, fresh_seeds=fresh, width=width, limit=limit
         )
@@ -108,6 +119,22 @@ def say_presets(spec: SweepSpec) -> None:
     if varying:
         names = ", ".join(varying)
         say(f"as with pg train, each configuration has its own {names} (sweep.json lists them)")
+
+
+def say_of_other_code(others: Sequence[Path], folder: Path) -> None:
+    """Prints, at the start of a new sweep, the newest unfinished one that differs only in the code
+    of custom parts.
+
+    Args:
+        others: the folders of all that do, the newest last.
+        folder: of the sweep at hand.
+    """
+    unfinished = [other for other in others if not (other / "summary.json").exists()]
+    if unfinished and not folder.exists():
+        say(
+            f"{unfinished[-1]} holds this sweep, unfinished, with other code of your own parts: "
+            "--allow-changed-code continues it"
+        )
 
 
 def say_promises(configs: Iterable[Config]) -> None:
@@ -141,6 +168,7 @@ def run(
     fixed: bool = False,
     limit: int | None = None,
     rung: Rung = rungs.WHOLE,
+    allow_changed_code: bool = False,
 ) -> int | None:
     """Trains the runs that are missing in the folder; each chunk is written when it is finished.
 
@@ -153,12 +181,14 @@ def run(
         fixed: see `chunks.plan`.
         limit: bytes of memory that this process may use; None: the free memory.
         rung: the range of updates that a search trains here; default: all.
+        allow_changed_code: the code of custom parts may have changed since the sweep was started;
+            this is recorded.
 
     Returns:
         The width of the chunks; None if there was nothing to run.
 
     Raises:
-        ValueError: the sweep was started with another width, or as `chunks.plan`.
+        ValueError: the sweep was started with another width or other code, or as `chunks.plan`.
         Interrupted: after a signal.
     """
     done, stored = specs.start(spec, folder) if devices.is_first() else (0, None)
@@ -169,8 +199,12 @@ def run(
             f"choose another --out"
         )
     versions = folders.environment(layout) | host_states.about(spec.configs())
-    if stored and done < spec.num_runs and devices.is_first():
-        _take_versions(spec, folder, stored, versions, done)
+    if stored and devices.is_first():
+        changed = specs.changed_code(spec, folder)
+        if changed and not allow_changed_code:
+            raise ValueError(_of_other_code(folder, changed))
+        if changed or done < spec.num_runs:
+            _take_versions(spec, folder, stored, versions, done, changed)
     if done:
         are = numerals.agreeing(done, "is", "are")
         say(f"{done} of {spec.num_runs} runs {are} finished in {folder}")
@@ -357,7 +391,7 @@ def fresh(
     keys, crossed = execution.seed_keys(seeds), chunks.crossed(h, num_seeds)
     started = time.monotonic()
     trained = chunks.chunks(plan, config, keys, crossed, restore_chunk=restore_chunk)
-    done = list(_with_resumption(trained, writers))
+    done = list(_with_resumption(trained, writers, config))
     states = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.states for chunk in done))
     metrics = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.metrics for chunk in done))
     evaluations = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.evaluation for chunk in done))
@@ -392,18 +426,33 @@ def say(text: str) -> None:
         cli.say(text)
 
 
+def _of_other_code(folder: Path, changed: Sequence[str]) -> str:
+    """The error for a sweep whose custom parts have changed."""
+    return (
+        f"{folder} holds the sweep with other code: {'; '.join(changed)}; --allow-changed-code (in "
+        "Python allow_changed_code=True) continues it with the current one, and another --out "
+        "starts anew"
+    )
+
+
 def _take_versions(
-    spec: SweepSpec, folder: Path, width: int, versions: Mapping[str, Any], done: int
+    spec: SweepSpec,
+    folder: Path,
+    width: int,
+    versions: Mapping[str, Any],
+    done: int,
+    changed_code: Sequence[str],
 ) -> None:
-    """Updates the versions in sweep.json if bits can depend on what has changed since; prints and
-    records the change if `done` > 0 runs finished under the old versions.
+    """Updates the versions and the code in sweep.json if bits can depend on what has changed since;
+    prints and records the change if `done` > 0 runs finished under the old versions, or the code
+    has changed.
     """
     before = specs.stored_versions(folder)
-    changed = checkpoints.changes(before, versions)
+    changed = [*checkpoints.changes(before, versions), *changed_code]
     if not changed:
         return
     resumed = list(before.get("resumed", []))
-    if done:
+    if done or changed_code:
         say(
             f"note: the remaining runs may differ in bits from the finished ones, since "
             f"{'; '.join(changed)}"
@@ -461,7 +510,7 @@ def _run_group(
             restore_chunk=restore_chunk,
             until=num_updates,
         )
-        for chunk in _with_resumption(trained, writers):
+        for chunk in _with_resumption(trained, writers, config):
             finished += 1
             progress.begin_others()
             if devices.is_first():
@@ -477,16 +526,19 @@ def _run_group(
 
 
 def _with_resumption(
-    trained: Iterator[Chunk], writers: Sequence[CheckpointWriter | None]
+    trained: Iterator[Chunk], writers: Sequence[CheckpointWriter | None], config: Config
 ) -> Iterator[Chunk]:
     """The chunks, as soon as they are trained; the fault of an environment says how to resume.
 
-    writers: of the checkpoints; the last one is that of the chunk in progress, or None.
+    writers: of the checkpoints; the last one is that of the chunk in progress, or None. config: of
+    the chunks.
     """
     try:
         yield from trained
     except HostError as error:
         kept = "finished runs are kept, and the same command trains the others"
+        if own_files.references(own_parts(config)):  # the folder has the digests of these files
+            kept += " (with --allow-changed-code, once a file of yours has changed)"
         fault = HostError(f"{error}; {kept}")
         if writers and (writer := writers[-1]) is not None:
             fault = host_states.with_resumption(fault, writer, "it")

@@ -76,9 +76,14 @@ class Search:
     sweep: SweepSpec
     rule: Halving | Tpe
 
-    def folder(self, out: Path) -> Path:
+    def folder(self, out: Path, *, allow_changed_code: bool = False) -> Path:
         """The folder of the search below `out`, see `SweepSpec.folder`."""
-        return self.sweep.folder(out, self.to_json())
+        own = self.to_json()
+        return self.sweep.folder(out, own, allow_changed_code=allow_changed_code)
+
+    def of_other_code(self, out: Path) -> list[Path]:
+        """See `SweepSpec.folders_of_other_code`."""
+        return self.sweep.folders_of_other_code(out, self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """The rule; for `Tpe` also the presets and the digests of custom parts it may propose."""
@@ -116,6 +121,7 @@ class Budget(NamedTuple):
     checkpointing: Checkpointing
     width: int | None  # vmapped runs on each device
     limit: int | None  # bytes of memory that this process may use; None: the free memory
+    allow_changed_code: bool = False
 
 
 def run_search(search: Search, folder: Path, budget: Budget, *, fresh: int) -> int:
@@ -181,16 +187,24 @@ def _make(folder: Path) -> None:
 
 
 def _write_setup(search: Search, folder: Path, layout: Layout) -> None:
-    """Writes search.json if the search is new."""
+    """Writes search.json if the search is new, or the code of custom parts has changed; in that
+    case the versions stay those of the start.
+    """
     files.remove_leftovers(folder)
-    if not (folder / "search.json").exists():
-        versions = folders.environment(layout) | host_states.about(_configs(search))
-        about = {
-            "search": search.to_json(),
-            "versions": versions,
-            "settings_of": search.sweep.settings_of,
-        }
-        folders.write_json(folder / "search.json", {**search.sweep.to_json(), **about})
+    path = folder / "search.json"
+    about = {
+        **search.sweep.to_json(),
+        "search": search.to_json(),
+        "settings_of": search.sweep.settings_of,
+    }
+    if not path.exists():
+        about["versions"] = folders.environment(layout) | host_states.about(_configs(search))
+        folders.write_json(path, about)
+        return
+    stored = sweeps.read_stored(folder, path.name)
+    recorded = [stored.get("parts"), stored.get("search", {}).get("parts")]
+    if recorded != folders.jsonable([about.get("parts"), about["search"].get("parts")]):
+        folders.write_json(path, {**stored, **about})
 
 
 def _halve(search: Search, folder: Path, budget: Budget) -> list[Round]:
@@ -302,6 +316,7 @@ def _swept(
         fixed=fixed,
         limit=budget.limit,
         rung=rung,
+        allow_changed_code=budget.allow_changed_code,
     )
     ranked = report.rank(spec, sweeps.read_runs(place)) if devices.is_first() else []
     if ranked:

@@ -29,6 +29,7 @@ from pg.config import (
     check_together,
     merge_env_params,
     name_of,
+    own_parts,
 )
 from pg.estimators.names import canonical
 from pg.fast.devices import Layout
@@ -181,27 +182,56 @@ class SweepSpec:
                     entries.append(labelled)
         return entries
 
-    def folder(self, out: Path, search: Mapping[str, Any] | None = None) -> Path:
+    def folder(
+        self,
+        out: Path,
+        search: Mapping[str, Any] | None = None,
+        *,
+        allow_changed_code: bool = False,
+    ) -> Path:
         """The folder of the sweep below `out`: one that was started with this specification, also
         under former names of settings, or a new one.
 
-        search: the further entries of a search's specification.
+        Args:
+            out: the folder of all sweeps.
+            search: the further entries of a search's specification.
+            allow_changed_code: instead of a new folder, the newest one that differs only in the
+                code of custom parts.
         """
         kind, data = "sweep", self.to_json()
         if search:
             kind, data = "search", {**data, "search": search}
         text = json.dumps(folders.jsonable(data), sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        above = folders.place(out, self._name("env"), self._name("estimator"))
         name = f"{kind}-{digest}"
-        # earlier versions put a sweep under the estimator of its config even if that was varied
-        for place in dict.fromkeys((above, folders.parent(out, self.config))):
+        for place in self._places(out):
             if (place / name).exists():
                 return place / name
             for path in sorted(place.glob(f"{kind}-*/{kind}.json")):
                 if self._is_stored_in(path, search):
                     return path.parent
-        return above / name
+        if allow_changed_code and (others := self.folders_of_other_code(out, search)):
+            return others[-1]
+        return self._places(out)[0] / name
+
+    def folders_of_other_code(
+        self, out: Path, search: Mapping[str, Any] | None = None
+    ) -> list[Path]:
+        """The folders below `out` of sweeps that differ from this one only in the code of custom
+        parts, the newest last. search: see `folder`.
+        """
+        kind = "search" if search else "sweep"
+        paths = [
+            path for place in self._places(out) for path in place.glob(f"{kind}-*/{kind}.json")
+        ]
+        found = [path for path in paths if self._is_stored_in(path, search, any_code=True)]
+        return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+
+    def _places(self, out: Path) -> list[Path]:
+        """The folders that may hold the sweep's: that of a new one first."""
+        above = folders.place(out, self._name("env"), self._name("estimator"))
+        # earlier versions put a sweep under the estimator of its config even if that was varied
+        return list(dict.fromkeys((above, folders.parent(out, self.config))))
 
     def _name(self, field: str) -> str:
         """The name of the environment or the estimator; all names, joined, if it is varied."""
@@ -210,22 +240,32 @@ class SweepSpec:
         name = name_of if is_env_object else row_name
         return "-".join(dict.fromkeys(map(name, values)))
 
-    def _is_stored_in(self, path: Path, search: Mapping[str, Any] | None) -> bool:
+    def _is_stored_in(
+        self, path: Path, search: Mapping[str, Any] | None, *, any_code: bool = False
+    ) -> bool:
         """True if a sweep.json or search.json has this specification; fields that it lacks, as they
-        are newer, count as defaults.
+        are newer, count as defaults. any_code: custom parts count by their names alone.
         """
+        expected = folders.jsonable(self.to_json())
         try:
             stored = sweeps.read_stored(path.parent, path.name)
-            config, hyperparams = folders.stored_settings(stored)
+            own = {
+                field: part
+                for field, part in own_parts(self.config).items()
+                if stored["config"].get(field) == expected["config"][field]
+            }
+            named = {**stored, "config": {**stored["config"], **own}}
+            config, hyperparams = folders.stored_settings(named)
         except ValueError:  # damaged, or with a setting that no longer exists
             return False
-        expected = folders.jsonable(self.to_json())
-        if "parts" in expected or "parts" in stored:
-            return False  # its folder has their digests in its name
-        names = set(expected) - {"config", "hyperparams"}
+        of_search, wanted = stored.get("search") or {}, folders.jsonable(search or {})
+        names = set(expected) - {"config", "hyperparams", "parts"}
         same = (config, hyperparams) == (self.config, self.hyperparams)
-        same &= stored.get("search") == (folders.jsonable(search) if search else None)
-        return same and all(stored.get(name) == expected[name] for name in names)
+        same &= all(stored.get(name) == expected[name] for name in names)
+        same &= {**of_search, "parts": None} == {**wanted, "parts": None}
+        for before, now in ((stored, expected), (of_search, wanted)):
+            same &= _codes(before, any_code) == _codes(now, any_code)
+        return same
 
     def _static(self, g: int) -> dict[str, Any]:
         every = {**self.presets, **self.table}
@@ -241,6 +281,12 @@ _STATIC = tuple(field.name for field in dataclasses.fields(Config))
 def label(name: str, value: Any) -> Any:
     """A value as it is written to files: the name of a part, any other value as it is."""
     return row_name(value) if name in PARTS and value is not None else value
+
+
+def _codes(data: Mapping[str, Any], any_code: bool) -> list[tuple[str, str, str]]:
+    """Field, name and digest of the custom parts of a specification. any_code: digests are ""."""
+    parts = data.get("parts", [])
+    return [(x["field"], x["name"], "" if any_code else code.digest(x)) for x in parts]
 
 
 def check_names(spec: SweepSpec) -> None:
@@ -328,6 +374,21 @@ def stored_versions(folder: Path) -> dict[str, Any]:
     path = folder / "sweep.json"
     stored = folders.read_json(path, {"versions": Optional(folders.VERSIONS)})
     return dict(stored.get("versions", {}))
+
+
+def changed_code(spec: SweepSpec, folder: Path) -> list[str]:
+    """Sentences on the custom parts whose code differs from that which sweep.json records."""
+    stored = folders.read_json(folder / "sweep.json", {"parts": Optional(code.LIST_JSON)})
+    said = []
+    for config in spec.configs():
+        names = {field: entry["name"] for field, entry in code.record(config).items()}
+        before = {
+            entry["field"]: entry
+            for entry in stored.get("parts", [])
+            if names.get(entry["field"]) == entry["name"]
+        }
+        said += code.changes(before, config)
+    return list(dict.fromkeys(said))
 
 
 def record_resumed(folder: Path, entries: Iterable[Mapping[str, Any]]) -> None:

@@ -25,7 +25,8 @@ from pg.config import Config, Hyperparams
 from pg.runs import code, folders
 from pg.runs.code import SHORT
 from pg.settings import own_files
-from pg.sweep import SweepSpec
+from pg.sweep import SweepSpec, driver
+from pg.sweep import spec as specs
 
 OWN = HEADER + CLIPPED + LINEAR
 OWN_ENV = """
@@ -350,6 +351,116 @@ def test_a_sweep_is_found_by_the_digests_of_its_parts(tmp_path: Path, is_varied:
     assert folders_of["one"].parts[-2] == ("leave_one_out-clipped" if is_varied else "clipped")
     if is_varied:
         assert [spec.values(g)["estimator"] for g in range(2)] == ["leave_one_out", "clipped"]
+
+
+BREAKING = """
+import gymnasium, numpy as np
+
+
+class Breaking(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+    steps_left = {steps_left}
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {{}}
+
+    def step(self, action):
+        Breaking.steps_left -= 1
+        if Breaking.steps_left == 0:
+            raise KeyError("board")
+        return np.zeros(2, np.float32), 0.0, False, False, {{}}
+"""
+MENDED = BREAKING.format(steps_left=-1)
+OF_BREAKING = (
+    *("--estimator", "actor_critic", "--num-envs", "3", "--num-steps", "7", "--num-updates", "4"),
+    *("--hidden-sizes", "4", "--horizon", "5", "--eval-episodes", "2", "--cpu-devices", "1"),
+)
+
+
+OF_UPDATE, OF_EVALUATION = 2 * 3 * 7, 2 * 2 * 5  # steps of a chunk of two runs
+
+
+@pytest.mark.parametrize(
+    ("method", "steps_left", "done"),
+    [
+        # after two updates of the second chunk
+        ("grid", 4 * OF_UPDATE + OF_EVALUATION + 2 * OF_UPDATE + 5, 2),
+        # after two chunks of two updates, and one update of the second rung
+        ("halving", 2 * (2 * OF_UPDATE + OF_EVALUATION) + OF_UPDATE + 5, 3),
+    ],
+)
+def test_a_sweep_continues_once_the_file_of_its_environment_is_mended(
+    method: str,
+    steps_left: int,
+    done: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the flag that the fault names; the finished chunks stay as they are."""
+    monkeypatch.setattr(cli, "cache_compilations", lambda: None)
+    monkeypatch.setattr(driver, "say_unused", lambda *args: None)  # which takes seconds
+    file, out = tmp_path / "own_env.py", tmp_path / "out"
+    file.write_text(BREAKING.format(steps_left=steps_left), encoding="utf-8")
+    words = ["--env", f"{file}:Breaking", *OF_BREAKING, "--over", "learning_rate=0.1,0.2"]
+    words += ["--seeds", "2", "--fresh-seeds", "0", "--width", "2", "--out", str(out)]
+    words += ["--method", method, *(["--eta", "2"] if method == "halving" else [])]
+    with pytest.raises(SystemExit) as ended:
+        sweep.main(words)
+    assert ended.value.code == cli.FAULT
+    said = " ".join(capsys.readouterr().err.split())
+    kept = "finished runs are kept, and the same command trains the others "
+    assert kept + "(with --allow-changed-code, once a file of yours has changed)" in said
+    (folder,) = out.glob("*/actor_critic/*")
+    finished = {path: path.stat().st_mtime_ns for path in folder.rglob("runs/*.parquet")}
+    assert finished
+
+    file.write_text(MENDED, encoding="utf-8")
+    assert sweep.main([*words, "--allow-changed-code"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"continuing after update {done}" in said
+    assert list(out.glob("*/actor_critic/*")) == [folder]
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert len(list(folder.rglob("runs/*.parquet"))) == len(finished) + 1
+    last = max(folder.rglob("sweep.json"))
+    versions = json.loads(last.read_text(encoding="utf-8"))["versions"]
+    assert "the code of env 'Breaking' is " in versions["resumed"][0]["changed"][0]
+
+    # from now on the folder is that of the mended file, and of that one alone
+    assert sweep.main(words) == 0
+    file.write_text(BREAKING.format(steps_left=steps_left), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        sweep.main(words)
+    assert "with other code: the code of env 'Breaking'" in capsys.readouterr().err
+    assert list(out.glob("*/actor_critic/*")) == [folder]
+
+
+def test_a_new_sweep_names_the_unfinished_one_of_other_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "my.py"
+    file.write_text(OWN, encoding="utf-8")
+
+    def spec() -> SweepSpec:
+        config = Config(estimator=f"{file}:clipped", preset=None)
+        return SweepSpec(config, Hyperparams(), {"learning_rate": [0.1, 0.2]}, range(2))
+
+    before, folder = spec(), spec().folder(tmp_path)
+    specs.make(folder)
+    specs.write_setup(before, folder, 2, {})
+    file.write_text(f"{OWN}# changed", encoding="utf-8")
+    after = spec()
+    assert after.folder(tmp_path) != folder
+    assert after.folder(tmp_path, allow_changed_code=True) == folder
+    driver.say_of_other_code(after.folders_of_other_code(tmp_path), after.folder(tmp_path))
+    said = " ".join(capsys.readouterr().out.split())
+    assert said == (
+        f"{folder} holds this sweep, unfinished, with other code of your own parts: "
+        "--allow-changed-code continues it"
+    )
+    other = dataclasses.replace(after, seeds=range(3))
+    assert other.folders_of_other_code(tmp_path) == []
 
 
 def test_parts_of_a_sweep_that_have_one_name_are_refused(tmp_path: Path) -> None:
