@@ -231,8 +231,9 @@ def _run_and_report(cell: Cell, title: str, out: Path) -> int | None:
     try:
         lines, seconds, signum = run_cell(cell, out, progress)
     except HostError as error:
-        kept = "finished programs are kept: the same command continues with this one"
-        raise HostError(f"{cell.name} {cell.label}: {error}; {kept}") from None
+        mended = code.remark_on_mending(cell.config)
+        kept = f"finished programs are kept: the same command continues with this one{mended}"
+        raise HostError(f"{cell.name} {cell.label}: {error}").with_command(kept) from None
     except ValueError as error:  # errors that only the environment can find
         raise ValueError(f"{cell.name} {cell.label}: {error}") from None
     finally:

@@ -490,6 +490,15 @@ def _stored(run: Path, argv: list[str]) -> tuple[Config, Hyperparams]:
     )
 
 
+def naming_command(error: Exception, sentence: str) -> Exception:
+    """The error; for the fault of an environment that does not name the command that continues the
+    work, or begins it anew, with a sentence that does.
+    """
+    if isinstance(error, HostError) and not error.names_command:
+        return error.with_command(sentence)
+    return error
+
+
 def mistake(error: object) -> int:
     """Prints the error in one sentence. Returns the exit code: 2, or 1 for the fault of an
     environment.

@@ -38,6 +38,7 @@ from pg.trackers import base as tracking
 # fields of Config that may change when a run is resumed
 MAY_CHANGE = ("num_updates", "on_nonfinite", "micro_batches")
 SCHEDULES = ("schedule", "entropy_schedule", "epsilon_schedule")
+BEGIN_ANEW = "there is no checkpoint yet: the same command begins anew"
 # Parts of the wall time of a run, as its summary calls them, in words.
 _PARTS = {
     "start": "start",
@@ -154,7 +155,7 @@ def run(
                     drawings.check_first_frame(config.env)
             return _run(config, hyperparams, options, machine, folder, followers, stack, clock)
         except ValueError as error:
-            return cli.mistake(error)
+            return cli.mistake(cli.naming_command(error, _again(config, folder)))
         except KeyboardInterrupt as error:
             return cli.interrupted(interrupts.signal_of(error))
         except BrokenPipeError:  # about the reader of the output, not a process of the job
@@ -299,7 +300,7 @@ def _run(
     with _discarding_setup(folder if is_new else None), _with_resumption(config, folder, writer):
         done = _trained(config, hyperparams, seeds, options, followers, quiet=not folder, **how)
     clock.end("start", compile=done.compile_seconds, train=done.train_seconds)
-    with _telling_how_to_continue(config, folder):
+    with _telling_how_to_continue(config, folder), _with_resumption(config, folder, writer):
         evaluations = _evaluations(config, done, seeds, options, layout, quiet=not folder)
         clock.end("evaluate")
         if machine.debug and folder:
@@ -322,8 +323,24 @@ def _with_resumption(config: Config, folder: Path | None, writer: Any) -> Iterat
     try:
         yield
     except HostError as error:
-        command = f"pg resume {code.resumption(folder, config)}" if folder else ""
-        raise host_states.with_resumption(error, writer, command) from None
+        command = _resumption_when_mended(config, folder) if folder else ""
+        raise host_states.with_resumption(error, writer, command, BEGIN_ANEW) from None
+
+
+def _resumption_when_mended(config: Config, folder: Path) -> str:
+    """The command that resumes a run once an environment at fault is mended."""
+    return f"pg resume {code.resumption(folder, config, allow_changed_code=True)}"
+
+
+def _again(config: Config, folder: Path | None) -> str:
+    """A sentence on the command that continues a run, or begins it anew, after the fault of an
+    environment before the run's first update.
+
+    folder: one that existed before; None: none.
+    """
+    if folder is None or not folders.has_updates(folder):
+        return BEGIN_ANEW
+    return f"{_resumption_when_mended(config, folder)} continues it"
 
 
 @contextlib.contextmanager

@@ -92,11 +92,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             if options.combine:
                 measurements = options.search()
     except ValueError as error:
-        cli.fail(error)
+        cli.fail(cli.naming_command(error, variance.KEPT))
     except OSError as error:
         cli.fail_to_write(error)
     except KeyboardInterrupt as error:
-        print("interrupted: finished measurements are kept; the same command continues from there")
+        print(f"interrupted: {variance.KEPT}")
         return cli.interrupted(interrupts.signal_of(error))
     best = leaderboard.chosen(measurements, options.seed)
     qualities = options.select(measurements, options.seed, *best.values()).qualities

@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             allow_changed_code=options.allow_changed_code,
         )
     except ValueError as error:
-        cli.fail(error)
+        cli.fail(cli.naming_command(error, "the same command starts again"))
     except ConnectionError as error:
         cli.abandon(error)
     except KeyboardInterrupt as error:

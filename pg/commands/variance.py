@@ -20,6 +20,8 @@ from pg.estimators.names import NAMES
 from pg.runs import interrupts
 from pg.settings.parts import check_choice, check_choices, row_name
 
+KEPT = "finished measurements are kept; the same command continues from there"
+
 
 @dataclasses.dataclass
 class Options:
@@ -124,11 +126,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
         measurements = options.select(options.measure(), options.seed)
     except ValueError as error:
-        cli.fail(error)
+        cli.fail(cli.naming_command(error, KEPT))
     except OSError as error:
         cli.fail_to_write(error)
     except KeyboardInterrupt as error:
-        print("interrupted: finished measurements are kept; the same command continues from there")
+        print(f"interrupted: {KEPT}")
         return cli.interrupted(interrupts.signal_of(error))
     for problem in map(row_name, options.problems):
         for snapshot in leaderboard.SNAPSHOTS:

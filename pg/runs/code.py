@@ -36,6 +36,7 @@ __all__ = [
     "label",
     "record",
     "record_list",
+    "remark_on_mending",
     "resumption",
     "write_texts",
 ]
@@ -77,15 +78,27 @@ def record(config: Config) -> dict[str, dict[str, Any]]:
     return {field: _entry(part, source) for field, part, source in _sources(_of_run(config))}
 
 
-def resumption(folder: Path, config: Config) -> str:
+def resumption(folder: Path, config: Config, *, allow_changed_code: bool = False) -> str:
     """The folder of a run, and after it the flags that give its custom parts again, as a user types
     them after `pg resume` or `--resume`. Parts that were given in Python have no flag.
+
+    allow_changed_code: the files of these parts, if there are any, may be changed before.
     """
     words = [str(folder)]
-    for field, entry in record(config).items():
-        if "module" not in entry:
-            words += [f"--{field}", f"{entry['file']}:{entry['name']}"]
+    for field, reference in own_files.references(own_parts(config)).items():
+        words += [f"--{field}", reference]
+    if allow_changed_code and len(words) > 1:
+        words.append("--allow-changed-code")
     return shlex.join(words)
+
+
+def remark_on_mending(config: Config) -> str:
+    """A remark on the command that continues runs, with the flag that it needs once files of their
+    custom parts have changed; "" if there are no such files.
+    """
+    if not own_files.references(own_parts(config)):
+        return ""
+    return " (with --allow-changed-code, once a file of yours has changed)"
 
 
 def record_list(parts: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:

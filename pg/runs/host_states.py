@@ -48,7 +48,9 @@ def can_fail(config: Config) -> bool:
     return _hosted(config) is not None
 
 
-def with_resumption(error: HostError, writer: CheckpointWriter, command: str) -> HostError:
+def with_resumption(
+    error: HostError, writer: CheckpointWriter, command: str, otherwise: str = ""
+) -> HostError:
     """The fault of an environment, with the update after which the runs can be resumed; before
     that a checkpoint of the last finished updates is written.
 
@@ -56,8 +58,10 @@ def with_resumption(error: HostError, writer: CheckpointWriter, command: str) ->
         error: The fault.
         writer: Of the checkpoints of the runs that were trained.
         command: Resumes them.
+        otherwise: A sentence on the command that starts them again, if there is no checkpoint; "":
+            the fault names one already.
     """
-    parts = [str(error)]
+    parts = []
     try:
         writer.write_held()
     except OSError as unwritten:  # an older checkpoint may exist
@@ -65,7 +69,9 @@ def with_resumption(error: HostError, writer: CheckpointWriter, command: str) ->
     done = checkpoints.steps(writer.folder) if writer.folder else []
     if done:
         parts.append(f"{command} continues after update {done[0]}, the last checkpoint")
-    return HostError("; ".join(parts))
+    elif otherwise:
+        parts.append(otherwise)
+    return error.with_command("; ".join(parts)) if parts else error
 
 
 def promises(configs: Iterable[Config]) -> list[str]:

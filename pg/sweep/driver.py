@@ -24,6 +24,7 @@ from pg.fast import devices
 from pg.fast.devices import Layout
 from pg.runs import (
     checkpoints,
+    code,
     effects,
     execution,
     files,
@@ -35,7 +36,6 @@ from pg.runs import (
     writing,
 )
 from pg.runs.checkpoints import CheckpointWriter
-from pg.settings import own_files
 from pg.sweep import chunks, report, rungs
 from pg.sweep import spec as specs
 from pg.sweep.chunks import Chunk, Plan
@@ -536,10 +536,10 @@ def _with_resumption(
     try:
         yield from trained
     except HostError as error:
-        kept = "finished runs are kept, and the same command trains the others"
-        if own_files.references(own_parts(config)):  # the folder has the digests of these files
-            kept += " (with --allow-changed-code, once a file of yours has changed)"
-        fault = HostError(f"{error}; {kept}")
+        # the name of the folder depends on the digests of files
+        mended = code.remark_on_mending(config)
+        kept = f"finished runs are kept, and the same command trains the others{mended}"
+        fault = error.with_command(kept)
         if writers and (writer := writers[-1]) is not None:
             fault = host_states.with_resumption(fault, writer, "it")
         raise fault from None

@@ -20,7 +20,7 @@ from own_parts import CLIPPED, HEADER, LINEAR
 from scripts import EXPERIMENTS, refused_without_jax, run
 
 import pg
-from pg.commands import cli, export, job, render, sweep, train, tune
+from pg.commands import cli, export, job, render, resume, sweep, train, tune
 from pg.config import Config, Hyperparams
 from pg.runs import code, folders
 from pg.runs.code import SHORT
@@ -162,6 +162,10 @@ def test_the_command_that_resumes_a_run_gives_its_own_files_again(recorded: Path
     estimator = f"{recorded.with_name('mine.py')}:clipped"
     again = code.resumption(recorded, Config(estimator=estimator, preset=None))
     assert again == f"{recorded} --estimator {estimator}"
+    mended = code.resumption(
+        recorded, Config(estimator=estimator, preset=None), allow_changed_code=True
+    )
+    assert mended == f"{again} --allow-changed-code"
     resumed, *_ = cli.parse(None, "", job.Options, ["--resume", *again.split()])
     assert resumed.num_envs == 7
     assert code.resumption(recorded, Config(preset=None)) == str(recorded)
@@ -434,6 +438,39 @@ def test_a_sweep_continues_once_the_file_of_its_environment_is_mended(
         sweep.main(words)
     assert "with other code: the code of env 'Breaking'" in capsys.readouterr().err
     assert list(out.glob("*/actor_critic/*")) == [folder]
+
+
+@pytest.mark.parametrize(
+    ("steps_left", "done"),
+    [
+        (5, 0),
+        (2 * 3 * 7 + 5, 2),
+        (4 * 3 * 7 + 5, 4),  # in the final evaluation
+    ],
+)
+def test_a_fault_of_a_run_names_the_command_for_the_mended_file(
+    steps_left: int,
+    done: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli, "cache_compilations", lambda: None)
+    file, out = tmp_path / "own_env.py", tmp_path / "out"
+    file.write_text(BREAKING.format(steps_left=steps_left), encoding="utf-8")
+    words = ["--env", f"{file}:Breaking", *OF_BREAKING, "--out", str(out), "--name", "one"]
+    assert train.main(words) == cli.FAULT
+    said = " ".join(capsys.readouterr().err.split())
+    file.write_text(MENDED, encoding="utf-8")
+    if done == 0:
+        assert said.endswith("; there is no checkpoint yet: the same command begins anew")
+        assert train.main(words) == 0
+        return
+    (folder,) = out.glob("*/actor_critic/one")
+    again = f"{folder} --env {file}:Breaking --allow-changed-code"
+    assert said.endswith(f"; pg resume {again} continues after update {done}, the last checkpoint")
+    assert resume.main(again.split()) == 0
+    assert f"continuing after update {done}" in capsys.readouterr().out
 
 
 def test_a_new_sweep_names_the_unfinished_one_of_other_code(

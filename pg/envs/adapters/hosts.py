@@ -45,6 +45,15 @@ BATCHES = 4
 class HostError(ValueError):
     """The fault in the Python code of an environment, in one sentence."""
 
+    names_command = False  # the sentence names the command that continues, or begins anew
+
+    def with_command(self, sentence: str) -> "HostError":
+        """The fault, followed by a sentence that names such a command."""
+        told = HostError(f"{self}; {sentence}")
+        told.names_command = True
+        told.__cause__ = self.__cause__
+        return told.with_traceback(self.__traceback__)
+
 
 class Outcome(NamedTuple):
     """The results of a step of one environment."""
