@@ -2,6 +2,7 @@
 # each on first use.
 from . import baselines as baselines
 from . import benchmarks as benchmarks
+from . import branches as branches
 from . import commands as commands
 from . import config as config
 from . import diagnostics as diagnostics
@@ -12,6 +13,7 @@ from . import evaluation as evaluation
 from . import exact as exact
 from . import fast as fast
 from . import images as images
+from . import lag as lag
 from . import layers as layers
 from . import modules as modules
 from . import network_checks as network_checks
@@ -26,13 +28,17 @@ from . import pretraining as pretraining
 from . import reports as reports
 from . import returns as returns
 from . import rollout as rollout
+from . import rounding as rounding
 from . import runs as runs
 from . import sampling as sampling
 from . import seeds as seeds
 from . import settings as settings
 from . import surrogates as surrogates
 from . import sweep as sweep
+from . import trackers as trackers
 from . import train as train
+from . import tuned as tuned
+from . import window_resets as window_resets
 from .config import Config as Config
 from .config import Hyperparams as Hyperparams
 from .distributions import Categorical as Categorical

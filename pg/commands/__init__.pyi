@@ -12,6 +12,7 @@ from . import options as options
 from . import render as render
 from . import replay as replay
 from . import resume as resume
+from . import sequence_table as sequence_table
 from . import settings_files as settings_files
 from . import sweep as sweep
 from . import table as table
@@ -19,3 +20,4 @@ from . import terminal as terminal
 from . import train as train
 from . import tune as tune
 from . import variance as variance
+from . import zoo as zoo

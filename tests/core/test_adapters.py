@@ -6,6 +6,7 @@ What needs a library is skipped where it is not installed. Gymnasium always is: 
 
 import contextlib
 import importlib
+import operator
 import re
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import numpy as np
 import pytest
 from own_loops import PICTURES, robot_files
 
+import pg
 from pg.config import LIBRARIES, Config, Hyperparams, check_env
 from pg.envs import Discrete, ProductSpace, adapters, configured, make_env, spaces
 from pg.envs.adapters import ADAPTERS, POPGYM_ARCADE, base, make
@@ -743,3 +745,37 @@ def test_actions_of_a_box_of_whole_numbers_reach_gymnasium_rounded() -> None:
 
     _, steps = roll(adapt(Dial, "Dial", 3), [[2.6], [-1.0], [9.0]])
     np.testing.assert_array_equal(steps.reward[:, 0], [3.0, 0.0, 4.0])
+
+
+NAMED = (
+    "envs.adapters.make",
+    "envs.adapters.base.Adapter",
+    "envs.adapters.gymnasium.adapt",
+    "branches.first_actions",
+    "commands.zoo",
+    "lag",
+    "rounding",
+    "trackers.base.Tracker",
+    "tuned",
+    "window_resets.FRESH_BYTES",
+)
+
+
+@pytest.mark.parametrize("name", ["envs.adapters.gymnasium.adapt", "trackers.base.Tracker"])
+def test_what_errors_name_is_reached_after_import_pg_alone(name: str) -> None:
+    """Each in a process of its own, as the import of one module may bring another."""
+    program = (
+        "import sys, pg; assert not {'jax', 'gymnasium'} & set(sys.modules); "
+        f"print(pg.{name}.__qualname__)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert said.stdout.strip() == name.rpartition(".")[2], said.stderr
+
+
+def test_what_pages_name_is_reached_through_pg() -> None:
+    for name in NAMED:
+        operator.attrgetter(name)(pg)
+    listed = {name.partition(".")[0] for name in NAMED}
+    assert listed <= set(pg.__all__)

@@ -24,8 +24,27 @@ if TYPE_CHECKING:
     from pg.envs.adapters.base import faults_in_one_sentence as faults_in_one_sentence
 
 __all__ = ["ADAPTERS", "faults_in_one_sentence", "make"]
-# Loaded on first use: names of environments are checked without jax.
-__getattr__, *_ = lazy_loader.attach(__name__, submod_attrs={"base": ["faults_in_one_sentence"]})
+# Each library, which is also the name of its extra, and one of its environments.
+ADAPTERS = {
+    "brax": "inverted_pendulum",
+    "craftax": "Craftax-Classic-Symbolic-v1",
+    "envpool": "CartPole-v1",
+    "gymnasium": "CartPole-v1",
+    "jumanji": "Snake-v1",
+    "kinetix": "s/h4_thrust_aim",
+    "navix": "Navix-Empty-5x5-v0",
+    "pgx": "tic_tac_toe",
+    "playground": "CartpoleBalance",
+    "popgym_arcade": "CountRecallEasy",
+    "xminigrid": "MiniGrid-Empty-5x5",
+}
+# Loaded on first use: names of environments are checked without jax, and each library is imported
+# for its own environments alone.
+__getattr__, *_ = lazy_loader.attach(
+    __name__,
+    submodules=[*ADAPTERS, "base", "hosted", "hosts", "python_envs"],
+    submod_attrs={"base": ["faults_in_one_sentence"]},
+)
 
 
 def make(name: str, **options: Any) -> Any:
@@ -78,18 +97,3 @@ def _install(library: str, missing: str) -> str:
 
 
 POPGYM_ARCADE = "pip install --no-deps popgym-arcade==0.0.7 dm-pix==0.4.5"
-
-# Each library, which is also the name of its extra, and one of its environments.
-ADAPTERS = {
-    "brax": "inverted_pendulum",
-    "craftax": "Craftax-Classic-Symbolic-v1",
-    "envpool": "CartPole-v1",
-    "gymnasium": "CartPole-v1",
-    "jumanji": "Snake-v1",
-    "kinetix": "s/h4_thrust_aim",
-    "navix": "Navix-Empty-5x5-v0",
-    "pgx": "tic_tac_toe",
-    "playground": "CartpoleBalance",
-    "popgym_arcade": "CountRecallEasy",
-    "xminigrid": "MiniGrid-Empty-5x5",
-}
