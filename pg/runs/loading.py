@@ -52,13 +52,14 @@ class Found(NamedTuple):
     """The runs at some paths."""
 
     runs: list[Runs]
-    empty: list[Path]  # folders of runs that have no metrics yet
+    # folders of runs that have no metrics yet, and of sweeps without a finished configuration
+    empty: list[Path]
 
 
 def load(
     paths: str | Path | Iterable[str | Path],
+    *more: str | Path,
     columns: Sequence[str] | None = None,
-    *,
     per: Literal["update", "seed"] = "update",
 ) -> "pyarrow.Table":
     """Runs as one tidy table: a row per run, seed and update, with the metrics, or a row per run
@@ -70,6 +71,7 @@ def load(
 
     Args:
         paths: of folders as `find` takes them, or one path.
+        more: further paths, so that `load(a, b)` is `load([a, b])`.
         columns: settings, and metrics or scores, to include besides the labels; None: all.
         per: "update" for the metrics of every update, "seed" for the scores of every seed.
 
@@ -88,9 +90,9 @@ def load(
 
     if per not in ("update", "seed"):
         raise ValueError(f"per must be 'update' or 'seed', got {shown(per)}")
-    found = find(paths)
+    found = find([*_listed(paths), *more])
     if not found.runs:
-        raise ValueError(f"there are no metrics in {found.empty[0]} yet")
+        raise ValueError(_without_metrics(found.empty[0]))
     types = {name: _type(values) for name, values in _settings(found.runs).items()}
     is_swept = any(runs.configuration is not None for runs in found.runs)
     tables = [_per_update(runs) if per == "update" else _per_seed(runs) for runs in found.runs]
@@ -152,22 +154,34 @@ def find(paths: str | Path | Iterable[str | Path]) -> Found:
     Raises:
         ValueError: a path does not exist, a glob matches no run, or a file is corrupt.
     """
-    listed = [paths] if isinstance(paths, str | Path) else list(paths)
     places: dict[Path, Path] = {}  # resolved, so that each counts once
-    for path in listed:
+    for path in _listed(paths):
         for place in _places(Path(path).expanduser()):
             places.setdefault(place.resolve(), place)
     if not places:
         raise ValueError("no path was given: give the folders of runs or of sweeps")
     runs, empty = [], []
     for place in places.values():
+        found = []
         if _is_sweep(place):
-            runs += _of_sweep(place)
+            found = _of_sweep(place)
         elif results.has_metrics(place):
-            runs.append(_of_run(place))
-        else:
-            empty.append(place)
+            found = [_of_run(place)]
+        runs += found
+        empty += [] if found else [place]
     return Found(runs, empty)
+
+
+def _listed(paths: str | Path | Iterable[str | Path]) -> list[str | Path]:
+    """One path, or several, as a list."""
+    return [paths] if isinstance(paths, str | Path) else list(paths)
+
+
+def _without_metrics(folder: Path) -> str:
+    """The error for the folder of a run or a sweep without metrics."""
+    if _is_sweep(folder):
+        return f"no configuration of the sweep {folder} has finished all its seeds yet"
+    return f"there are no metrics in {folder} yet"
 
 
 def flat_settings(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def test_final_scores_are_one_row_per_run_and_seed(out: Path) -> None:
         [1, 1, 0.01, 1.0, 4.0],
     ]
     assert table["greedy"].null_count == len(frame)  # none was evaluated so
-    few = pg.load(out / "sweep-1", ["learning_rate", "sampled"], per="seed")
+    few = pg.load(out / "sweep-1", columns=["learning_rate", "sampled"], per="seed")
     labels = ["run", "configuration", "seed", "total_env_steps"]
     assert few.column_names == [*labels, "learning_rate", "sampled"]
 
@@ -151,6 +151,21 @@ def test_a_run_without_metrics_is_passed_over_where_there_are_others(out: Path) 
     assert str(begun) not in set(pg.load(out).to_pandas()["run"])
     with pytest.raises(ValueError, match=f"there are no metrics in {begun} yet"):
         pg.load(begun)
+
+
+def test_a_sweep_without_a_finished_configuration_is_one_sentence(out: Path) -> None:
+    sweep = out / "sweep-1"
+    for path in sweep.glob("runs/*.parquet"):
+        path.unlink()
+    assert loading.find(out).empty == [sweep]
+    said = f"^no configuration of the sweep {sweep} has finished all its seeds yet$"
+    with pytest.raises(ValueError, match=said):
+        pg.load(sweep)
+
+
+def test_several_paths_need_no_list(out: Path) -> None:
+    paths = [out / "CartPole-v1", out / "sweep-1"]
+    assert pg.load(*paths).equals(pg.load(paths))
 
 
 @pytest.mark.parametrize(
