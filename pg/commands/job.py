@@ -156,7 +156,11 @@ def run(
             return _run(config, hyperparams, options, machine, folder, followers, stack, clock)
         except ValueError as error:
             return cli.mistake(cli.naming_command(error, _again(config, folder)))
+        except _Told as error:
+            return cli.interrupted(error.signum)
         except KeyboardInterrupt as error:
+            if not machine.process_id:  # the first of several, or the only one
+                cli.say(_interruption(config, folder))
             return cli.interrupted(interrupts.signal_of(error))
         except BrokenPipeError:  # about the reader of the output, not a process of the job
             raise
@@ -300,7 +304,7 @@ def _run(
     with _discarding_setup(folder if is_new else None), _with_resumption(config, folder, writer):
         done = _trained(config, hyperparams, seeds, options, followers, quiet=not folder, **how)
     clock.end("start", compile=done.compile_seconds, train=done.train_seconds)
-    with _telling_how_to_continue(config, folder), _with_resumption(config, folder, writer):
+    with _with_resumption(config, folder, writer):
         evaluations = _evaluations(config, done, seeds, options, layout, quiet=not folder)
         clock.end("evaluate")
         if machine.debug and folder:
@@ -315,7 +319,7 @@ def _run(
 @contextlib.contextmanager
 def _with_resumption(config: Config, folder: Path | None, writer: Any) -> Iterator[None]:
     """Adds the command that resumes the run to the fault of an environment, see
-    `host_states.with_resumption`.
+    `host_states.with_resumption`; after a signal prints it.
     """
     from pg.envs.adapters.hosts import HostError
     from pg.runs import host_states
@@ -325,6 +329,10 @@ def _with_resumption(config: Config, folder: Path | None, writer: Any) -> Iterat
     except HostError as error:
         command = _resumption_when_mended(config, folder) if folder else ""
         raise host_states.with_resumption(error, writer, command, BEGIN_ANEW) from None
+    except KeyboardInterrupt as error:
+        if folder:
+            cli.say(_interruption(config, folder))
+        raise _Told(interrupts.signal_of(error)) from None
 
 
 def _resumption_when_mended(config: Config, folder: Path) -> str:
@@ -343,18 +351,25 @@ def _again(config: Config, folder: Path | None) -> str:
     return f"{_resumption_when_mended(config, folder)} continues it"
 
 
-@contextlib.contextmanager
-def _telling_how_to_continue(config: Config, folder: Path | None) -> Iterator[None]:
-    """Prints, if a signal ends what follows the updates, that they are kept and how to continue."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if folder:
-            cli.say(
-                "interrupted before the results were written; the updates so far are kept: "
-                f"continue with --resume {code.resumption(folder, config)}"
-            )
-        raise
+class _Told(interrupts.Interrupted):
+    """A signal after which it was said how to continue."""
+
+
+def _interruption(config: Config, folder: Path | None) -> str:
+    """A sentence on a signal before the results of a run were written, with the way to continue.
+
+    folder: of the run; None: it has none yet.
+    """
+    unstarted = "interrupted before the first update: nothing is trained yet"
+    if folder is None or not os.path.lexists(folder / "config.json"):
+        return f"{unstarted}, and the same command starts again"
+    again = code.resumption(folder, config)
+    if not folders.has_updates(folder):
+        return f"{unstarted}; start again with --resume {again}"
+    return (
+        "interrupted before the results were written; the updates so far are kept: continue with "
+        f"--resume {again}"
+    )
 
 
 def _say_devices(seeds: range, layout: Any, remark: str) -> None:

@@ -90,8 +90,9 @@ def test_a_signal_while_it_compiles_ends_it_too(tmp_path: Path, seconds: float) 
                 time.sleep(seconds)
                 job.send_signal(signal.SIGTERM)
                 break
-        job.stdout.read()
+        said = job.stdout.read()
     assert job.returncode == 75
+    assert "interrupted before the first update" in said
 
 
 OTHERS = [

@@ -220,6 +220,35 @@ def test_one_process_of_several_is_refused_where_jax_is_in_use() -> None:
         machine.start()
 
 
+@pytest.mark.parametrize("place", ["loading", "compilation"])
+def test_a_signal_before_the_first_update_says_how_to_start_again(
+    place: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        with interrupts.held(place):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config = Config(num_updates=2, **SMALL, preset=None)
+    with monkeypatch.context() as patched:
+        if place == "loading":
+            patched.setattr(job, "_load", interrupted)
+        else:
+            patched.setattr(execution, "compile_programs", interrupted)
+        assert job.run(config, Hyperparams(), options(tmp_path)) == cli.AGAIN
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("interrupted") == 1
+    begun = "interrupted before the first update: nothing is trained yet"
+    if place == "loading":
+        assert said.endswith(f"{begun}, and the same command starts again")
+        return
+    (folder,) = (path.parent for path in tmp_path.rglob("config.json"))
+    assert said.endswith(f"{begun}; start again with --resume {folder}")
+    assert job.resume(folder) == 0
+
+
 def test_a_signal_in_the_final_evaluation_keeps_the_trained_run(
     env: Clock,
     tmp_path: Path,
