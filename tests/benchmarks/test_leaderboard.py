@@ -309,6 +309,27 @@ def test_rows_of_another_share_stay_and_are_named(
     assert "than share 1 and num_episodes 4 give" in capsys.readouterr().out
 
 
+def test_a_share_with_too_few_estimates_is_refused_before_a_policy_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A share of 0.02 is 10 estimates on garnet."""
+    said = (
+        "^share must be larger: 0.02 gives 10 estimates of reinforce on garnet, and 8 repetitions "
+        "need at least 16$"
+    )
+    with pytest.raises(ValueError, match=said):
+        leaderboard.measure(["garnet"], ["reinforce"], tmp_path, share=0.02)
+    assert not (tmp_path / "policies").exists()
+    # what is measured already is not affected
+    rows = [
+        quality("reinforce", 2.0, "garnet")._replace(snapshot=name, counted_episodes=512)
+        for name in leaderboard.SNAPSHOTS
+    ]
+    Measurements(rows, []).write(tmp_path)
+    leaderboard.measure(["garnet"], ["reinforce"], tmp_path, share=0.02)
+    assert "they stay" in capsys.readouterr().out
+
+
 def test_agreement_counts_the_first_three() -> None:
     names = "abcd"
     first = [quality(n, i + 1.0) for i, n in enumerate(names)]

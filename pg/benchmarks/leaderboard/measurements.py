@@ -5,12 +5,13 @@ continues after an interruption.
 import itertools
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+from pg import numerals
 from pg.benchmarks.combinations import Combination, combination_of
 from pg.benchmarks.leaderboard import contenders
 from pg.benchmarks.leaderboard.contenders import TRAINING_PARTS
@@ -32,7 +33,14 @@ from pg.benchmarks.leaderboard.problems import (
     snapshot_shapes,
     train_snapshots,
 )
-from pg.benchmarks.leaderboard.quality import CurvePoint, Quality, assess, counted_episodes
+from pg.benchmarks.leaderboard.quality import (
+    LEAST_ESTIMATES,
+    REPETITIONS,
+    CurvePoint,
+    Quality,
+    assess,
+    counted_episodes,
+)
 from pg.estimators.facts import FACTS
 from pg.reports import tables
 from pg.runs import files, folders, migrations, parameters
@@ -141,6 +149,9 @@ def measure(
     pairs = _pairs(entered)
     done = {(x.problem, x.estimator, x.snapshot) for x in stored.qualities if x.seed == seed}
     missing = {(p.name, e, snapshot) for p, e in pairs for snapshot in snapshots} - done
+    unmeasured = {(name, estimator) for name, estimator, _ in missing}
+    few = _with_few_estimates(entered, unmeasured, num_episodes, share)
+    missing = {(name, e, snapshot) for name, e, snapshot in missing if (name, e) not in few}
     for problem, name in pairs:
         estimator = entered.estimators[name]
         is_missing = any((problem.name, name, snapshot) in missing for snapshot in snapshots)
@@ -187,6 +198,42 @@ def measure(
             minutes = per_quality * (len(missing) - measured) / 60
             print(f"{place}: {_summary(quality)}, {minutes:.0f} min left", flush=True)
     return stored
+
+
+def _with_few_estimates(
+    entered: contenders.Contenders,
+    unmeasured: Collection[tuple[str, str]],
+    num_episodes: int,
+    share: float,
+) -> set[tuple[str, str]]:
+    """The problems and estimators with fewer estimates than the intervals need, which are printed.
+
+    Args:
+        entered: the contenders.
+        unmeasured: the names of the problems and estimators that are missing in the folder.
+        num_episodes: of one estimate.
+        share: of each problem's number of estimates.
+
+    Raises:
+        ValueError: these are all that are missing.
+    """
+    few: dict[tuple[str, str], int] = {}
+    for problem, name in unmeasured:
+        combination = combination_of(entered.estimators[name])
+        _, at_once, calls = amount(entered.problems[problem], combination, num_episodes, share)
+        if at_once * calls < LEAST_ESTIMATES:
+            few[problem, name] = at_once * calls
+    need = f"and {REPETITIONS} repetitions need at least {LEAST_ESTIMATES}"
+    if few and len(few) == len(unmeasured):
+        (problem, name), number = min(few.items())
+        raise ValueError(
+            f"share must be larger: {share:g} gives {numerals.counted(number, 'estimate')} of "
+            f"{name} on {problem}, {need}"
+        )
+    for (problem, name), number in sorted(few.items()):
+        given = numerals.counted(number, "estimate")
+        print(f"{problem}: {name}: not measured, as share {share:g} gives {given}, {need}")
+    return set(few)
 
 
 def _tell_of_other_numbers(

@@ -24,6 +24,7 @@ from pg.reports.statistics import Estimate
 
 RESOLVED = 0.7  # smallest expected cosine to ∇J of a usable reference
 REPETITIONS = 8  # parts of the estimates, each evaluated separately
+LEAST_ESTIMATES = 2 * REPETITIONS  # of an estimator: a variance needs two in each part
 RESAMPLED = 1000
 
 
