@@ -7,6 +7,10 @@ SLURM as a warning before the time limit. After the second signal a process ends
 Python handles a signal between two bytecode instructions, and a compiler in C++ executes none of
 them while it works. So a thread watches too: it reports at once that a signal was noted, and obeys
 a second one.
+
+XLA's compiler does look for signals. An exception that it meets there leaves a compilation behind
+that goes on in other threads, and the process may end by a segmentation fault. So no signal is
+raised in there, also where nothing is deferred.
 """
 
 import contextlib
@@ -36,6 +40,10 @@ def signal_of(error: KeyboardInterrupt) -> int:
     return error.signum if isinstance(error, Interrupted) else int(signal.SIGINT)
 
 
+# The file of JAX whose functions call the compiler, or read what it has compiled before.
+_COMPILER = os.path.join("jax", "_src", "compiler.py")
+_PAUSE = 0.05  # seconds until a signal that could not be obeyed is sent again
+
 _say: Callable[[str], object] = lambda work: None  # noqa: E731 - replaced by `listen`
 
 
@@ -43,6 +51,41 @@ class Caught:
     """The first signal received, if any."""
 
     signum: int | None = None
+
+
+class _Postponed:
+    """The signal that came where none can be raised, if any; it is sent again as soon as one can
+    be.
+    """
+
+    signum: int | None = None
+    is_sent = False  # the next signal is that one, and not another of the user's
+    timer: threading.Timer | None = None
+
+    def send_again(self, signum: int) -> None:
+        """Sends a signal to this process in a moment, but not while the compiler is at work."""
+
+        def send() -> None:
+            main = sys._current_frames().get(threading.main_thread().ident or 0)
+            if _is_compiling(main):
+                self.send_again(signum)
+                return
+            self.is_sent = True
+            os.kill(os.getpid(), signum)
+
+        self.signum, self.is_sent = signum, False
+        self.timer = threading.Timer(_PAUSE, send)
+        self.timer.daemon = True
+        self.timer.start()
+
+    def forget(self) -> None:
+        """Sends nothing any more."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.signum, self.is_sent, self.timer = None, False, None
+
+
+_postponed = _Postponed()
 
 
 def listen(say: Callable[[str], object] = lambda work: None) -> bool:
@@ -75,6 +118,7 @@ def listening(say: Callable[[str], object] = lambda work: None) -> Iterator[None
         yield
     finally:
         if is_listening:
+            _postponed.forget()
             sys.unraisablehook = hook
             for signum, handler in handlers.items():
                 signal.signal(signum, signal.SIG_DFL if handler is None else handler)
@@ -156,14 +200,31 @@ def _watched(signums: Collection[int], work: str) -> Iterator[None]:
 
 
 def _raise(signum: int, frame: FrameType | None) -> None:
-    raise Interrupted(signum)
+    """Raises Interrupted, or sends the signal again if the compiler is at work; a second one ends
+    the process then.
+    """
+    if not _is_compiling(frame):
+        _postponed.forget()
+        raise Interrupted(signum)
+    if _postponed.signum is None:
+        _say("the compilation")
+    elif not _postponed.is_sent:
+        os._exit(128 + signum)
+    _postponed.send_again(signum)
+
+
+def _is_compiling(frame: FrameType | None) -> bool:
+    """True if a frame, or one that has called it, is in JAX's calls of the compiler."""
+    while frame is not None:
+        if frame.f_code.co_filename.endswith(_COMPILER):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _again(lost: "sys.UnraisableHookArgs") -> None:
     """Sends the signal again if its exception was lost, as in a finalizer."""
     if isinstance(lost.exc_value, Interrupted):
-        timer = threading.Timer(0.05, os.kill, (os.getpid(), lost.exc_value.signum))
-        timer.daemon = True
-        timer.start()
+        _postponed.send_again(lost.exc_value.signum)
     else:
         sys.__unraisablehook__(lost)
