@@ -135,6 +135,8 @@ def parse_given(
     own = {field.name for field in dataclasses.fields(options)}
     defaults, of_machine = options(), Machine()
     variant = None
+    if "over" in own and _named(argv, "settings-of") and not _named(argv, "estimator"):
+        argv = [*_estimator_of_over(argv), *argv]
     try:
         run = _named(argv, "resume") if "resume" in own else None
         settings_of = _settings_of(argv, is_new=not (run or (file and file.run)))
@@ -453,8 +455,18 @@ def check_settings_of(name: str, estimator: str) -> None:
     if not own_files.is_reference(estimator):
         raise ValueError(
             f"settings_of is for your own estimators: give one, as --estimator {own_files.FORM}, "
-            "in a sweep also beside --over"
+            f"or in a sweep as --over estimator={own_files.FORM}"
         )
+
+
+def _estimator_of_over(argv: Sequence[str]) -> list[str]:
+    """The first custom estimator that a sweep varies, as its flag; [] if there is none."""
+    for word in argv:
+        name, _, values = word.partition("=")
+        own = list(filter(own_files.is_reference, values.split(",")))
+        if name == "estimator" and own:
+            return ["--estimator", own[0]]
+    return []
 
 
 def _check_estimator(name: str) -> None:

@@ -224,6 +224,16 @@ def test_settings_of_another_estimator_that_cannot_be_meant_are_refused(
     assert "settings_of 'ppo' has the settings of one environment, and env is varied" in said
 
 
+def test_own_estimators_that_are_only_varied_have_the_settings_of_another(own: Path) -> None:
+    """As if the first of them were given as --estimator too."""
+    varied = ["--settings-of", "ppo", "--over", f"estimator=gae,{own}:clipped"]
+    found = cli.parse_given(None, "", sweep.Options, ["--collect", "episodes", *varied])
+    words = ["--estimator", f"{own}:clipped", "--collect", "episodes", *varied]
+    assert found == cli.parse_given(None, "", sweep.Options, words)
+    with pytest.raises(SystemExit):
+        cli.parse(None, "", sweep.Options, ["--settings-of", "ppo", "--over", "estimator=gae,ppo"])
+
+
 @pytest.fixture
 def with_imports(tmp_path: Path) -> Path:
     """A file that imports a package and, in a function, a module of its folder."""
