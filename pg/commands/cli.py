@@ -135,8 +135,7 @@ def parse_given(
     own = {field.name for field in dataclasses.fields(options)}
     defaults, of_machine = options(), Machine()
     variant = None
-    if "over" in own and _named(argv, "settings-of") and not _named(argv, "estimator"):
-        argv = [*_estimator_of_over(argv), *argv]
+    argv = [*(_estimator_of_over(argv) if "over" in own else []), *argv]
     try:
         run = _named(argv, "resume") if "resume" in own else None
         settings_of = _settings_of(argv, is_new=not (run or (file and file.run)))
@@ -156,8 +155,8 @@ def parse_given(
     except ValueError as error:
         fail(error)
     of_variant = VARIANTS.get(variant or "", {})
-    if of_variant:  # its settings are part of the preset; the last value of a flag counts
-        argv += ["--estimator", of_variant["estimator"]]
+    if of_variant:  # its settings are part of the preset
+        argv = _with_value(argv, "estimator", of_variant["estimator"])
     known = {
         **flags.flags_of(Config, config, own),
         **flags.flags_of(Hyperparams, hyperparams, own),
@@ -192,9 +191,8 @@ def parse_given(
         if chosen.total_steps is not None:
             del values["num_updates"]  # which follows from it
         _print_settings(values, usual)
-    of_run = file is not None and file.run is not None
     named = {name_of(word).removeprefix("no_") for word in argv if is_flag(word)}
-    given = None if of_run else frozenset(named | of_variant.keys())
+    given = None if file and file.run else frozenset(named | of_variant.keys())
     return config, hyperparams, chosen, machine, given
 
 
@@ -460,8 +458,13 @@ def check_settings_of(name: str, estimator: str) -> None:
 
 
 def _estimator_of_over(argv: Sequence[str]) -> list[str]:
-    """The first custom estimator that a sweep varies, as its flag; [] if there is none."""
-    for word in argv:
+    """The first custom estimator that a sweep varies, as its flag, if it is to have the settings of
+    another one and no estimator is given; else [].
+    """
+    words = list(argv)
+    if _named(words, "settings-of") is None or _named(words, "estimator") is not None:
+        return []
+    for word in words:
         name, _, values = word.partition("=")
         own = list(filter(own_files.is_reference, values.split(",")))
         if name == "estimator" and own:
@@ -723,6 +726,19 @@ def cache_compilations() -> Path:
 def _is_given(argv: list[str], flag: str) -> bool:
     """True if a switch is on in argv, read before the parser runs."""
     return f"--{flag}" in [word.replace("_", "-") for word in argv]
+
+
+def _with_value(argv: Sequence[str], flag: str, value: str) -> list[str]:
+    """The command line with another value of --flag, before the parser runs."""
+    line: list[str] = []
+    is_former = False  # the next word is the former value
+    for word in argv:
+        name, equals, _ = word.partition("=")
+        is_the_flag = name.replace("_", "-") == f"--{flag}"
+        if not is_the_flag and not is_former:
+            line.append(word)
+        is_former = is_the_flag and not equals
+    return [*line, f"--{flag}", value]
 
 
 def _named(argv: list[str], flag: str) -> str | None:

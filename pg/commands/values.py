@@ -94,7 +94,8 @@ def checked_line(
     argv: Sequence[str], annotations: Mapping[str, Any], required: Sequence[str] = ()
 ) -> list[str]:
     """The command line, with None as the parser writes it. The values of a flag that takes several
-    and is given several times come together, at its end; the parser reads the last one alone.
+    and is given several times come together, at its end; the parser reads the last one alone. Equal
+    values of any other flag are one.
 
     Args:
         argv: The command line, whose flags are known.
@@ -103,11 +104,12 @@ def checked_line(
 
     Raises:
         ValueError: A value is of another type than its flag, is missing, or belongs to no flag; or
-            one value that consists of several numbers is given twice.
+            a flag of one value, which may consist of several numbers, has two different ones.
     """
     known = {name.strip("_"): _type_of(x) for name, x in annotations.items()}
     line: list[str] = []
     lists: dict[str, list[str]] = {}  # of the flags that take several values, by name
+    single: dict[str, list[str]] = {}  # of those that take one
     beside: list[str] = []  # words of no flag
     for given in _groups(argv):
         name = name_of(given.flag)
@@ -116,10 +118,12 @@ def checked_line(
         if found is not None:
             own = _values(name, found, own)
         beside += rest
+        if found is not None and not found.many and own:
+            _check_not_other(name, single.setdefault(name, own), own)
         if found is not None and found.many:
-            if name in lists and not found.is_list:
-                both = " and ".join(shown(" ".join(words)) for words in (lists[name], own))
-                raise ValueError(f"{name} is given twice, {both}: give one of them")
+            if not found.is_list:
+                _check_not_other(name, lists.get(name, own), own)
+                lists.pop(name, None)
             lists.setdefault(name, []).extend(own)
         elif given.joined:
             line.append(f"{given.flag}={own[0]}")
@@ -176,6 +180,13 @@ def _values(name: str, found: _Type, words: list[str]) -> list[str]:
         for word in words:
             check_name(name, word, get_args(found.kind))
     return words
+
+
+def _check_not_other(name: str, before: Sequence[str], now: Sequence[str]) -> None:
+    """Raises ValueError if a flag of one value has two different ones."""
+    if before != now:
+        both = " and ".join(shown(" ".join(words)) for words in (before, now))
+        raise ValueError(f"{name} is given twice, {both}: give one of them")
 
 
 def _check_once(lists: Mapping[str, Sequence[str]], known: Mapping[str, _Type]) -> None:

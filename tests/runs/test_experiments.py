@@ -244,8 +244,9 @@ def test_a_mistake_that_only_the_environment_knows(
 def test_an_evaluation_whose_returns_are_all_equal(
     arguments: list[str], score: str, tmp_path: Path
 ) -> None:
-    limit = ("--env-params", "max_steps_in_episode=5", "--num-updates", "1")
-    done = run("train.py", *SMALL, *limit, *arguments, "--out", str(tmp_path))
+    small = ("--num-updates", "1", "--num-envs", "4", "--hidden-sizes", "8")
+    limit = ("--env-params", "max_steps_in_episode=5")
+    done = run("train.py", *small, *limit, *arguments, "--out", str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
     assert score in done.stdout
 

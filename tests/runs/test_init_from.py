@@ -222,7 +222,7 @@ def test_further_refusals(runs: Path, capsys: pytest.CaptureFixture[str]) -> Non
         pg.make_learner(config(estimator=two, reference=start))
     # the shapes of another environment are known once it is made
     other = ["--init-from", str(runs / "one"), "--env", "sequences:modular_sum"]
-    assert main(["train", *FLAGS, *other, "--out", str(runs / "out")]) == 2
+    assert main(["train", *FLAGS[2:], *other, "--out", str(runs / "out")]) == 2
     found = " ".join(capsys.readouterr().err.split())
     assert "another environment or another precision: params/policy/params/" in found
     assert not (runs / "out").exists()

@@ -49,6 +49,12 @@ FEW = "400"  # updates
 LAGGING = ["--estimator", "vtrace", "--policy-lag", "3", *RUN[2:]]
 
 
+def changed(flag: str, value: str) -> list[str]:
+    """The flags of RUN with another value of one of them."""
+    place = RUN.index(flag) + 1
+    return [*RUN[:place], value, *RUN[place + 1 :]]
+
+
 def train(*arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
     """before: what a shell does first, as a limit."""
     command = (
@@ -300,7 +306,7 @@ def test_another_offset_of_seeds_changes_the_bits_and_is_recorded(tmp_path: Path
 
 @pytest.mark.slow
 def test_what_depends_on_the_planned_end_cannot_be_extended(tmp_path: Path) -> None:
-    flags = [*RUN, "--schedule", "linear", "--name", "x", "--out", str(tmp_path)]
+    flags = [*changed("--schedule", "linear"), "--name", "x", "--out", str(tmp_path)]
     assert train(*flags, "--num-updates", "2").returncode == 0
     done = train(*flags, "--num-updates", "3")
     assert "num_updates must stay 2, as schedule='linear' depends on it" in done.stderr
@@ -405,7 +411,7 @@ def test_a_run_over_seeds_goes_on_over_environments_that_the_devices_do_not_divi
     tmp_path: Path,
 ) -> None:
     """Seven environments on as many devices as a run of them that starts anew: on one."""
-    uneven = [*RUN, "--num-envs", "7", "--out", str(tmp_path), "--name", "x"]
+    uneven = [*changed("--num-envs", "7"), "--out", str(tmp_path), "--name", "x"]
     assert train(*uneven, "--cpu-devices", "2", "--num-updates", "2").returncode == 0
     resumed = train(*uneven, "--shard", "envs", "--num-updates", "4")
     assert resumed.returncode == 0, resumed.stderr
@@ -418,7 +424,7 @@ def test_environments_that_were_spread_are_spread_where_a_run_goes_on(
     tmp_path: Path, flags: list[str]
 ) -> None:
     """Over as many devices, with the bits of a run that was not interrupted."""
-    begin = [*RUN, "--shard", "envs", *flags, "--num-envs", "8", "--out", str(tmp_path)]
+    begin = [*changed("--num-envs", "8"), "--shard", "envs", *flags, "--out", str(tmp_path)]
     assert train(*begin, "--name", "half", "--num-updates", "2").returncode == 0
     assert train(*begin, "--name", "whole", "--num-updates", "4").returncode == 0
     half, whole = (next(tmp_path.glob(f"*/*/{name}")) for name in ("half", "whole"))

@@ -96,8 +96,14 @@ def test_a_file_has_the_preset_of_its_estimator_and_flags_go_before_it(tmp_path:
     assert longer.num_updates == 8192 // (16 * longer.num_steps)
 
 
-def test_the_last_of_two_flags_chooses_the_preset() -> None:
-    assert parsed("--estimator", "reinforce", "--estimator", "ppo") == parsed("--estimator", "ppo")
+def test_a_flag_of_one_value_has_no_two(capsys: pytest.CaptureFixture[str]) -> None:
+    """But the same one may be given again; a flag replaces an entry of a file, or of a variant."""
+    twice = ("--num-updates", "2", "--num_updates=3")
+    assert "num_updates is given twice, '2' and '3': give one of them" in said(capsys, *twice)
+    twice = ("--estimator", "reinforce", "--estimator", "ppo")
+    assert "estimator is given twice, 'reinforce' and 'ppo'" in said(capsys, *twice)
+    assert parsed("--seed", "3", "--seed=3") == parsed("--seed", "3")
+    assert parsed("--estimator", "natural", "--greedy", "--no-greedy")[0] == preset("natural")[0]
 
 
 def test_the_settings_of_a_run_are_complete(
