@@ -826,11 +826,18 @@ def _restored(
     Raises ValueError if more is done than was asked for, and with `strict` if something has
     changed.
     """
+    from pg.fast import devices
     from pg.runs import checkpoints, execution, host_states
 
     found = None
     if folder and (folder / "checkpoints").is_dir():
         found = checkpoints.restore(folder / "checkpoints", template, metadata, len(seeds))
+    done = devices.agreed(found.partial.updates if found else 0)
+    if done > config.num_updates:
+        are = numerals.agreeing(done, "is", "are")
+        raise ValueError(
+            f"num_updates must be at least the {done} that {are} done, got {config.num_updates}"
+        )
     if folder and found:
         before = folders.read_json(folder / "config.json", folders.SETUP).get("parts", {})
         of_batch = folders.differing(
@@ -850,14 +857,7 @@ def _restored(
         before = folders.read_json(folder / "versions.json", folders.VERSIONS).get("resumed", [])
         after = {"after": found.partial.updates, "changed": found.changed}
         metadata["versions"] = metadata["versions"] | {"resumed": [*before, after]}
-    partial = checkpoints.shared(found, template, len(seeds))
-    if partial and partial.updates > config.num_updates:
-        are = numerals.agreeing(partial.updates, "is", "are")
-        raise ValueError(
-            f"num_updates must be at least the {partial.updates} that {are} done, got "
-            f"{config.num_updates}"
-        )
-    return partial
+    return checkpoints.shared(found, template, len(seeds))
 
 
 def _ended(folder: Path, updates: int, config: Config, options: Options) -> str | None:

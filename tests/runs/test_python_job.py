@@ -68,6 +68,10 @@ def test_a_run_of_an_environment_object_starts_and_goes_on(
     stored = json.loads((folder / "config.json").read_text())
     assert (stored["config"]["env"], stored["env_class"]) == ("Clock", "environments.Clock")
     assert stored["config"]["env_params"] == {"reward_scale": 2.0}
+    assert job.resume(folder, env=env, num_updates=1) == cli.MISTAKE
+    said = capsys.readouterr()
+    assert "num_updates must be at least the 2 that are done, got 1" in said.err
+    assert "continuing" not in said.out
     assert job.resume(folder, env=env, num_updates=4) == 0
     assert "continuing after update 2" in capsys.readouterr().out
     longer = Config(env=env, num_updates=4, **SMALL, preset=None)
