@@ -9,6 +9,7 @@ import contextvars
 import dataclasses
 import functools
 import os
+import re
 import signal
 import sys
 import traceback
@@ -66,6 +67,11 @@ INTERRUPTED = 130  # Ctrl-C, the convention of shells
 
 # True where --traceback is among the words of the command.
 _traceback: contextvars.ContextVar[bool] = contextvars.ContextVar("traceback", default=False)
+
+# Names of the settings that are flags of the command.
+_typed: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar(
+    "typed", default=frozenset()
+)
 
 # Options that a resumed run keeps.
 RESUMED = (
@@ -529,8 +535,19 @@ def mistake(error: object) -> int:
             traceback.print_exception(error)
         elif place or (error.__cause__ and own_files.place_of(error.__cause__, named=True)):
             said = f"{said}; --traceback shows all calls"
-    print(wrapped(f"error: {said}", sys.stderr), file=sys.stderr)
+    print(wrapped(f"error: {_with_flags(said)}", sys.stderr), file=sys.stderr)
     return FAULT if isinstance(error, HostError) else MISTAKE
+
+
+def _with_flags(said: str) -> str:
+    """A sentence with the flags that were typed instead of the names of their settings, where the
+    two differ by more than the dashes in front: --settings-of, not settings_of.
+    """
+    for name in _typed.get():
+        if "_" in name:
+            flag = f"--{name.replace('_', '-')}"
+            said = re.sub(rf"(?<![\w.'\"/-]){name}(?![\w.'\"/=(-])", flag, said)
+    return said
 
 
 _Main = Callable[..., int]
@@ -545,6 +562,7 @@ def command(main: _Main) -> _Main:
     def one(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         words = list(sys.argv[1:] if argv is None else argv)
         token = _traceback.set("--traceback" in words)
+        typed = _typed.set(frozenset(name_of(word) for word in words if is_flag(word)))
         try:
             with clock.of_command(), interrupts.listening(announce):
                 return main([word for word in words if word != "--traceback"], prog)
@@ -557,6 +575,7 @@ def command(main: _Main) -> _Main:
             return interrupted(interrupts.signal_of(error))
         finally:
             _traceback.reset(token)
+            _typed.reset(typed)
 
     return one
 

@@ -918,7 +918,7 @@ MISTAKES = [
         "suite 'classic' has no row for both Acrobot-v1 and natural",
     ),
     (["--seeds", "0"], "seeds must be a whole number of at least 1, got 0"),
-    (["--seeds-per-program", "-1"], "seeds_per_program must be"),
+    (["--seeds-per-program", "-1"], "--seeds-per-program must be"),
     (["--report", "no/such/README.md"], "no/such/README.md needs one line <!-- results -->"),
     (["--from", "nowhere.csv"], "cannot read nowhere.csv: No such file"),
 ]

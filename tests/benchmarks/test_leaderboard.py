@@ -457,7 +457,7 @@ def run(script: str, *flags: str) -> subprocess.CompletedProcess[str]:
     [
         (["--problems", "CartPole"], "CartPole-v1"),
         (["--estimators", "gpomdp"], "gpomdp is for windows"),
-        (["--num-episodes", "3"], "num_episodes must be even and at least 2, got 3"),
+        (["--num-episodes", "3"], "--num-episodes must be even and at least 2, got 3"),
         (["--share", "0"], "share must be above 0, got 0.0"),
     ],
 )

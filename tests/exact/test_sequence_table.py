@@ -99,7 +99,7 @@ def test_a_mistake_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     for words, sentence in (
         (["--problems", "equal_length"], "did you mean 'equal_lengths'"),
         (["--lags", "-1"], "lags must be whole numbers of at least 0"),
-        (["--kl-coef", "-1"], "kl_coef must be finite and at least 0"),
+        (["--kl-coef", "-1"], "--kl-coef must be finite and at least 0"),
     ):
         with pytest.raises(SystemExit) as stopped:
             sequence_table.main(words)

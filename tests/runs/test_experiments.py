@@ -163,19 +163,19 @@ MISTAKES = [
     (["--estimator", "renforce"], "unknown estimator 'renforce': did you mean 'reinforce'"),
     (["--collect", "windows"], "needs collect='episodes'"),
     (["--estimator", "leave_one_out", "--collect", "windows"], "needs collect='episodes'"),
-    (["--num-envs", "-3"], "num_envs must be a whole number of at least 1, got -3"),
+    (["--num-envs", "-3"], "--num-envs must be a whole number of at least 1, got -3"),
     (["--gamma", "1.5"], "gamma must be in [0, 1], got 1.5"),
-    (["--gae-lambda", "2"], "gae_lambda must be in [0, 1]"),
-    (["--learning-rate", "fast"], "learning_rate must be a number, got 'fast'"),
-    (["--num-updates", "2.5"], "num_updates must be a whole number, got '2.5'"),
+    (["--gae-lambda", "2"], "--gae-lambda must be in [0, 1]"),
+    (["--learning-rate", "fast"], "--learning-rate must be a number, got 'fast'"),
+    (["--num-updates", "2.5"], "--num-updates must be a whole number, got '2.5'"),
     (["--optimizer", "sdg"], "'sgd'"),
     (["--learning-rat", "0.1"], "--learning-rate"),
     (
         ["--env-params", "gravity"],
-        "env_params must be NAME=VALUE with a number, true or false, got",
+        "--env-params must be NAME=VALUE with a number, true or false, got",
     ),
     (["--seeds", "0"], "seeds must be a whole number of at least 1, got 0"),
-    (["--eval-episodes", "-1"], "eval_episodes must be"),
+    (["--eval-episodes", "-1"], "--eval-episodes must be"),
 ]
 
 
@@ -335,7 +335,7 @@ def test_a_mistake_in_a_search(arguments: list[str], message: str) -> None:
         (("--seeds", "1"), "seeds must be a whole number of at least 2, got 1"),
         (
             ("--memory-limit", "much"),
-            "memory_limit must be a size such as 4GiB or 500MB, got 'much'",
+            "--memory-limit must be a size such as 4GiB or 500MB, got 'much'",
         ),
         # it has to compile first
         pytest.param(("--memory-limit", "1MB"), "memory:", marks=pytest.mark.slow),
@@ -346,7 +346,7 @@ def test_a_mistake_in_a_search(arguments: list[str], message: str) -> None:
         (("--distributed",), "no cluster was found"),
         (
             ("--shard", "envs", "--cpu-devices", "2", "--num-envs", "5"),
-            "num_envs must be a multiple of the 2 devices",
+            "--num-envs must be a multiple of the 2 devices",
         ),
     ],
 )

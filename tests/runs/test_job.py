@@ -209,7 +209,7 @@ def test_a_folder_that_is_in_use_or_holds_another_run(whole: Path, tmp_path: Pat
         in done.stderr
     )
     done = train("--resume", str(whole), "--num-updates", "7")
-    assert f"num_updates must be at least the {FEW} that are done, got 7" in done.stderr
+    assert f"--num-updates must be at least the {FEW} that are done, got 7" in done.stderr
     done = train("--resume", str(tmp_path))
     assert f"{tmp_path} is not a folder of a run: give one that" in " ".join(done.stderr.split())
 
@@ -309,7 +309,7 @@ def test_what_depends_on_the_planned_end_cannot_be_extended(tmp_path: Path) -> N
     flags = [*changed("--schedule", "linear"), "--name", "x", "--out", str(tmp_path)]
     assert train(*flags, "--num-updates", "2").returncode == 0
     done = train(*flags, "--num-updates", "3")
-    assert "num_updates must stay 2, as schedule='linear' depends on it" in done.stderr
+    assert "--num-updates must stay 2, as schedule='linear' depends on it" in done.stderr
 
 
 @pytest.mark.acceptance("C4")

@@ -571,7 +571,7 @@ def test_a_search_for_an_own_estimator_starts_from_the_settings_of_another(
     assert hyperparams == of_tuned._replace(gamma=0.5)
     with pytest.raises(SystemExit):
         tune.main(["--estimator", "gae", "--settings-of", "ppo"])
-    assert "settings_of is for your own estimators" in capsys.readouterr().err
+    assert "error: --settings-of is for your own estimators" in capsys.readouterr().err
 
 
 def test_a_run_of_an_own_environment_is_exported_and_drawn(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from scripts import refused_without_jax
 
-from pg.commands import benchmark, cli, sweep, tune
+from pg.commands import benchmark, cli, sweep, train, tune
 from pg.commands.job import Options
 from pg.config import Config, Hyperparams
 from pg.estimators.variants import VARIANTS
@@ -104,6 +104,24 @@ def test_a_flag_of_one_value_has_no_two(capsys: pytest.CaptureFixture[str]) -> N
     assert "estimator is given twice, 'reinforce' and 'ppo'" in said(capsys, *twice)
     assert parsed("--seed", "3", "--seed=3") == parsed("--seed", "3")
     assert parsed("--estimator", "natural", "--greedy", "--no-greedy")[0] == preset("natural")[0]
+
+
+def test_an_error_names_the_flag_where_one_was_typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the setting where its value comes from a file."""
+    file = written(tmp_path / "a.toml", "num_envs = -3\n")
+    cases = {
+        ("--num-envs", "-3"): "error: --num-envs must be a whole number of at least 1, got -3",
+        ("--config", file): "num_envs must be a whole number of at least 1, got -3",
+        ("--total-steps=9", "--num_updates", "3"): "error: --total-steps and --num-updates exclude",
+    }
+    for words, sentence in cases.items():
+        with pytest.raises(SystemExit):
+            train.main([*words, "--estimator", "ppo"])
+        err = capsys.readouterr().err
+        assert sentence in err
+        assert ("--num-envs" in err) == ("--num-envs" in words)
 
 
 def test_the_settings_of_a_run_are_complete(

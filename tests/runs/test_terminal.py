@@ -507,7 +507,7 @@ def test_no_colour_where_none_is_wanted() -> None:
     assert "\x1b[" in on_a_terminal(TRAIN, "--help", NO_COLOR="")
     assert "\x1b[" not in on_a_terminal(TRAIN, "--help", NO_COLOR="1")
     mistake = on_a_terminal(TRAIN, "--num-updates", "x", NO_COLOR="")
-    assert mistake == "error: num_updates must be a whole number, got 'x'\r\n"
+    assert mistake == "error: --num-updates must be a whole number, got 'x'\r\n"
 
 
 @pytest.mark.parametrize(
