@@ -441,7 +441,7 @@ def _take_versions(
     width: int,
     versions: Mapping[str, Any],
     done: int,
-    changed_code: Sequence[str],
+    changed_code: Sequence[str] = (),
 ) -> None:
     """Updates the versions and the code in sweep.json if bits can depend on what has changed since;
     prints and records the change if `done` > 0 runs finished under the old versions, or the code
