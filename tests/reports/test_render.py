@@ -320,8 +320,8 @@ MISTAKES = [
     (("--env", "{run}/no.py:Env"), "there is no file {run}/no.py"),
     (("{run}/elsewhere",), "there is no run"),
     (("{run}/empty",), "{run}/empty is not a folder of a run"),
-    (("{run}", "--seed-index", "2"), "seed_index must be from 0 to 1, got 2"),
-    (("{run}", "--seed-index", "-1"), "seed_index must be from 0 to 1, got -1"),
+    (("{run}", "--seed-index", "2"), "--seed-index must be from 0 to 1, got 2"),
+    (("{run}", "--seed-index", "-1"), "--seed-index must be from 0 to 1, got -1"),
     (
         ("{run}", "--out", "{run}/policy.mp4"),
         "out must be a path that ends in .gif, in an existing folder",

@@ -175,7 +175,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (
             "nowhere",
-            "init_from: there is no run, and no file of parameters, at .*nowhere: give the",
+            "--init-from: there is no run, and no file of parameters, at .*nowhere: give the",
         ),
         ("several", "has the seeds 5 to 7, each with .*: choose one, as .*/several:5 "),
         ("several:8", "seed must be from 5 to 7, those of .*several, got 8"),
@@ -194,7 +194,7 @@ def test_what_cannot_be_a_start_is_refused_before_jax_is_asked(
         main(["train", *FLAGS, "--init-from", str(runs / path), "--out", str(runs / "out")])
     assert stopped.value.code == 2
     found = " ".join(capsys.readouterr().err.split())
-    assert found.startswith("error: init_from")
+    assert found.startswith("error: --init-from")
     assert re.search(said, found), found
     assert not (runs / "out").exists()
 
