@@ -504,7 +504,8 @@ def _network(config: Config, env: Env, head: nn.Module) -> Network:
     torso = _torso(config, env)
     network = _of_model(config, env, Model(torso, cell, head), one_hot_tokens(env))
     # Larger blocks are slower with convolutions; the sums of layer normalisation are flax's.
-    return network._replace(sums_in_parts=_is_dense(torso) and not config.layer_norm)
+    sums_in_parts = cell is None and not config.layer_norm and _is_dense(torso)
+    return network._replace(sums_in_parts=sums_in_parts)
 
 
 def _is_dense(torso: nn.Module) -> bool:

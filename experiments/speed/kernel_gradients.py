@@ -1,10 +1,10 @@
-"""Measure on a CPU what the gradient of a minibatch gains from the transposed products of small
-kernels, and from blocks of more rows.
+"""Measure on a CPU what the gradient of a minibatch gains from transposed products of kernels, and
+from blocks of more rows.
 
-The gradients of one batch, or whole updates, compiled each way, take turns on one core. Each figure
-is the processor time of plain products in blocks of 256 rows divided by that of another way: the
-median over turns of the ratio within a turn. A digest of the bits says whether two cores give the
-same.
+The gradients of one batch, or whole updates, compiled each way, take turns. Each figure is the time
+of plain products in blocks of 256 rows divided by that of another way, by the clock and in brackets
+by processor time: the median over turns of the ratio within a turn. A digest says whether another
+number of cores gives the same bits.
 """
 
 import dataclasses
@@ -28,17 +28,17 @@ KERNELS = ((4, 64), (4, 256), (8, 64), (64, 64), (64, 2), (256, 256), (400, 64))
 class Way(NamedTuple):
     """A way of computing a gradient."""
 
-    small_kernel: int  # entries of the largest kernel with transposed products
-    rows: int = 256  # of a block
+    transposed: bool  # the products of kernels' gradients, as in pg.layers.dense
+    rows: int  # of a block
 
 
 WAYS = {
-    "plain": Way(0),
-    "plain, 1024 rows": Way(0, 1024),
-    "plain, 2048 rows": Way(0, 2048),
-    "transposed, up to 64²": Way(64 * 64),
-    "chosen": Way(256 * 256),
+    "plain, 256 rows": Way(transposed=False, rows=256),
+    "plain, 2048 rows": Way(transposed=False, rows=2048),
+    "256 rows": Way(transposed=True, rows=256),
+    "2048 rows": Way(transposed=True, rows=2048),
 }
+PLAIN = next(iter(WAYS))
 NETWORKS: dict[str, dict[str, Any]] = {
     "CartPole 64²": {"env": "CartPole-v1"},
     "CartPole 256²": {"env": "CartPole-v1", "hidden_sizes": (256, 256)},
@@ -93,11 +93,14 @@ def main() -> None:
         for network in options.networks
         for estimator in options.estimators
     ]
-    cells = [["", "", "plain, ms", *list(WAYS)[1:], "digest of the chosen"]]
+    cells = [["", "", f"{PLAIN}, ms", *list(WAYS)[1:], *(f"bits, {name}" for name in WAYS)]]
     for row in rows:
-        ratios = [f"{row['ratios'][name]:.2f}" for name in list(WAYS)[1:]]
+        ratios = [
+            f"{row['by_the_clock'][name]:.2f} ({row['ratios'][name]:.2f})" for name in list(WAYS)[1:]
+        ]
         plain = f"{1e3 * row['plain_seconds']:.2f}"
-        cells.append([row["network"], row["estimator"], plain, *ratios, row["digest"]])
+        digests = row["digests"].values()
+        cells.append([row["network"], row["estimator"], plain, *ratios, *digests])
     print(tables.plain(cells), flush=True)
     if options.json is not None:
         folders.write_json(options.json, {"rows": rows, "versions": folders.environment()})
@@ -141,7 +144,7 @@ def products(repeats: int) -> list[list[str]]:
 
 
 def measured(network: str, estimator: str, options: Options) -> dict[str, Any]:
-    """The ratios of every way, and the digest of the gradient that the chosen one gives."""
+    """The ratios and the digest of every way."""
     import jax
 
     make = update if options.update else problem
@@ -150,21 +153,24 @@ def measured(network: str, estimator: str, options: Options) -> dict[str, Any]:
         changes = NETWORKS[network] | {"num_envs": options.num_envs}
         f, *arguments = make(estimator, changes, options.seeds)
         programs[name] = compiled(f, arguments, way)
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
     calls = 1
     for turn in range(options.repeats + 1):
         for name, program in programs.items():
-            started = time.process_time()
+            began, started = time.perf_counter(), time.process_time()
             for _ in range(calls):
                 jax.block_until_ready(program(*arguments))
-            seconds[name].append((time.process_time() - started) / calls)
+            taken = time.perf_counter() - began, time.process_time() - started
+            seconds[name].append((taken[0] / calls, taken[1] / calls))
         if not turn:  # the first is not timed; a later one lasts 30 ms at least
-            calls = max(1, round(0.03 / seconds["plain"][0]))
+            calls = max(1, round(0.03 / seconds[PLAIN][0][1]))
     turns: Any = {name: np.array(each[1:]) for name, each in seconds.items()}
+    ratios = {name: np.median(turns[PLAIN] / each, axis=0) for name, each in turns.items()}
     return {
-        "plain_seconds": float(np.median(turns["plain"])),
-        "ratios": {name: float(np.median(turns["plain"] / each)) for name, each in turns.items()},
-        "digest": digest(programs["chosen"](*arguments)),
+        "plain_seconds": float(np.median(turns[PLAIN][:, 1])),
+        "by_the_clock": {name: float(ratio[0]) for name, ratio in ratios.items()},
+        "ratios": {name: float(ratio[1]) for name, ratio in ratios.items()},
+        "digests": {name: digest(program(*arguments)) for name, program in programs.items()},
     }
 
 
@@ -245,9 +251,11 @@ def compiled(f: Callable[..., Any], arguments: Any, way: Way) -> Any:
     from pg.layers import dense
     from pg.runs.execution import CPU_OPTIONS
 
+    transposes = dense._transposes if way.transposed else lambda x, kernel: False
     with (
-        mock.patch.object(dense, "SMALL_KERNEL", way.small_kernel),
+        mock.patch.object(dense, "_transposes", transposes),
         mock.patch.dict(blocks.ROWS, cpu=way.rows),
+        mock.patch.object(blocks, "LARGE_ROWS", way.rows),
     ):
         return jax.jit(f).lower(*arguments).compile(CPU_OPTIONS)
 

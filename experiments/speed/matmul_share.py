@@ -1,7 +1,7 @@
 """Measure how close the training of ppo comes on one core to the rate of plain matrix products.
 
 Four programs take turns: products of two 1024 x 1024 matrices; plain products of the sizes that the
-gradient has, in blocks of 256 rows; the gradient of a minibatch; and a whole update. Rates count
+gradient has, in blocks of 2048 rows; the gradient of a minibatch; and a whole update. Rates count
 the floating-point operations of the products alone (2 per multiplication and addition), not those
 of activations, the environment or the optimizer, and are per second of processor time. A share is
 the median over turns of the ratio within a turn.
@@ -22,7 +22,7 @@ from pg.commands import cli
 from pg.reports import tables
 from pg.runs import folders
 
-ROWS = 256  # of a block on a CPU, see pg.fast.blocks
+ROWS = 2048  # of a large block, see pg.fast.blocks
 LARGE = 1024  # rows and columns of the matrices whose product stands for the core's best rate
 NUM_ENVS, NUM_EPOCHS, NUM_MINIBATCHES = 64, 4, 4  # of an update
 LEAST_SECONDS = 0.03  # of processor time for one measurement
@@ -147,7 +147,7 @@ def made(network: str) -> dict[str, Program]:
     of_collection = forward_operations(policy) + 2 * forward_operations(critic)
     of_update = batch_rows * (of_collection + NUM_EPOCHS * of_gradient)
     matrix = jax.random.normal(jax.random.key(0), (LARGE, LARGE))
-    chosen = WAYS["chosen"]
+    chosen = WAYS["2048 rows"]
     gradient_program = compiled(gradient, (params, batch), chosen)
     update_program = compiled(step, (state, key), chosen)
     return {

@@ -26,7 +26,7 @@ from pg.settings.choices import MatmulPrecision
 ENVS = "envs"
 # XLA splits large products over the cores of a CPU, so that one device keeps them busy: with a
 # kernel larger than this, spreading gains nothing (experiments/speed/spread.py).
-SPREAD_KERNEL = 512 * 512
+SPREAD_KERNEL = 256 * 256
 HEARTBEAT = 10  # seconds without a sign of life after which a process counts as dead
 
 _mapped = contextvars.ContextVar("mapped", default=1)

@@ -1079,8 +1079,8 @@ MUTANTS = [
     Mutant(
         "the blocks of convolutions are large",
         "networks.py",
-        "sums_in_parts=_is_dense(torso) and not config.layer_norm",
-        "sums_in_parts=not config.layer_norm",
+        "not config.layer_norm and _is_dense(torso)",
+        "not config.layer_norm",
         "tests/core/test_blocks.py -k large",
     ),
     Mutant(
