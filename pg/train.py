@@ -186,9 +186,7 @@ def make_learner(
         )
 
     def make_step(policy: Network, critic: Network, h: Hyperparams) -> UpdateStep:
-        est = make_estimator(policy, critic, h)
-        if config.collect == "windows" and policy.sums_in_parts and critic.sums_in_parts:
-            est = _in_large_blocks(est)
+        est = _in_blocks(config, policy, critic, make_estimator(policy, critic, h))
         actor = networks.actor(policy, critic)
         apply_gradients = make_apply_gradients(
             config, h, policy, est, optimizer_at, collector.scale
@@ -618,10 +616,13 @@ def _check_estimator(config: Config, est: Estimator) -> None:
         )
 
 
-def _in_large_blocks(est: Estimator) -> Estimator:
-    """The estimator with large blocks of rows, see `blocks.large`."""
-    weigh, grad = blocks.large()(est.weigh), blocks.large()(est.grad)
-    return est._replace(weigh=weigh, grad=grad)
+def _in_blocks(config: Config, policy: Network, critic: Network, est: Estimator) -> Estimator:
+    """The estimator in large blocks of rows, if they suit its networks and batches, see
+    `blocks.large`.
+    """
+    if config.collect == "episodes" or not (policy.sums_in_parts and critic.sums_in_parts):
+        return est
+    return est._replace(weigh=blocks.large()(est.weigh), grad=blocks.large()(est.grad))
 
 
 def _fit_state(state: TrainState) -> FitState:

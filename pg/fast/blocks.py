@@ -29,7 +29,8 @@ from pg.fast import devices
 # its cache.
 ROWS = {"cpu": 256}
 ROWS_ELSEWHERE = 65536
-# Rows of a large block: XLA spreads its products over the cores of a CPU.
+# Rows of a large block: XLA spreads its products over the cores of a CPU. Blocks of 512 or 1024
+# rows take more processor time without being faster.
 LARGE_ROWS = 2048
 
 _copies = contextvars.ContextVar("copies", default=1)
@@ -74,20 +75,32 @@ def _largest(
     return largest(jnp.max(x)), False
 
 
-def rows() -> int:
-    """Rows of a block on this kind of device, shared among the copies of `mapped_over`."""
+def rows(num_rows: int = 0) -> int:
+    """Rows of a block on this kind of device, shared among the copies of `mapped_over`.
+
+    Args:
+        num_rows: Rows of the whole batch, on all devices. In the context `large` its blocks are
+            large if it fills one; vmapped runs fill it together.
+    """
     rows_of_device = ROWS.get(jax.default_backend(), ROWS_ELSEWHERE)
-    if _are_large.get():  # vmapped runs fill the cores already
-        rows_of_device = max(rows_of_device, LARGE_ROWS // devices.mapped_runs())
+    large_rows = LARGE_ROWS // devices.mapped_runs()
+    if _are_large.get() and num_rows >= large_rows:
+        rows_of_device = max(rows_of_device, large_rows)
     return max(1, rows_of_device // _copies.get())
 
 
-def block_size(length: int, width: int) -> int:
+def block_size(length: int, width: int, most: int | None = None) -> int:
     """Steps K in a block, for an array of `length` steps by `width` environments.
 
     A divisor of `length` if there is one of suitable size, so that nothing needs padding.
+
+    Args:
+        length: The number of steps.
+        width: The number of environments.
+        most: The largest number of rows; default: `rows()`.
     """
-    return even_size(length, max(1, rows() // width))
+    most = rows() if most is None else most
+    return even_size(length, max(1, most // width))
 
 
 def even_size(length: int, most: int) -> int:
@@ -145,10 +158,12 @@ def map_steps(
         one_block: Compute all steps at once, for an f that depends on the past.
     """
 
+    most = rows(valid.size)
+
     def mapped(tree: PyTree, valid: Bool[Array, "T B"]) -> PyTree:
-        if one_block or valid.size <= rows():
+        if one_block or valid.size <= most:
             return f(tree)
-        xs, num_filled = _cut(tree, valid)
+        xs, num_filled = _cut(tree, valid, most)
         count, _, width = jax.tree.leaves(xs)[0].shape[:3]
         block = jax.eval_shape(f, take(xs, jnp.int32(0)))
 
@@ -175,10 +190,12 @@ def sum_steps(
         one_block: Compute all steps at once.
     """
 
+    most = rows(valid.size)
+
     def summed(tree: PyTree, valid: Bool[Array, "T B"]) -> PyTree:
-        if one_block or valid.size <= rows():
+        if one_block or valid.size <= most:
             return f(tree)
-        xs, num_filled = _cut(tree, valid)
+        xs, num_filled = _cut(tree, valid, most)
 
         def add(k: Int[Array, ""], total: PyTree) -> PyTree:
             return jax.tree.map(jnp.add, total, f(take(xs, k)))
@@ -194,16 +211,16 @@ def mean_over_episodes(f: Callable[[Any], Any], tree: PyTree, valid: Bool[Array,
     return jax.tree.map(lambda x: x / valid.shape[1], sum_steps(f, tree, valid))
 
 
-def _cut(tree: PyTree, valid: Bool[Array, "T B"]) -> tuple[PyTree, Int[Array, ""]]:
-    """Leaves [T, B, ...] as blocks [n, K, B / m, ...], and the number of leading blocks that hold
-    every valid step [T, B].
+def _cut(tree: PyTree, valid: Bool[Array, "T B"], most: int) -> tuple[PyTree, Int[Array, ""]]:
+    """Leaves [T, B, ...] as blocks [n, K, B / m, ...] of at most `most` rows, and the number of
+    leading blocks that hold every valid step [T, B].
     """
     width = valid.shape[1]
-    part = even_size(width, rows())
+    part = even_size(width, most)
     if devices.envs_are_spread() or width % part:
         part = width
     tree, valid = jax.tree.map(lambda x: x.reshape(-1, part, *x.shape[2:]), (tree, valid))
-    size = block_size(*valid.shape)
+    size = block_size(*valid.shape, most)
     return split(tree, size), largest((_num_used(valid) + size - 1) // size)
 
 

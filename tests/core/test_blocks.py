@@ -89,15 +89,15 @@ def test_even_size(length: int, most: int, size: int) -> None:
 SMALL: dict[str, Any] = {"num_envs": 4, "num_steps": 4, "num_updates": 1, "preset": None}
 
 
-def rows_of_a_block(runs: int = 1, **changes: Any) -> int:
-    """The rows of a block in training under these settings, as an estimator of one's own has
-    them.
+def rows_of_a_block(runs: int = 1, num_rows: int = blocks.LARGE_ROWS, **changes: Any) -> int:
+    """The rows of a block of a batch in training under these settings, as an estimator of one's own
+    has them.
     """
     seen = []
 
     def watched(policy: Network, critic: Network, h: Hyperparams) -> pg.Estimator:
         def weigh(params: Any, state: Any, traj: Any) -> Any:
-            seen.append(blocks.rows())
+            seen.append(blocks.rows(num_rows))
             return jnp.zeros_like(traj.reward), (), state
 
         return pg.build_estimator(policy, None, h, weigh)
@@ -133,6 +133,12 @@ def test_only_dense_layers_and_full_windows_have_large_blocks() -> None:
     assert rows_of_a_block(collect="episodes", horizon=4, num_steps=Config.num_steps) == usual
 
 
+def test_a_batch_fills_its_large_blocks() -> None:
+    assert rows_of_a_block(num_rows=blocks.LARGE_ROWS - 1) == blocks.rows()
+    assert rows_of_a_block(num_rows=100 * blocks.LARGE_ROWS) == blocks.LARGE_ROWS
+
+
 def test_vmapped_runs_share_a_large_block() -> None:
-    assert rows_of_a_block(runs=4) == blocks.LARGE_ROWS // 4
+    assert rows_of_a_block(runs=4, num_rows=512) == blocks.LARGE_ROWS // 4
+    assert rows_of_a_block(runs=4, num_rows=511) == blocks.rows()
     assert rows_of_a_block(runs=64) == blocks.rows()

@@ -142,7 +142,7 @@ def test_environments_are_spread_where_that_pays() -> None:
     found = json.loads(printed(LAYOUTS))
     expected = {
         "small": (2, "environments are spread over the 2 cores"),
-        "large": (1, "on one device, as products with kernels of up to 262,145 weights"),
+        "large": (1, "on one device, as products with kernels of up to 65,537 weights"),
         "uneven": (1, "on one device, as the number of environments at a time, 7, is no multiple"),
         "unknown": (1, ""),
         "small, so far one": (1, ""),
