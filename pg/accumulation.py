@@ -66,7 +66,7 @@ class _MicroBatch(NamedTuple):
     number: Int[Array, ""]  # its index among the K
     rollout: RolloutState | tuple[()]
     running: PyTree  # see `Normaliser`
-    # Ψ and further constants from the whole batch, [T, M, ...]; () if micro-batches are weighed
+    # Ψ and further constants from the whole batch, [T, M, ...]; () if micro-batches are weighted
     # separately
     weighed: PyTree
 
@@ -224,7 +224,7 @@ def _over_micro_batches(
     task: _Task, start: _Start, weighed: PyTree, differentiate: Bool[Array, ""] | None = None
 ) -> tuple[_Sums, Normaliser, RolloutState | tuple[()], PyTree]:
     """The sums over all micro-batches, the normaliser and the environments after them, and the
-    `_step_scalars` of each, leaves [K, T, M], from which the whole batch is weighed.
+    `_step_scalars` of each, leaves [K, T, M], from which the whole batch is weighted.
 
     Args:
         task: The arguments and the sizes.

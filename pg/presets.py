@@ -57,7 +57,7 @@ def preset(
         known = [*static, *traced, "total_steps"]
         check_name("setting", name, known, "help(pg.Config) and help(pg.Hyperparams) list them")
     if "total_steps" in changes and "num_updates" in changes:
-        raise ValueError("total_steps and num_updates exclude each other: give one of them")
+        raise ValueError("total_steps and num_updates are mutually exclusive: give one of them")
     total_steps = changes.pop("total_steps", None)
     values = {**base, **changes, "preset": None}
     config = Config(**{name: value for name, value in values.items() if name in static})

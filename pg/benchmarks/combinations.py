@@ -6,7 +6,7 @@ observations, under one name.
     state_value:sampling=sobol+sample_env=true    and the environment's
     vine_value:num_branches=2+branch_every=8      two extra episodes out of every eighth state
     trajectory_control_variate:sampling=array+num_episodes=64    and estimates of 64 episodes
-    state_value:critic_observe=policy_and_time    a critic that sees the time, too
+    state_value:critic_observe=policy_and_time    a critic that also sees the time
     all_action:action_critic=network              and one of continuous actions of another kind
 
 It imports no jax.

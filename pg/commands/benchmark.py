@@ -165,7 +165,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
 
 def _rows(options: Options) -> list[tuple[suites.Task, suites.Row]]:
-    """The rows that are asked for. Raises ValueError for what does not go together."""
+    """The requested rows. Raises ValueError for incompatible options."""
     if not options.untuned:
         return selection.select(
             options.suite,

@@ -129,8 +129,8 @@ def parse_given(
     run's, which gives all of them.
 
     Defaults are the preset of the named estimator and environment, with --settings-of NAME that of
-    NAME, or, with --resume RUN or --config RUN, the settings of that run. The entries of another
-    file of settings count as flags in front of the others, and the settings of a named variant as
+    NAME, or, with --resume RUN or --config RUN, the settings of that run. The entries of any other
+    settings file count as flags before the others, and the settings of a named variant count as
     given. Exits with code 2 and one sentence on a mistake.
     """
     _prepare_streams()
@@ -180,7 +180,9 @@ def parse_given(
         config = dataclasses.replace(config, **sources.given(of_config), preset=None)
         if (total_steps := values.get("total_steps")) is not None:
             if _named(argv, "num-updates"):
-                raise ValueError("total_steps and num_updates exclude each other: give one of them")
+                raise ValueError(
+                    "total_steps and num_updates are mutually exclusive: give one of them"
+                )
             config = config.lasting(total_steps)
         hyperparams = check_hyperparams(hyperparams._replace(**of_hyperparams))
         check_together(config, hyperparams)
@@ -235,7 +237,7 @@ def _with_file(
     try:
         if _named(argv, "resume"):
             raise ValueError(
-                "config and resume exclude each other: resume uses the settings of its run"
+                "config and resume are mutually exclusive: resume uses the settings of its run"
             )
         parts = {name: part for name in PARTS if (part := _named(argv, name)) is not None}
         file = settings_files.read(Path(path), parts)
@@ -484,8 +486,8 @@ def _check_estimator(name: str) -> None:
 
 
 def _choose_devices_for_files(argv: Sequence[str]) -> None:
-    """Chooses the devices before a file of the user's is executed: one that imports gymnax already
-    computes with jax, and then they cannot be chosen any more.
+    """Chooses the devices before a user's file is executed: one that imports gymnax already
+    computes with jax, after which they can no longer be chosen.
     """
     words = list(argv)
     number, shard = (_named(words, name) for name in ("cpu-devices", "shard"))
@@ -512,8 +514,8 @@ def _stored(run: Path, argv: list[str]) -> tuple[Config, Hyperparams]:
 
 
 def naming_command(error: Exception, sentence: str) -> Exception:
-    """The error; for the fault of an environment that does not name the command that continues the
-    work, or begins it anew, with a sentence that does.
+    """The error; if an environment failed and the error does not name the command that continues or
+    restarts the work, with the sentence that does.
     """
     if isinstance(error, HostError) and not error.names_command:
         return error.with_command(sentence)
@@ -598,7 +600,7 @@ def fail(error: object) -> NoReturn:
 
 def abandon(error: object) -> NoReturn:
     """Reports that the job has lost a process, and exits with code 75 at once, as the others would
-    wait for ever.
+    wait forever.
     """
     print(f"error: {error}", file=sys.stderr, flush=True)
     sys.stdout.flush()
@@ -617,8 +619,8 @@ def fail_to_write(error: object) -> NoReturn:
 
 
 def interrupted(signum: int | None) -> int:
-    """The exit code after a signal: 130 for Ctrl-C, 75 for the others, by which a machine is
-    reclaimed.
+    """The exit code after a signal: 130 for Ctrl-C, 75 for the others, which announce that a
+    machine is reclaimed.
     """
     return INTERRUPTED if signum in (None, signal.SIGINT) else AGAIN
 
@@ -631,10 +633,10 @@ def outcome(done: Any) -> int:
 
 
 def announce(work: str) -> None:
-    """Prints, after a signal, what is still to be waited for; `interrupts.listen` calls it."""
+    """Prints, after a signal, the work that is finished first; `interrupts.listen` calls it."""
     start = "\n" if sys.stderr.isatty() else ""
     print(
-        f"{start}stopping after {work}; again (Ctrl-C or another signal) to quit at once",
+        f"{start}stopping after {work}; Ctrl-C again, or another signal, quits at once",
         file=sys.stderr,
         flush=True,
     )
@@ -655,14 +657,14 @@ def describe(
     resets: str = "",
     verbose: bool = False,
 ) -> str:
-    """The plan of a run, for people.
+    """The plan of a run, in words.
 
     Args:
         config: The static settings.
         hyperparams: The others.
         horizon: The environment's own time limit, in actions.
-        num_params: Parameters of policy and critic.
-        num_actions: Discrete actions; 1 of others.
+        num_params: The number of parameters of policy and critic.
+        num_actions: The number of discrete actions; 1 for other action spaces.
         resets: The way in which windows reset their environments; "": not printed.
         verbose: Lists all settings, not only those that differ from the defaults of Config and
             Hyperparams.
@@ -733,8 +735,8 @@ def _listing(values: Mapping[str, Any]) -> str:
 
 
 def cache_compilations() -> Path:
-    """Keeps compiled programs on disk for the next run: in $JAX_COMPILATION_CACHE_DIR or
-    ~/.cache/pg. The folder.
+    """Keeps compiled programs on disk for the next run, in $JAX_COMPILATION_CACHE_DIR or
+    ~/.cache/pg. Returns the folder.
     """
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pg" / "compilations"
     folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(default))

@@ -38,8 +38,8 @@ class Options:
     baseline: str | None = None
     """Runs of the method with which all others are compared; none: the first."""
     threshold: float | None = None
-    """Return up to which environment steps are counted, on learning curves of 100 bins of a run,
-    whose width the count depends on; none: not counted.
+    """Return up to which environment steps are counted, on learning curves with 100 bins per run,
+    on whose width the count depends; none: not counted.
     """
     statistic: Literal["iqm", "mean"] = "iqm"
     """Statistic over seeds of the learning curves; the table has both."""

@@ -58,8 +58,8 @@ class Options(cli.OwnPolicy):
             raise ValueError(f"out must be a file in an existing folder, got {self.out}")
         if self.best and self.update_summary:
             raise ValueError(
-                "best and update_summary exclude each other: the summary's final evaluation is of "
-                "the last parameters"
+                "best and update_summary are mutually exclusive: the summary's final evaluation "
+                "is of the last parameters"
             )
 
 

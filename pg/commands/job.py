@@ -38,7 +38,7 @@ from pg.trackers import base as tracking
 # fields of Config that may change when a run is resumed
 MAY_CHANGE = ("num_updates", "on_nonfinite", "micro_batches")
 SCHEDULES = ("schedule", "entropy_schedule", "epsilon_schedule")
-BEGIN_ANEW = "there is no checkpoint yet: the same command begins anew"
+BEGIN_ANEW = "there is no checkpoint yet: the same command starts again"
 # Parts of the wall time of a run, as its summary calls them, in words.
 _PARTS = {
     "start": "start",
@@ -51,7 +51,7 @@ _PARTS = {
 
 @dataclasses.dataclass
 class Options(cli.BorrowedSettings, cli.Following, cli.Checkpointing, cli.Length):
-    """The settings of the train command around training."""
+    """The settings of the train command, besides those of training."""
 
     seed: int = 0
     """Seed of the run; of several seeds, the first."""
@@ -92,7 +92,7 @@ class Options(cli.BorrowedSettings, cli.Following, cli.Checkpointing, cli.Length
             raise ValueError(f"seed must be in [0, 2^32), with the seeds after it, got {self.seed}")
         if self.name is not None and self.resume is not None:
             raise ValueError(
-                "name and resume exclude each other: resume continues in the folder it names"
+                "name and resume are mutually exclusive: resume continues in the folder it names"
             )
 
 
@@ -341,7 +341,7 @@ def _resumption_when_mended(config: Config, folder: Path) -> str:
 
 
 def _again(config: Config, folder: Path | None) -> str:
-    """A sentence on the command that continues a run, or begins it anew, after the fault of an
+    """A sentence on the command that continues or restarts a run after the fault of an
     environment before the run's first update.
 
     folder: one that existed before; None: none.
@@ -352,7 +352,7 @@ def _again(config: Config, folder: Path | None) -> str:
 
 
 class _Told(interrupts.Interrupted):
-    """A signal after which it was said how to continue."""
+    """A signal whose message already says how to continue."""
 
 
 def _interruption(config: Config, folder: Path | None) -> str:
@@ -748,12 +748,12 @@ def _other_length(folder: Path, before: int, config: Config, schedule: str) -> s
     """The error for another number of updates than `before`, if a schedule depends on it."""
     instead = (
         f"start another run from its policy, --init-from {folder}, or give "
-        f"--{schedule.replace('_', '-')} constant to a run that is to be made longer"
+        f"--{schedule.replace('_', '-')} constant to a run that is to be lengthened"
     )
     if config.num_updates < before:
         instead = (
             f"for fewer, start another run with --num-updates {config.num_updates}, or end this "
-            "one by Ctrl-C, which writes its results"
+            "one with Ctrl-C, which writes its results"
         )
     value = getattr(config, schedule)
     return f"num_updates must stay {before}, as {schedule}={value!r} depends on it: {instead}"

@@ -28,15 +28,13 @@ class Options(variance.Options):
     tabular MDP ∇J is known exactly.
     """
     combine: bool = False
-    """Also search combinations of unbiased estimators with samplings of the action noise, larger
-    batches and branches, 59 on each problem in the middle of its training; only those of
-    --estimators, if some of these are among the five. The cheapest is chosen on other episodes than
+    """Also search combinations of six unbiased estimators with samplings of the action noise,
+    larger batches and branches, on each problem in the middle of its training; only those of
+    --estimators, if some of these are among the six. The cheapest is chosen on other episodes than
     those of the report, which lists it as the best combination.
     """
     against: int | None = None
-    """Another seed that was measured; prints on how many problems the same three estimators
-    lead.
-    """
+    """Another measured seed; prints on how many problems the same three estimators lead."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="PATH")] = None
     """Report on this folder's quality.csv and cosines.csv instead of measuring anything."""
     report: Path | None = None

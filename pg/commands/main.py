@@ -38,11 +38,11 @@ COMMANDS = {
     "sweep": Command("sweep", "train settings x seeds in one program, and rank them"),
     "tune": Command("tune", "search hyperparameters at random, and print a preset"),
     "benchmark": Command("benchmark", "run a suite of environments and estimators over seeds"),
-    "compare": Command("compare", "compare runs with one another, with intervals and a picture"),
+    "compare": Command("compare", "compare runs with one another, with intervals and figures"),
     "check": Command("check", "check an estimator, also your own, against exact figures"),
     "table": Command("table", "exact bias and variance of every estimator"),
     "sequences": Command("sequence_table", "exact figures of policy gradients over sequences"),
-    "variance": Command("variance", "compare estimators on the policies of a training"),
+    "variance": Command("variance", "compare estimators on policies during training"),
     "leaderboard": Command("leaderboard", "environment steps for a given cosine to the gradient"),
 }
 USAGE = "usage: pg COMMAND [FLAGS]"

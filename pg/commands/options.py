@@ -47,7 +47,7 @@ class SettingsFile:
 
     config: Path | None = None
     """File of settings, TOML, JSON or YAML as --print-config writes it, or config.json of a run;
-    flags go before it.
+    flags override it.
     """
     print_config: bool = False
     """Print all settings as a file that --config reads, and exit."""
@@ -81,7 +81,7 @@ class OwnPolicy:
         Args:
             folder: of the run.
             env: its environment, of a file.
-            needed: the parts that the command cannot do without.
+            needed: the parts that the command needs.
 
         Raises:
             ValueError: as `folders.read_setup` does.
@@ -111,10 +111,11 @@ class Checkpointing:
     """Times at which states are saved, so that only the updates since are lost."""
 
     checkpoint_minutes: float = 1.0
-    """Minutes from one checkpoint to the next; inf: only at the end, and when a run is interrupted.
-    """
+    """Minutes between checkpoints; inf: only at the end, and when a run is interrupted."""
     checkpoint_updates: int | None = None
-    """Updates, at least, from one checkpoint to the next; none: only the time counts."""
+    """Number of updates after which a checkpoint is due before checkpoint_minutes have passed;
+    none: only the time counts.
+    """
     checkpoints_kept: int = 2
     """Number of checkpoints that are kept; older ones are removed."""
 
@@ -157,13 +158,13 @@ class Following:
     """The evaluations of a run during training, and their uses."""
 
     eval_every: int | None = None
-    """Number of updates from one evaluation during training to the next, which have their own keys;
-    the last update is evaluated too, and the parameters of the best evaluation are kept; none: no
-    such evaluations.
+    """Number of updates between evaluations during training, which have their own keys; the last
+    update is evaluated too, and the parameters of the best evaluation are kept; none: no such
+    evaluations.
     """
     eval_minutes: float | None = None
-    """Minutes from one evaluation during training to the next, beside or instead of eval_every; by
-    the clock, so that another run has them at other updates.
+    """Minutes between evaluations during training, in addition to or instead of eval_every; these
+    are measured by the clock, so that another run has them at other updates.
     """
     stop_at_return: float | None = None
     """Return at which training ends, once the mean of an evaluation reaches it for every seed."""
@@ -320,7 +321,7 @@ class Machine:
         entries = f"{devices.largest_kernel(params):,}"
         if self.cpu_devices is not None:
             sentence = (
-                f"spread over {there} devices, as asked; --cpu-devices 1 is about as fast, as "
+                f"spread over {there} devices, as requested; --cpu-devices 1 is about as fast, as "
                 f"products with kernels of up to {entries} weights use all cores by themselves"
             )
             return devices.layout("envs"), "" if pays or params is None else sentence
@@ -328,7 +329,7 @@ class Machine:
             return devices.layout("envs", 1), ""
         if num_envs % there:
             sentence = (
-                f"on one device, as the number of environments at a time, {num_envs}, is no "
+                f"on one device, as the number of environments at a time, {num_envs}, is not a "
                 f"multiple of the {there} cores"
             )
             return devices.layout("envs", 1), sentence
@@ -359,7 +360,7 @@ class Machine:
             )
         if self.cpu_devices not in (None, there) and jax.default_backend() == "cpu":
             raise ValueError(
-                f"cpu_devices must be {there}, as JAX is in use in this process with so many, or "
+                f"cpu_devices must be {there}, as JAX is in use in this process with that many, or "
                 f"be set before anything is computed; got {self.cpu_devices}"
             )
         kept = "one device stays" if there == 1 else f"{there} devices stay"

@@ -42,7 +42,8 @@ class Options(cli.BorrowedSettings, cli.Checkpointing, cli.Length):
     Optuna proposes.
     """
     trials: int = 16
-    """Number of configurations that are drawn or proposed; powers of two are the most even."""
+    """Number of configurations that are drawn or proposed; powers of two cover ranges most evenly.
+    """
     eta: int = 3
     """One configuration in this many goes on to the next rung, and trains this many times longer
     (halving).

@@ -40,7 +40,7 @@ def columns(stream: TextIO) -> int | None:
 
 
 def wrapped(text: str, stream: TextIO | None = None, *, otherwise: int | None = None) -> str:
-    """The text in lines that fit the terminal, cut between words; longer words stand out.
+    """The text in lines that fit the terminal, broken between words; longer words are not broken.
 
     Args:
         text: One paragraph.
@@ -48,8 +48,8 @@ def wrapped(text: str, stream: TextIO | None = None, *, otherwise: int | None = 
         otherwise: The width where that is not a terminal; by default the text stays as it is.
     """
     stream = stream or sys.stdout
-    # A shell may export COLUMNS, but a log is still not a terminal, and no search finds a path that
-    # is cut.
+    # A shell may export COLUMNS, but a log is still not a terminal, and a search does not find a
+    # path that is broken over two lines.
     width = columns(stream) if otherwise or stream.isatty() else None
     width = width or otherwise
     if width is None:
@@ -167,9 +167,7 @@ class _Unread(io.RawIOBase):
 
 @contextlib.contextmanager
 def waiting(text: str, line: Line | None = None, *, quiet: bool = False) -> Iterator[None]:
-    """Shows on the terminal, every second, how long it takes: a sign of life while a library
-    works.
-    """
+    """Shows the elapsed time on the terminal every second: a sign of life while a library works."""
     with in_parts(text, line, quiet=quiet):
         yield
 

@@ -183,4 +183,4 @@ def search(
         ):
             return jax.tree.map(np.asarray, every_one(keys, trials))
     except HostError as error:
-        raise error.with_command("a search keeps nothing: the same command begins anew") from None
+        raise error.with_command("a search keeps nothing: the same command starts again") from None

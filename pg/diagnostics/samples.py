@@ -150,7 +150,7 @@ def of_episodes(estimator: Estimator, params: Params, batch: Weighted) -> tuple[
     Args:
         estimator: the estimator.
         params: of policy and critic.
-        batch: N episodes, weighed.
+        batch: N episodes, weighted.
 
     Returns:
         The function, and the episodes, leaves [N, T, 1, ...].

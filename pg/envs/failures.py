@@ -28,10 +28,10 @@ OUTLIVES_TRACE = (
 _REMEDIES = {
     jax.errors.TracerBoolConversionError: "a Python if, while, and, or, not of an array must be "
     "jnp.where, jax.lax.cond, or & | ~",
-    jax.errors.TracerIntegerConversionError: "an array cannot be Python's index, nor the end of a "
-    "range: index jnp.asarray(...) by it, or loop by jax.lax.fori_loop",
-    jax.errors.TracerArrayConversionError: "numpy cannot compute with traced arrays: write jnp in "
-    "place of np",
+    jax.errors.TracerIntegerConversionError: "an array cannot be a Python index, nor the end of a "
+    "range: index jnp.asarray(...) with it, or loop with jax.lax.fori_loop",
+    jax.errors.TracerArrayConversionError: "numpy cannot compute with traced arrays: write jnp "
+    "instead of np",
     jax.errors.NonConcreteBooleanIndexError: "no indexing by a traced mask, as the size is not "
     "known: write jnp.where(mask, x, 0)",
     jax.errors.ConcretizationTypeError: "an array cannot become a Python number, or a size: "

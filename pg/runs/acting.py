@@ -25,7 +25,7 @@ from pg.normalisation import Normaliser
 from pg.runs import folders, parameters, zoo
 
 
-@dataclass(frozen=True, eq=False)  # hashed by its identity, so that `jax.jit` takes it
+@dataclass(frozen=True, eq=False)  # hashed by its identity, so that `jax.jit` accepts it
 class Policy:
     """The policy of a run, with the statistics, the encoding and the action bounds of its training.
 

@@ -98,7 +98,7 @@ def remark_on_mending(config: Config) -> str:
     """
     if not own_files.references(own_parts(config)):
         return ""
-    return " (with --allow-changed-code, once a file of yours has changed)"
+    return " (with --allow-changed-code, once one of your files has changed)"
 
 
 def record_list(parts: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
@@ -323,8 +323,8 @@ def is_changed(
 
 
 def _is_given_otherwise(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """True if only one of two entries is of a part given in Python and the other of `FILE.py:NAME`,
-    so that only the text of its file can be compared.
+    """True if one of two entries is for a part given in Python and the other for `FILE.py:NAME`, so
+    that only the text of its file can be compared.
     """
     return ("module" in before) != ("module" in now)
 
@@ -340,7 +340,7 @@ def _is_redefined(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 
 def _given_otherwise(folder: Path, part: str, entry: Mapping[str, Any]) -> str:
-    """The error for a part that was given in the other way. part: with its field."""
+    """The error for a part that was given in the other form. part: with its field."""
     ways = ["a Python object", own_files.FORM]
     was, today = ways if "module" in entry else ways[::-1]
     return (
@@ -354,8 +354,8 @@ def _redefined(folder: Path, part: str) -> str:
     """The error for a part that was given in Python and has changed. part: with its field."""
     return (
         f"{part} is not the one that {folder} was run with, as its code, or a value that it closes "
-        "over, has changed since: give that one, or allow_changed_code=True to continue with the "
-        "current one"
+        "over, has changed since: give the original, or allow_changed_code=True to continue with "
+        "the current one"
     )
 
 

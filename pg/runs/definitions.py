@@ -2,8 +2,9 @@
 of the values that it closes over, such as the parameters of a reference policy.
 
 A script or a notebook keeps changing while its results stay, so that the digest of its file says
-little. Hashed is the bytecode of the user's functions and of all functions that they name;
-functions of libraries count by their names, as their versions are recorded separately.
+little. The digest is therefore of the bytecode of the user's functions and of all functions that
+they name; library functions are represented by their names, as their versions are recorded
+separately.
 """
 
 import contextlib

@@ -432,8 +432,8 @@ def fitted(
         fewest = number * need / budget if budget else math.inf
     raise ValueError(
         f"memory: {memory.readable(need)} in {numbers[-1]} micro-batches of num_envs="
-        f"{config.num_envs}, and there are {memory.readable(budget)}: fewer seeds, environments or "
-        "eval_episodes, or smaller networks"
+        f"{config.num_envs}, but only {memory.readable(budget)} available: fewer seeds, "
+        "environments or eval_episodes, or smaller networks"
     )
 
 
@@ -585,7 +585,7 @@ def explained(
     _, keys = training_keys(key, update, 1)
     step = checkify.checkify(make_learner(config, hyperparams).step, errors=checkify.float_checks)
     error, _ = jax.jit(step)(state, keys[0])
-    return error.get() or "no operation gives a NaN: it comes from outside, or is an overflow"
+    return error.get() or "no operation produces a NaN: it comes from outside, or is an overflow"
 
 
 @faults_in_one_sentence()

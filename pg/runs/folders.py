@@ -431,8 +431,8 @@ def check_command(folder: Path, command: str) -> None:
     if maker != command:
         raise ValueError(
             f"{folder} is of pg {maker.removesuffix('.py')}, and pg {command.removesuffix('.py')} "
-            "would run it differently: give the folder of a run of pg train, or the command that "
-            "made it again"
+            "would run it differently: give the folder of a run of pg train, or repeat the command "
+            "that made this one"
         )
 
 

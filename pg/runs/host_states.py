@@ -101,8 +101,8 @@ def closing(configs: Iterable[Config]) -> Iterator[None]:
                     continue
                 slow = (
                     f"environments of {env.name} are still being closed after {PATIENCE:g} s: "
-                    "their close takes longer, or hangs; Ctrl-C, pressed twice, does not wait "
-                    "for it"
+                    "their close takes longer, or hangs; pressing Ctrl-C twice quits without "
+                    "waiting for it"
                 )
                 with said_after(PATIENCE, slow, sys.stderr):
                     env.close()

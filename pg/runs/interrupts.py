@@ -1,16 +1,16 @@
-"""Signals that ask a run to end: noted while work is in progress, and obeyed once nothing is lost
-by it.
+"""Signals that ask a run to end: recorded while work is in progress, and handled once nothing is
+lost by stopping.
 
 SIGINT is Ctrl-C; SIGTERM is sent when a machine is reclaimed; SIGUSR1 is usually configured in
 SLURM as a warning before the time limit. After the second signal a process ends at once.
 
 Python handles a signal between two bytecode instructions, and a compiler in C++ executes none of
-them while it works. So a thread watches too: it reports at once that a signal was noted, and obeys
-a second one.
+them while it works. So a thread watches too: it reports at once that a signal was recorded, and
+ends the process at a second one.
 
-XLA's compiler does look for signals. An exception that it meets there leaves a compilation behind
-that goes on in other threads, and the process may end by a segmentation fault. So no signal is
-raised in there, also where nothing is deferred.
+XLA's compiler does check for signals. An exception raised there leaves behind a compilation that
+continues in other threads, and the process may end with a segmentation fault. So no signal is
+raised there, even where nothing is deferred.
 """
 
 import contextlib
@@ -36,13 +36,13 @@ class Interrupted(KeyboardInterrupt):
 
 
 def signal_of(error: KeyboardInterrupt) -> int:
-    """The signal that raised it: SIGINT if it is none of ours."""
+    """The signal that raised it: SIGINT if it is not an `Interrupted`."""
     return error.signum if isinstance(error, Interrupted) else int(signal.SIGINT)
 
 
 # The file of JAX whose functions call the compiler, or read what it has compiled before.
 _COMPILER = os.path.join("jax", "_src", "compiler.py")
-_PAUSE = 0.05  # seconds until a signal that could not be obeyed is sent again
+_PAUSE = 0.05  # seconds until a signal that could not be raised is sent again
 
 _say: Callable[[str], object] = lambda work: None  # noqa: E731 - replaced by `listen`
 
@@ -54,8 +54,7 @@ class Caught:
 
 
 class _Postponed:
-    """The signal that came where none can be raised, if any; it is sent again as soon as one can
-    be.
+    """The signal received where none can be raised, if any; it is sent again as soon as one can be.
     """
 
     signum: int | None = None
@@ -79,7 +78,7 @@ class _Postponed:
         self.timer.start()
 
     def forget(self) -> None:
-        """Sends nothing any more."""
+        """Cancels the signal that is about to be sent."""
         if self.timer is not None:
             self.timer.cancel()
         self.signum, self.is_sent, self.timer = None, False, None
@@ -90,11 +89,11 @@ _postponed = _Postponed()
 
 def listen(say: Callable[[str], object] = lambda work: None) -> bool:
     """From now on each of the signals raises Interrupted, as Ctrl-C by default raises
-    KeyboardInterrupt. A signal that the process ignores, as a job of a shell's background does,
+    KeyboardInterrupt. A signal that the process ignores, as a background job of a shell does,
     stays ignored.
 
-    say: called from another thread when a signal is noted, with the work that is still to be
-    finished. Returns False, and changes nothing, in a thread that cannot handle signals.
+    say: called from another thread when a signal is recorded, with the work that is finished
+    first. Returns False, and changes nothing, in a thread that cannot handle signals.
     """
     global _say
     if threading.current_thread() is not threading.main_thread():
@@ -126,11 +125,11 @@ def listening(say: Callable[[str], object] = lambda work: None) -> Iterator[None
 
 @contextlib.contextmanager
 def deferred(work: str = "the work in progress") -> Iterator[Caught]:
-    """Within the context the first signal is only noted, and a second one ends the process;
+    """Within the context the first signal is only recorded, and a second one ends the process;
     afterwards the handlers are as before.
 
     Signals that this process does not listen to are left alone. In a thread that cannot handle
-    signals, nothing is noted. work: its name in messages.
+    signals, nothing is recorded. work: its name in messages.
     """
     caught = Caught()
     if threading.current_thread() is not threading.main_thread():
@@ -138,7 +137,7 @@ def deferred(work: str = "the work in progress") -> Iterator[Caught]:
         return
 
     def note(signum: int, frame: FrameType | None) -> None:
-        caught.signum = caught.signum or signum  # the thread that watches obeys a second one
+        caught.signum = caught.signum or signum  # the watching thread handles a second one
 
     handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
     previous = {signum: handler for signum, handler in handlers.items() if callable(handler)}
@@ -154,7 +153,7 @@ def deferred(work: str = "the work in progress") -> Iterator[Caught]:
 
 @contextlib.contextmanager
 def held(work: str = "the work in progress") -> Iterator[None]:
-    """Within the context the first signal is only noted; afterwards it raises Interrupted. work:
+    """Within the context the first signal is only recorded; afterwards it raises Interrupted. work:
     see `deferred`.
 
     For C++ libraries while they load, and for the compiler, which calls back into Python: an

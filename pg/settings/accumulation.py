@@ -43,8 +43,8 @@ def _check_estimator(config: Any, facts: Facts, setting: str) -> None:
     estimator = part_name(config.estimator)
     if facts is UNSTATED:
         raise ValueError(
-            f"{setting} weighs each micro-batch by itself, and nothing is stated of estimator="
-            f"{estimator!r}: say what it compares a return with, @pg.with_facts(unbiased_for="
+            f"{setting} weights each micro-batch by itself, and estimator={estimator!r} states no "
+            "facts: state what it compares a return with, @pg.with_facts(unbiased_for="
             f'"J", baseline="none"), {_INSTEAD}'
         )
     candidates = candidate_names(config.estimator)
@@ -68,7 +68,7 @@ def _check_estimator(config: Any, facts: Facts, setting: str) -> None:
         name for name, row in FACTS.items() if row.accumulates and config.collect in row.collect
     ]
     raise ValueError(
-        f"{setting} weighs each micro-batch by itself, and estimator={estimator!r} {reason}: use "
+        f"{setting} weights each micro-batch by itself, and estimator={estimator!r} {reason}: use "
         f"one of: {', '.join(others)}; {_INSTEAD}"
     )
 
@@ -78,12 +78,12 @@ def _check_settings(config: Any, setting: str) -> None:
         raise ValueError(
             f"{setting} accumulates the gradient of one step, and num_epochs={config.num_epochs}, "
             f"num_minibatches={config.num_minibatches} and minibatch_size={config.minibatch_size} "
-            f"take several, on a batch that is kept: write 1, 1 and None, {_INSTEAD}"
+            f"take several, on a stored batch: write 1, 1 and None, {_INSTEAD}"
         )
     if isinstance(config.optimizer, str) and config.optimizer not in _OF_GRADIENTS:
         assert config.optimizer in get_args(PolicyOptimizer)
         raise ValueError(
-            f"{setting} keeps no batch, and optimizer={config.optimizer!r} asks for it besides its "
+            f"{setting} keeps no batch, and optimizer={config.optimizer!r} needs it besides its "
             f"gradient: use one of: {', '.join(_OF_GRADIENTS)}; {_INSTEAD}"
         )
     whole = {

@@ -45,7 +45,7 @@ BY_A_SWITCH = ", or a switch ratio, as estimator='sequence:ratio=token'"
 def checked_fields(config: Any) -> dict[str, Any]:
     """The fields of a Config that are stored in another form: tuples, and Python integers.
 
-    Raises ValueError naming the field, the value and the range of one out of range.
+    Raises ValueError for a value out of range, naming the field, the value and the range.
     """
     normalised: dict[str, Any] = {"env_params": assignments(config.env_params)}
     normalised["hidden_sizes"] = counts("hidden_sizes", config.hidden_sizes)
@@ -108,7 +108,7 @@ def _check_preset(name: Any) -> None:
 
 
 def check_fit(config: Any) -> None:
-    """Raises ValueError if fields of a Config exclude each other."""
+    """Raises ValueError if fields of a Config are incompatible."""
     check_stored_params(config)
     check_network(config)
     _check_batch(config)
@@ -136,7 +136,7 @@ def _check_batch(config: Any) -> None:
             "windows": "is for a continuing task",
         }
         if not facts.module:  # a custom one, of which only the facts are known
-            why = dict.fromkeys(why, f"is stated to collect {only} alone")
+            why = dict.fromkeys(why, f"is stated to collect only {only}")
         raise ValueError(
             f"estimator={estimator!r} {why[only]} and so needs collect={only!r}; "
             f"with collect={config.collect!r} use one of: {', '.join(others)}"
@@ -200,7 +200,7 @@ def _check_batch(config: Any) -> None:
 
 
 def _check_lag(config: Any, facts: Any) -> None:
-    """Checks that batches of an older policy go to an estimator and optimizer that allow for it."""
+    """Checks that the estimator and the optimizer allow for batches of an older policy."""
     if config.lag_mixture != "none":
         _check_mixture(config)
     if not config.policy_lag:
@@ -209,13 +209,14 @@ def _check_lag(config: Any, facts: Any) -> None:
     if not facts.off_policy and not facts.several_steps:
         others = (*estimators_with(off_policy=True), *estimators_with(several_steps=True))
         raise ValueError(
-            f"policy_lag={config.policy_lag} needs an estimator for data of another policy, and "
+            f"policy_lag={config.policy_lag} needs an estimator for off-policy data, and "
             f"estimator={estimator!r} is on-policy; use one of: {', '.join(others)}{BY_A_SWITCH}"
         )
     if config.optimizer in AT_OTHER_PARAMETERS:
         raise ValueError(
-            f"policy_lag={config.policy_lag} excludes optimizer={config.optimizer!r}, which weighs "
-            "a batch by the ratio of two policies and assumes that the first has collected it"
+            f"policy_lag={config.policy_lag} excludes optimizer={config.optimizer!r}, which "
+            "weights a batch by the ratio of two policies and assumes that the first one has "
+            "collected it"
         )
 
 
@@ -224,12 +225,12 @@ def _check_mixture(config: Any) -> None:
     mixture = config.lag_mixture
     if not config.policy_lag:
         raise ValueError(
-            f"lag_mixture={mixture!r} mixes the last policy_lag + 1 policies, and there is one: "
-            "give policy_lag of at least 1, or lag_mixture='none'"
+            f"lag_mixture={mixture!r} mixes the last policy_lag + 1 policies, and there is only "
+            "one: give policy_lag of at least 1, or lag_mixture='none'"
         )
     if config.collect != "episodes":
         raise ValueError(
-            f"lag_mixture={mixture!r} weighs complete episodes and so needs collect='episodes', "
+            f"lag_mixture={mixture!r} weights complete episodes and so needs collect='episodes', "
             f"got {config.collect!r}"
         )
     policies = config.policy_lag + 1
@@ -259,7 +260,7 @@ def _check_extra_rollouts(config: Any, facts: Any) -> None:
         )
     if known and config.branch_every > 1 and extra_rollouts != "branches":
         raise ValueError(
-            f"branch_every={config.branch_every} is about episodes from visited states, and "
+            f"branch_every={config.branch_every} is for episodes from visited states, and "
             f"estimator={estimator!r} takes none: leave it out, or use one of: "
             f"{', '.join(_asking('branches'))}"
         )
@@ -288,7 +289,7 @@ def _check_sampling(config: Any, facts: Any) -> None:
     if facts is UNSTATED:
         raise ValueError(
             f"sampling={sampling!r} makes the episodes of a batch depend on each other, and "
-            f"nothing is stated of estimator={estimator!r}: say that it compares none of them, "
+            f"estimator={estimator!r} states no facts: if it compares none of them, state "
             f'@pg.with_facts(unbiased_for="J", baseline="none"), {instead}'
         )
     if facts.needs_independent_episodes:
@@ -301,8 +302,8 @@ def _check_sampling(config: Any, facts: Any) -> None:
         ]
         raise ValueError(
             f"sampling={sampling!r} makes the episodes of a batch depend on each other, and "
-            f"estimator={estimator!r} compares an episode with others of it, whose baseline must "
-            f"be independent of the own actions: use one of: {', '.join(others)}; {instead}"
+            f"estimator={estimator!r} compares an episode with others, which must be independent "
+            f"of its actions to be a baseline: use one of: {', '.join(others)}; {instead}"
         )
     if config.advantages != "raw":
         raise ValueError(
@@ -402,15 +403,15 @@ def check_drawn_parameters(config: Any, what: str) -> None:
     facts, estimator = facts_of(config.estimator), part_name(config.estimator)
     if facts is UNSTATED:
         raise ValueError(
-            f"{what} weighs the score of an episode's parameters by its return, and nothing is "
-            f"stated of estimator={estimator!r}: say that its Ψ is that, @pg.with_facts("
-            'unbiased_for="J", collect="episodes", several_steps=False)'
+            f"{what} weights the score of an episode's parameters by its return, and "
+            f"estimator={estimator!r} states no facts: if its Ψ is that return, state "
+            '@pg.with_facts(unbiased_for="J", collect="episodes", several_steps=False)'
         )
     if not facts.weighs_first_step_by_return:
         others = [name for name, row in FACTS.items() if row.weighs_first_step_by_return]
         raise ValueError(
-            f"{what} weighs the score of an episode's parameters by its return less a baseline, "
-            f"and the Ψ of estimator={estimator!r} is another: use one of: {', '.join(others)}"
+            f"{what} weights the score of an episode's parameters by its return less a baseline, "
+            f"and estimator={estimator!r} has another Ψ: use one of: {', '.join(others)}"
         )
     if config.collect != "episodes":
         raise ValueError(
@@ -426,17 +427,17 @@ def check_drawn_parameters(config: Any, what: str) -> None:
     if config.optimizer in ("natural", "trpo"):
         raise ValueError(
             f"optimizer={config.optimizer!r} measures its step by the distribution of actions, and "
-            f"with {what} that of the parameters is learned: use another optimizer"
+            f"with {what} a distribution of parameters is learned: use another optimizer"
         )
     if config.shared_torso:
         raise ValueError(
-            f"shared_torso has the critic on the policy's layers, whose parameters {what} draws "
+            f"shared_torso puts the critic on the policy's layers, whose parameters {what} draws "
             "for each episode: leave one of them out"
         )
     if config.sampling == "array":
         raise ValueError(
-            f"sampling='array' hands out noise in the order of the states, and {what} draws it "
-            "before the first: give sampling='sobol'"
+            f"sampling='array' assigns noise in the order of the states, and {what} draws it "
+            "before the first state: give sampling='sobol'"
         )
 
 
@@ -453,18 +454,18 @@ def _check_minibatch_size(config: Any, size: int) -> None:
     if config.collect != "windows":
         raise ValueError(
             f"minibatch_size={size} counts steps and so needs collect='windows', got "
-            f"{config.collect!r}, whose steps are not known ahead, and where groups stay whole: "
-            f"give num_minibatches"
+            f"{config.collect!r}, whose number of steps is not known in advance and whose groups "
+            "stay whole: give num_minibatches"
         )
     if config.rnn != "none":
         raise ValueError(
             f"minibatch_size={size} shuffles steps and so needs rnn='none', got {config.rnn!r}, "
-            "which is learned from whole sequences: give num_minibatches"
+            "which is trained on whole sequences: give num_minibatches"
         )
     if config.num_minibatches != 1:
         raise ValueError(
-            f"minibatch_size={size} and num_minibatches={config.num_minibatches} exclude each "
-            "other: give one of them (with minibatch_size, num_minibatches is 1)"
+            f"minibatch_size={size} and num_minibatches={config.num_minibatches} are mutually "
+            "exclusive: give one of them (with minibatch_size, num_minibatches is 1)"
         )
     steps = config.num_envs * config.num_steps
     if steps % size:
@@ -478,8 +479,8 @@ def _check_parts(config: Any) -> None:
     """Checks that networks, optimizer and estimator fit together."""
     if config.scale_observations and config.normalise_observations:
         raise ValueError(
-            "scale_observations and normalise_observations exclude each other: by the bounds "
-            "of the space, or by running statistics"
+            "scale_observations and normalise_observations are mutually exclusive: scale by the "
+            "bounds of the space, or by running statistics"
         )
     sees_no_image = config.network in ("mlp", "causal_transformer")
     if config.conv and sees_no_image:
@@ -489,7 +490,7 @@ def _check_parts(config: Any) -> None:
     if config.image_layout != "auto" and sees_no_image:
         raise ValueError(
             f"image_layout={config.image_layout!r} is for network='cnn': "
-            f"{config.network!r} takes no axes apart"
+            f"{config.network!r} does not distinguish axes"
         )
     _check_reference(config)
     _check_standardised_weights(config)
@@ -498,7 +499,7 @@ def _check_parts(config: Any) -> None:
     if config.optimizer == "trpo" and facts.critic in ("Q", "hindsight"):
         raise ValueError(
             f"optimizer='trpo' measures its step by the action that was taken, and "
-            f"estimator={estimator!r} weighs all of them; use optimizer='natural'"
+            f"estimator={estimator!r} weights all actions; use optimizer='natural'"
         )
     _check_other_parameters(config, facts, estimator)
     if config.rnn != "none" and config.optimizer in ("natural", "trpo"):
@@ -515,12 +516,12 @@ def _check_parts(config: Any) -> None:
     if config.shared_torso and config.optimizer in get_args(PolicyOptimizer):
         raise ValueError(
             f"optimizer={config.optimizer!r} is for the policy's own gradient, and with "
-            "shared_torso the critic's is part of it"
+            "shared_torso the critic's gradient is part of it"
         )
     own_network = next((x for x in ("policy", "critic") if getattr(config, x) is not None), None)
     if config.shared_torso and own_network:
         raise ValueError(
-            f"shared_torso is for the project's own networks, and {own_network} is "
+            f"shared_torso is for pg's own networks, and {own_network} is "
             f"{part_name(getattr(config, own_network))!r}: leave one of them out"
         )
     for name, changed in (
@@ -552,33 +553,33 @@ def _check_hindsight(config: Any, facts: Any, estimator: str) -> None:
 
 def _check_standardised_weights(config: Any) -> None:
     """Raises ValueError if Ψ must not be standardised: the weights of a regression would become
-    negative, and a control variate was regressed on the gradient of the raw Ψ.
+    negative, or a control variate was regressed on the gradient of the raw Ψ.
     """
     if config.advantages != "raw" and facts_of(config.estimator).starts:
         raise ValueError(
             f"advantages={config.advantages!r} standardises Ψ, and estimator="
             f"{part_name(config.estimator)!r} has a control variate that was regressed on the "
-            "gradient of Ψ as it is: give advantages='raw'"
+            "gradient of the raw Ψ: give advantages='raw'"
         )
     if config.advantages != "raw" and facts_of(config.estimator).regression:
         raise ValueError(
-            f"advantages={config.advantages!r} standardises Ψ, which of estimator="
+            f"advantages={config.advantages!r} standardises Ψ, which for estimator="
             f"{part_name(config.estimator)!r} is a weight that is never negative: give "
             "advantages='raw', and the scale of the advantages as advantage_scale"
         )
 
 
 def _check_other_parameters(config: Any, facts: Any, estimator: str) -> None:
-    """Checks that gradients at other parameters can be had of a batch, where they are asked for.
-    All that is against it is said at once.
+    """Checks that gradients of a batch can be taken at other parameters, if the optimizer does so.
+    One error lists all reasons against it.
     """
     if config.optimizer not in AT_OTHER_PARAMETERS:
         return
     against = _against_other_parameters(config, facts, estimator)
     if config.optimizer in RESAMPLING and config.steps_per_update > 1:
         against.append(
-            "collects a second batch for its step, of which an update takes one: num_epochs and "
-            f"num_minibatches must be 1, got {config.num_epochs} and {config.num_minibatches}"
+            "collects a second batch for its step, and an update takes one such step: num_epochs "
+            f"and num_minibatches must be 1, got {config.num_epochs} and {config.num_minibatches}"
         )
     if against:
         raise ValueError(f"optimizer={config.optimizer!r} {'; and it '.join(against)}")
@@ -589,14 +590,14 @@ def _against_other_parameters(config: Any, facts: Any, estimator: str) -> list[s
     against = []
     if config.collect != "episodes":
         against.append(
-            f"weighs whole episodes and so needs collect='episodes', got {config.collect!r}"
+            f"weights whole episodes and so needs collect='episodes', got {config.collect!r}"
         )
     if facts.psi_depends_on_policy:
         free = estimators_with(psi_depends_on_policy=False)
         others = [name for name in free if "episodes" in FACTS[name].collect]
         against.append(
             f"cannot take the Ψ of estimator={estimator!r}, which contains the policy or is "
-            "divided by a number of the batch, as a standard deviation; use one of: "
+            "divided by a statistic of the batch, such as a standard deviation; use one of: "
             f"{', '.join(others)}"
         )
     units = "adds directions of several batches, to which {} would give different units, as "
@@ -613,7 +614,7 @@ def _against_other_parameters(config: Any, facts: Any, estimator: str) -> list[s
         against.append(
             "has a direction at earlier parameters, and with normalise_observations running "
             "statistics change what these do: leave normalise_observations out, or give "
-            "scale_observations, which stays as it is"
+            "scale_observations, which does not change"
         )
     return against
 
@@ -625,7 +626,7 @@ def _check_reference(config: Any) -> None:
         raise ValueError(
             f"estimator={estimator!r} keeps a reference policy, and with normalise_observations "
             "running statistics change what its parameters do: leave normalise_observations out, "
-            "or give scale_observations, which stays as it is"
+            "or give scale_observations, which does not change"
         )
     if config.reference is not None and not facts.with_reference:
         raise ValueError(
@@ -682,7 +683,7 @@ def _check_layers(config: Any) -> None:
         if config.shared_torso:
             raise ValueError(
                 "critic_hidden_sizes is for a critic with its own layers, and with shared_torso "
-                "it is on the policy's: leave one of them out"
+                "it shares the policy's: leave one of them out"
             )
     for name, sizes in widths.items():
         if config.residual and (len(sizes) < 2 or len(set(sizes)) > 1):
@@ -704,7 +705,7 @@ def _check_views(config: Any) -> None:
         )
     if config.shared_torso:
         raise ValueError(
-            "critic_observe is for a critic with its own layers, and with shared_torso it is on "
+            "critic_observe is for a critic with its own layers, and with shared_torso it shares "
             "the policy's, which see what the policy sees: leave one of them out"
         )
 
@@ -769,7 +770,7 @@ def _check_own_critic(config: Any) -> None:
     ):
         if changed:
             raise ValueError(
-                f"{name} is for the project's own networks, and critic is "
+                f"{name} is for pg's own networks, and critic is "
                 f"{part_name(config.critic)!r}: leave one of them out"
             )
 
@@ -793,8 +794,7 @@ def _check_counters(config: Any) -> None:
 
 
 def check_network(config: Any, num_inputs: int = 1) -> None:
-    """Raises ValueError for an absurdly large network, before it is built, which would take for
-    ever.
+    """Raises ValueError for an absurdly large network before it is built, which would take forever.
 
     num_inputs: the number of inputs of the first dense layer.
     """
@@ -839,7 +839,7 @@ def check_standardised(config: Any, longest: int) -> None:
     if steps < 2:
         raise ValueError(
             f"advantages={config.advantages!r} standardises over a single step, and "
-            f"one number less its mean "
+            f"one number minus its mean "
             f"is 0; got num_envs={config.num_envs} of at most {longest} and minibatches={parts}: "
             f"use advantages='raw'"
         )

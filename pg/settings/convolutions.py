@@ -54,7 +54,7 @@ def convolved(conv: Sequence[str], height: int, width: int) -> tuple[int, int, i
         if min(size) < each.size:
             raise ValueError(
                 f"conv={' '.join(conv) or '16x3'} does not fit images of {height} × {width}: a "
-                f"convolution of {each.size} × {each.size} gets {size[0]} × {size[1]}; take "
+                f"convolution of {each.size} × {each.size} receives {size[0]} × {size[1]}; take "
                 "smaller or fewer ones, or network='mlp'"
             )
         size = tuple((length - each.size) // each.stride + 1 for length in size)

@@ -6,8 +6,8 @@ from typing import Any
 from pg.inputs import UnknownNameError, check_name, shown
 from pg.settings.own_imports import name_in_folder
 
-# gymnax's own names (a test holds this tuple equal to its registry), so that a typing error needs
-# no import.
+# gymnax's own names (a test holds this tuple equal to its registry), so that a typo is reported
+# without an import.
 ENVIRONMENTS = (
     "CartPole-v1",
     "Pendulum-v1",
@@ -53,7 +53,7 @@ LIBRARIES = (
     "xminigrid",
 )
 
-# Tasks of sequences, of pg.envs.sequence_tasks (a test holds this equal to its table).
+# Sequence tasks, of pg.envs.sequence_tasks (a test holds this equal to its table).
 SEQUENCES = ("sequences:modular_sum", "sequences:reverse", "sequences:brackets")
 
 # Environments of other libraries by their names in the benchmark, which are used nowhere else (a

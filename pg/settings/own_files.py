@@ -297,8 +297,8 @@ def _attribute(module: ModuleType, source: Source) -> Any:
 
 
 def _built(kind: Any, source: Source) -> Any:
-    """The object that a class, or a function that makes one, gives when called without arguments;
-    for an environment of Gymnasium the environments that the adapter makes of it.
+    """The object that a class or a factory function returns when called without arguments; for an
+    environment of Gymnasium, the environments that the adapter makes from it.
     """
     path, idle = Path(source.file), not _jax_is_in_use()
     try:

@@ -10,7 +10,7 @@ from pg.inputs import COUNTABLE, EXAMPLE, LARGEST, assignments, shown
 
 WHOLE_NUMBERS = ("n_step", "snapshot_period")  # of Hyperparams
 BELOW_ONE = 1 - 2**-24  # closer numbers round to 1 in 32 bits
-_FINITE = "finite (at most 3.4e38 in size)"
+_FINITE = "finite (at most 3.4e38 in magnitude)"
 _WHOLE = "a whole number of at least 1 and below 2^31"
 
 RANGES: dict[str, tuple[float, float, str]] = {
@@ -49,10 +49,10 @@ RANGES: dict[str, tuple[float, float, str]] = {
 
 def checked_scalars(scalars: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of Hyperparams, after checking that each Python number is in its range. Integers
-    become floats, except in fields that count, as integers of jax have 32 bits.
+    become floats, except in fields that are counts, since jax's integers have 32 bits.
 
-    Scalar arrays and tracers pass unread. Raises ValueError naming the field, the value and the
-    allowed range.
+    The values of scalar arrays and tracers are not checked. Raises ValueError naming the field, the
+    value and the allowed range.
     """
     checked = {name: _checked_scalar(name, scalars[name]) for name in RANGES}
     rates = checked["learning_rate"], checked["critic_rate"]
@@ -66,7 +66,7 @@ def checked_scalars(scalars: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked_scalar(name: str, value: Any) -> Any:
-    """The value, as a float unless the field counts. Raises ValueError out of its range."""
+    """The value, as a float unless the field is a count. Raises ValueError out of its range."""
     low, high, allowed = RANGES[name]
     if isinstance(value, Real) and not isinstance(value, bool):
         number: Any = value if isinstance(value, Integral) else float(value)
@@ -86,8 +86,8 @@ def _checked_scalar(name: str, value: Any) -> Any:
 
 
 def check_env_params(env_params: Any) -> None:
-    """Raises ValueError unless these are names with numbers in range; arrays and tracers pass
-    unread.
+    """Raises ValueError unless these are names with numbers in range; the values of arrays and
+    tracers are not checked.
     """
     if not isinstance(env_params, Mapping):
         raise ValueError(

@@ -81,7 +81,7 @@ class StoredParams:
 
 
 def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
-    """The SHA-256 of arrays and their names, in whatever order they come."""
+    """The SHA-256 of arrays and their names, independent of their order."""
     hashed = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         data = np.ascontiguousarray(array).tobytes()
@@ -136,7 +136,7 @@ def check_stored_params(config: Any) -> None:
 
 
 def _check_settings(name: str, params: StoredParams, config: Any) -> None:
-    """Raises ValueError if the policy of the parameters computes something else.
+    """Raises ValueError if the policy of the parameters computes another function.
 
     If either policy is custom, only the settings of observations are compared.
     """
@@ -157,5 +157,5 @@ def _check_settings(name: str, params: StoredParams, config: Any) -> None:
         is_here = ", ".join(f"{field}={here[field]!r}" for field in differing)
         raise ValueError(
             f"{name}: the policy of {params.origin} has {is_there}, and the one to be "
-            f"trained {is_here}: give those of the former"
+            f"trained {is_here}: give the settings of the former"
         )

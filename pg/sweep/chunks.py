@@ -36,7 +36,7 @@ _COPIES = 2
 
 
 # First run of a chunk, number of its runs, training keys and hyperparameters of these and of those
-# that fill it up, [n] -> where it is to go on from, and what keeps its states.
+# that pad it, [n] -> the partial run to continue, and the writer of its checkpoints.
 RestoreChunk = Callable[
     [int, int, jax.Array, Hyperparams], tuple[PartialRun | None, OnCheckpoint | None]
 ]
@@ -122,7 +122,8 @@ def plan(
             runs = numerals.counted(width, "run")
             what = f"{memory.readable(need)} for {runs} on {each_of(local)}"
             raise ValueError(
-                f"memory: {what}, and there are {memory.readable(budget)}: fewer envs or devices"
+                f"memory: {what}, but only {memory.readable(budget)} available: fewer envs or "
+                "devices"
             )
         width = max(1, min(width - 1, int(width * budget / need)))
     raise AssertionError("the width decreases in every iteration")

@@ -431,7 +431,7 @@ def _of_other_code(folder: Path, changed: Sequence[str]) -> str:
     return (
         f"{folder} holds the sweep with other code: {'; '.join(changed)}; --allow-changed-code (in "
         "Python allow_changed_code=True) continues it with the current one, and another --out "
-        "starts anew"
+        "starts a new one"
     )
 
 
@@ -558,11 +558,12 @@ def _chunk_restorer(
     record: Callable[[list[dict[str, Any]]], object],
     on_writer: Callable[[CheckpointWriter | None], object] = lambda writer: None,
 ) -> chunks.RestoreChunk:
-    """Chunks are kept in FOLDER/NAME-<first run>-<last run> while they are trained, and go on from
-    there; those of a rung also when they are finished, as the next rung goes on from them.
+    """Chunks are stored in FOLDER/NAME-<first run>-<last run> while they are trained, and resume
+    from these files; those of a rung stay when they are finished, as the next rung continues from
+    them.
 
     first: of the runs of `config`, their number in the spec. record: is given the entries of
-    `resumed` of a chunk that goes on: what it may differ by, at every interruption so far.
+    `resumed` of a chunk that is resumed: possible differences, from every interruption so far.
     on_writer: is given the writer of a chunk's checkpoints, and None before there is one.
     """
     num_updates, hold = rung.updates(config), host_states.can_fail(config)

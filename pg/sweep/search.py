@@ -332,7 +332,7 @@ def _finish(
     """
     is_halving = isinstance(search.rule, Halving)
     ranked = standing(rounds, "rung" if is_halving else "batch")
-    # the last round of a configuration, and its number there
+    # the last round of a configuration, and its number in that round
     where = {number: (i, g) for i, r in enumerate(rounds) for g, number in enumerate(r.numbers)}
     best_round, best = 0, driver.NO_BEST
     if report.any_finite(ranked):

@@ -227,7 +227,7 @@ def lasting(table: Table, config: Config, total_steps: int, presets: Table | Non
     """
     if "num_updates" in table:
         raise ValueError(
-            "total_steps and num_updates exclude each other: vary num_updates, or leave it out"
+            "total_steps and num_updates are mutually exclusive: vary num_updates, or leave it out"
         )
     every = {**(presets or {}), **table}
     lengths = [

@@ -425,7 +425,7 @@ def write_setup(spec: SweepSpec, folder: Path, width: int, versions: Mapping[str
         versions: software and machine, see `folders.environment`.
     """
     about = {**spec.to_json(), "width": width, "versions": versions}
-    about["settings_of"] = spec.settings_of  # it has led to the settings, and is not one itself
+    about["settings_of"] = spec.settings_of  # the settings follow from it; it is not one itself
     if parts := spec.parts():
         about["parts"] = parts
         for config in spec.configs():

@@ -77,7 +77,7 @@ class Tracker(Protocol):
         """
 
     def finish(self, summary: Mapping[str, Any] | None, pictures: Sequence[Path]) -> None:
-        """Called at the end. summary: as in summary.json; None: the run was broken off."""
+        """Called at the end. summary: as in summary.json; None: the run was aborted."""
 
 
 class Trackers:

@@ -76,7 +76,7 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"estimator": "gae", "optimizer": "n_harpg", "collect": "windows"},
-        "'n_harpg' weighs whole episodes and so needs collect='episodes'",
+        "'n_harpg' weights whole episodes and so needs collect='episodes'",
     ),
     ({"env_params": {"gravity": float("nan")}}, "gravity must be a finite number"),
     ({"estimator": "reinforce", "collect": "windows"}, "needs collect='episodes'"),
@@ -84,7 +84,7 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"estimator": "reinforce", "num_branches": 4}, "num_branches=4 is the number of extra"),
     (
         {"estimator": "lookahead_control_variate", "branch_every": 5},
-        "branch_every=5 is about episodes from visited states",
+        "branch_every=5 is for episodes from visited states",
     ),
     (
         {"estimator": "dynamics_control_variate", "rnn": "gru"},
@@ -92,7 +92,7 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"estimator": lambda policy, critic, h: None, "sampling": "antithetic"},
-        "nothing is stated of estimator=",
+        "states no facts: if it compares none of them",
     ),
     (
         {"estimator": "gae", "action_critic": "sinusoids"},
@@ -171,7 +171,7 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"estimator": "ppo", "optimizer": "harpg", "collect": "windows", "num_epochs": 2},
-        "'harpg' weighs whole episodes .* got 'windows'; and it cannot take the Ψ of "
+        "'harpg' weights whole episodes .* got 'windows'; and it cannot take the Ψ of "
         "estimator='ppo', .*; and it collects a second batch",
     ),
     (
@@ -541,7 +541,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "epsilon below 0": (
         hyperparams_of(epsilon=-0.2),
-        "epsilon must be finite (at most 3.4e38 in size) and at least 0",
+        "epsilon must be finite (at most 3.4e38 in magnitude) and at least 0",
     ),
     "n_step beyond a counter": (
         hyperparams_of(n_step=2**31),
@@ -557,7 +557,8 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "a critic's step beyond 32 bits": (
         hyperparams_of(learning_rate=1e30, critic_rate=1e30),
-        "learning_rate × critic_rate must be finite (at most 3.4e38 in size), got 1e+30 × 1e+30",
+        "learning_rate × critic_rate must be finite (at most 3.4e38 in magnitude), got 1e+30 × "
+        "1e+30",
     ),
     "a norm beyond 32 bits": (
         hyperparams_of(max_grad_norm=1e39),

@@ -143,12 +143,12 @@ def test_environments_are_spread_where_that_pays() -> None:
     expected = {
         "small": (2, "environments are spread over the 2 cores"),
         "large": (1, "on one device, as products with kernels of up to 65,537 weights"),
-        "uneven": (1, "on one device, as the number of environments at a time, 7, is no multiple"),
+        "uneven": (1, "on one device, as the number of environments at a time, 7, is not a mult"),
         "unknown": (1, ""),
         "small, so far one": (1, ""),
         "large, so far two": (2, ""),
         "asked, small": (2, ""),
-        "asked, large": (2, "spread over 2 devices, as asked; --cpu-devices 1 is about as fast"),
+        "asked, large": (2, "spread over 2 devices, as requested; --cpu-devices 1 is about as fast"),
         "seeds, large": (2, ""),
         "one seed": (1, ""),
     }

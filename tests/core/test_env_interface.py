@@ -191,7 +191,7 @@ UNTRACEABLE = {
     ),
     "a range": (lambda state, action: list(range(action)), "loop by jax.lax.fori_loop"),
     "an index": (lambda state, action: [1, 2][action], "index jnp.asarray"),
-    "numpy": (lambda state, action: np.sin(state.place), "write jnp in place of np"),
+    "numpy": (lambda state, action: np.sin(state.place), "write jnp instead of np"),
     "a mask": (
         lambda state, action: jnp.arange(3)[jnp.arange(3) > state.place],
         r"write jnp.where\(mask, x, 0\)",

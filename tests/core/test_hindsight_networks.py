@@ -93,7 +93,7 @@ def test_where_there_is_no_hindsight_distribution_a_sentence_says_so() -> None:
         ({"rnn": "gru"}, "and rnn='gru' remembers earlier steps: leave one of them out"),
         ({"collect": "windows"}, "needs collect='episodes'"),
         ({"shared_torso": True}, "shared_torso=True is for estimators with a critic V"),
-        ({"optimizer": "trpo"}, "weighs all of them; use optimizer='natural'"),
+        ({"optimizer": "trpo"}, "weights all actions; use optimizer='natural'"),
         ({"critic": own(3)}, r"must be \[B, A\] = \[2, 2\], one number for each action"),
         ({"critic": own(2)._replace(carry=jnp.zeros(1))}, "it can have no recurrent state"),
     ):

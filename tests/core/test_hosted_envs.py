@@ -349,7 +349,7 @@ def test_a_module_that_registers_environments_may_be_in_the_current_folder(
     env = make("gymnasium:registering_hill:Registered-v0")
     assert env.default_params.max_steps_in_episode == 7
     with pytest.raises(
-        ValueError, match=r"no module nowhere_at_all, which is to register .*folder"
+        ValueError, match=r"no module nowhere_at_all, which should register .*folder"
     ):
         make("gymnasium:nowhere_at_all:Registered-v0")
     (tmp_path / "lacking_hill.py").write_text("import nowhere_at_all")
@@ -748,7 +748,7 @@ def test_a_fault_in_a_search_in_one_program_is_one_sentence(
     assert ended.value.code == cli.FAULT
     said = " ".join(capsys.readouterr().err.split())
     assert said.startswith("error: the step of Breaking fails: KeyError: 'board' (")
-    assert "; a search keeps nothing: the same command begins anew" in said
+    assert "; a search keeps nothing: the same command starts again" in said
 
 
 def test_threads_that_call_back_are_known_to_python_from_then_on() -> None:

@@ -154,7 +154,7 @@ def test_bounds_that_are_none_scale_nothing() -> None:
     ):
         # its bounds of speed are 3.4e38
         make_policy(Config(scale_observations=True, preset=None), make_env("CartPole-v1", 1))
-    with pytest.raises(ValueError, match="exclude each other"):
+    with pytest.raises(ValueError, match="are mutually exclusive"):
         Config(scale_observations=True, normalise_observations=True, preset=None)
     seen = make_env("FrozenLake-misc", 1)  # Discrete, and so one-hot: in [0, 1] as it is
     policy = make_policy(Config(scale_observations=True, preset=None), seen)

@@ -149,7 +149,7 @@ def test_a_step_size_of_zero_makes_the_lag_nothing() -> None:
 
 
 def test_a_lag_needs_an_importance_ratio() -> None:
-    with pytest.raises(ValueError, match="policy_lag=2 needs an estimator for data of another"):
+    with pytest.raises(ValueError, match="policy_lag=2 needs an estimator for off-policy data"):
         config(2, "leave_one_out")
     with pytest.raises(ValueError, match="excludes optimizer='storm'"):
         config(2, "ppo", optimizer="storm", collect="windows")

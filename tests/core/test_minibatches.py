@@ -125,7 +125,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"minibatch_size": 0}, "minibatch_size must be a whole number of at least 1, got 0"),
     (
         {"minibatch_size": 8, "num_minibatches": 2},
-        "minibatch_size=8 and num_minibatches=2 exclude each other",
+        "minibatch_size=8 and num_minibatches=2 are mutually exclusive",
     ),
     ({"minibatch_size": 8, "rnn": "gru"}, "shuffles steps and so needs rnn='none', got 'gru'"),
     (
@@ -188,7 +188,7 @@ def test_a_preset_s_minibatches_give_way_to_the_size_that_is_given() -> None:
     config = preset("ppo", minibatch_size=64)[0]
     assert (config.minibatch_size, config.num_minibatches, config.steps_per_update) == (64, 1, 80)
     assert preset("ppo")[0].num_minibatches == 4
-    with pytest.raises(ValueError, match="exclude each other"):
+    with pytest.raises(ValueError, match="are mutually exclusive"):
         preset("ppo", minibatch_size=64, num_minibatches=4)
 
 

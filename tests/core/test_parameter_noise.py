@@ -332,13 +332,13 @@ def test_a_saved_policy_draws_parameters_by_the_key_of_an_episode() -> None:
 
 OF_ACTIONS = StoredParams("0" * 64, {}, "results/run", {"exploration": "actions"})
 REFUSED = [
-    ({"estimator": "gae"}, "and the Ψ of estimator='gae' is another: use one of: reinforce, "),
-    ({"estimator": "gae", "collect": "windows"}, "and the Ψ of estimator='gae' is another"),
+    ({"estimator": "gae"}, "estimator='gae' has another Ψ: use one of: reinforce, "),
+    ({"estimator": "gae", "collect": "windows"}, "estimator='gae' has another Ψ"),
     ({"rnn": "gru"}, "rnn='gru' remembers earlier ones"),
     ({"optimizer": "natural"}, "'natural' measures its step by the distribution of actions"),
-    ({"estimator": "state_value", "shared_torso": True}, "shared_torso has the critic on the poli"),
+    ({"estimator": "state_value", "shared_torso": True}, "shared_torso puts the critic on the pol"),
     ({"estimator": "reinforce", "sampling": "array"}, "in the order of the states"),
-    ({"estimator": lambda policy, critic, h: None}, "nothing is stated of estimator="),
+    ({"estimator": lambda policy, critic, h: None}, "states no facts: if its Ψ is that return"),
     ({"parameter_std": 0.0}, "parameter_std must be a finite number above 0, got 0"),
     ({"parameter_std": "wide"}, "parameter_std must be a finite number above 0, got 'wide'"),
     (

@@ -140,7 +140,7 @@ def test_facts_that_are_stated_are_the_preset_and_the_checks() -> None:
     assert config.hyperparams().learning_rate == 0.5
     assert pg.preset(stated)[1] == config.hyperparams()
     assert facts_of(stated).unbiased_for == "J"
-    with pytest.raises(ValueError, match="stated to collect episodes alone"):
+    with pytest.raises(ValueError, match="stated to collect only episodes"):
         Config(estimator=stated, collect="windows")
     with pytest.raises(ValueError, match="shared_torso=True is for estimators with a critic V"):
         Config(estimator=stated, shared_torso=True)
@@ -471,16 +471,16 @@ WRONG: dict[str, tuple[Mistake, str]] = {
     ),
     "a shared torso of one's own": (
         lambda: Config(estimator="gae", policy=linear, shared_torso=True, **SMALL),
-        "shared_torso is for the project's own networks, and policy is 'linear'",
+        "shared_torso is for pg's own networks, and policy is 'linear'",
     ),
     "widths of a critic of one's own": (
         with_critic(linear_critic, critic_hidden_sizes=(8,)),
-        "critic_hidden_sizes is for the project's own networks, and critic is 'linear_critic': "
+        "critic_hidden_sizes is for pg's own networks, and critic is 'linear_critic': "
         "leave one of them out",
     ),
     "sinusoids of a critic of one's own": (
         with_critic(linear_critic, estimator="q_prop", action_critic="sinusoids"),
-        "action_critic is for the project's own networks, and critic is 'linear_critic': leave one "
+        "action_critic is for pg's own networks, and critic is 'linear_critic': leave one "
         "of them out",
     ),
     "a recurrent policy in pieces": (

@@ -181,7 +181,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "total steps and updates": (
         lambda: preset("ppo", total_steps=1000, num_updates=2),
-        "total_steps and num_updates exclude each other",
+        "total_steps and num_updates are mutually exclusive",
     ),
     "half a step in all": (
         lambda: preset("ppo", total_steps=1.5),

@@ -237,7 +237,7 @@ def test_only_a_memory_recalls(estimator: str, collect: Any, memory: Any, works:
         ),
         (
             {"shared_torso": True, "optimizer": "natural", "estimator": "gae"},
-            "with shared_torso the critic's is part",
+            "with shared_torso the critic's gradient is part",
         ),
         ({"rnn": "cell"}, "unknown rnn 'cell'"),
         ({"rnn_size": 0}, "rnn_size must be a whole number of at least 1"),

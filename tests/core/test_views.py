@@ -563,7 +563,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "the policy's layers": (
         settings_of(estimator="ppo", shared_torso=True, critic_observe=("all",)),
-        "with shared_torso it is on the policy's, which see what the policy sees",
+        "with shared_torso it shares the policy's, which see what the policy sees",
     ),
     "the policy's layers and a method": (
         settings_of(env=Guided(), estimator="ppo", shared_torso=True),

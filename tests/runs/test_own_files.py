@@ -425,7 +425,7 @@ def test_a_sweep_continues_once_the_file_of_its_environment_is_mended(
     assert ended.value.code == cli.FAULT
     said = " ".join(capsys.readouterr().err.split())
     kept = "finished runs are kept, and the same command trains the others "
-    assert kept + "(with --allow-changed-code, once a file of yours has changed)" in said
+    assert kept + "(with --allow-changed-code, once one of your files has changed)" in said
     (folder,) = out.glob("*/actor_critic/*")
     finished = {path: path.stat().st_mtime_ns for path in folder.rglob("runs/*.parquet")}
     assert finished
@@ -473,7 +473,7 @@ def test_a_fault_of_a_run_names_the_command_for_the_mended_file(
     said = " ".join(capsys.readouterr().err.split())
     file.write_text(MENDED, encoding="utf-8")
     if done == 0:
-        assert said.endswith("; there is no checkpoint yet: the same command begins anew")
+        assert said.endswith("; there is no checkpoint yet: the same command starts again")
         assert train.main(words) == 0
         return
     (folder,) = out.glob("*/actor_critic/one")

@@ -188,7 +188,7 @@ def test_a_mistake_with_a_file_is_a_sentence(
     done = refused_without_jax("train.py", "--config", missing)
     assert f"cannot read {missing}" in " ".join(done.stderr.split())
     both = ("--config", missing, "--resume", str(tmp_path))
-    assert "config and resume exclude each other" in said(capsys, *both)
+    assert "config and resume are mutually exclusive" in said(capsys, *both)
     monkeypatch.setitem(sys.modules, "yaml", None)
     path = written(tmp_path / "a.yaml", "gamma: 1")
     assert "YAML needs pyyaml: pip install pyyaml" in said(capsys, "--config", path)

@@ -579,11 +579,11 @@ def test_none_is_a_value_of_any_flag_that_may_have_none(word: str) -> None:
         ("--total-steps 1000", "total_steps needs collect='windows'"),
         (
             "--estimator ppo --total-steps 1000 --num-updates 3",
-            "total_steps and num_updates exclude each other",
+            "total_steps and num_updates are mutually exclusive",
         ),
         (
             "--estimator ppo --total-steps 1000 --num_updates=3",
-            "total_steps and num_updates exclude each other",
+            "total_steps and num_updates are mutually exclusive",
         ),
     ],
 )
@@ -645,7 +645,7 @@ def test_total_steps_hold_for_every_setting_of_a_sweep() -> None:
     varied = spaces.table_of(["num_envs=8,16", "num_steps=32,33"])
     assert spaces.lasting(varied, config, 1024) == {**varied, "num_updates": [4, 4, 2, 2]}
     assert spaces.lasting({"num_envs": [3]}, config, 1024)["num_updates"] == [11]
-    with pytest.raises(ValueError, match="total_steps and num_updates exclude each other"):
+    with pytest.raises(ValueError, match="total_steps and num_updates are mutually exclusive"):
         spaces.lasting({"num_updates": [3]}, config, 1024)
 
 
@@ -675,7 +675,7 @@ def test_a_second_signal_ends_what_does_not_hear_the_first() -> None:
     with working(10**9) as job:  # minutes
         assert job.stderr is not None
         job.send_signal(signal.SIGINT)
-        assert job.stderr.readline().startswith("stopping after the compilation; again (Ctrl-C")
+        assert job.stderr.readline().startswith("stopping after the compilation; Ctrl-C again")
         assert job.poll() is None
         job.send_signal(signal.SIGINT)
         assert job.wait(timeout=10) == cli.INTERRUPTED

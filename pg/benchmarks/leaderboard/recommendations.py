@@ -16,7 +16,7 @@ Cost = Callable[[Quality], float]
 # Problems by the noise of an episode that remains given the actions.
 GROUPS: dict[str, tuple[str, ...]] = {
     "random transitions": ("gridworld", "garnet"),
-    "a random start alone": (
+    "only a random start": (
         "Catch-bsuite",
         "CartPole-v1",
         "Acrobot-v1",
@@ -59,7 +59,7 @@ SITUATIONS = (
         "unbiased, a critic Q of the actions", _unbiased(_has(["none", "V", "Q"])), _has(["Q"])
     ),
     Situation(
-        "the same, an environment that can be asked again",
+        "the same, an environment that can be queried again",
         _unbiased(_has(["none", "V", "Q"], _ANY_EXTRA_ROLLOUTS)),
         _unbiased(lambda facts: facts.extra_rollout_kind != "none"),
     ),

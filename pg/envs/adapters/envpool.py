@@ -101,13 +101,13 @@ class EnvPoolFleet:
         raise HostError(f"{self.name} draws no pictures: use gymnasium:NAME")
 
     def release(self, slot: _Slot) -> None:
-        """Nothing: a pool is freed with its last reference."""
+        """Does nothing: a pool is freed with its last reference."""
 
     def close(self) -> None:
-        """Nothing, as in `release`."""
+        """Does nothing, as `release`."""
 
     def pool(self, **options: Any) -> Any:
-        """Some environments."""
+        """A pool of environments with these options."""
         return envpool.make(self.own_name, env_type="gymnasium", **{**self.options, **options})
 
     def _fault(self, method: str, error: Exception) -> HostError:

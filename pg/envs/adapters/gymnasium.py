@@ -112,8 +112,8 @@ def _import(module: str) -> None:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # one that the module imports
         raise ValueError(
-            f"there is no module {error.name}, which is to register the environment: it is neither "
-            f"installed, nor in the current folder or another one of PYTHONPATH"
+            f"there is no module {error.name}, which should register the environment: it is "
+            "neither installed, nor in the current folder or on PYTHONPATH"
         ) from None
 
 

@@ -187,7 +187,7 @@ class HostedEnv(Adapter):
         width, 3]: after its reset, and after each action.
 
         play: Numpy leaves, of one environment.
-        Raises HostError if it fails to draw, or does not come to this state again.
+        Raises HostError if it fails to draw, or does not reach this state again.
         """
         past = [x[: play.time] for x in jax.tree.leaves(play.actions)]
         return self.host.pictures(int(play.seed), int(play.check), past)

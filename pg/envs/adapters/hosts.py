@@ -45,7 +45,7 @@ BATCHES = 4
 class HostError(ValueError):
     """The fault in the Python code of an environment, in one sentence."""
 
-    names_command = False  # the sentence names the command that continues, or begins anew
+    names_command = False  # the sentence names the command that continues or starts again
 
     def with_command(self, sentence: str) -> "HostError":
         """The fault, followed by a sentence that names such a command."""
@@ -207,7 +207,7 @@ class Host:
     ) -> list[int]:
         """Environments in these states, and the states' numbers: the given ones, if they are free.
 
-        Raises HostError where one cannot be brought back, or does not show again what it has shown.
+        Raises HostError if a state cannot be restored, or gives another observation than before.
         """
         with self.lock:
             keys: list[int] = _as_keys(np.ascontiguousarray(numbers)).tolist()

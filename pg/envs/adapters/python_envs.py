@@ -359,7 +359,7 @@ def _end_after(descriptor: int) -> None:
     the user's, and so too early.
     """
     closing = select.poll()
-    closing.register(descriptor, 0)  # that it is closed is told in any case
+    closing.register(descriptor, 0)  # no event is requested: a closed end is always reported
     closing.poll()
     time.sleep(2 * PATIENCE)
     os._exit(1)
@@ -427,7 +427,7 @@ class PythonFleet:
             yield from envs.render_episode(seed, _own_actions(self.action_space, iter(past)))
 
     def release(self, slot: _Slot) -> None:
-        """The environment there is free for another episode."""
+        """Frees the environment of a slot for another episode."""
         self.idle[slot.member].append(slot.number)
 
     def close(self) -> None:
