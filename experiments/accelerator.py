@@ -2,12 +2,12 @@
 
 Every result is written to accelerator.json in --out as soon as it is known, the most important
 first; started again with the same --out, it measures the missing ones. --report writes a page of
-the results, even if there are none.
+results, even if there are none.
 
 The machine needs no network. The missing dependencies are named; bring them as wheels:
 
   python -m pip download --no-deps -d wheels NAME ...                            with a network
-  python -m pip install --no-index --find-links wheels --no-deps NAME ...        there
+  python -m pip install --no-index --find-links wheels --no-deps NAME ...        on the machine
 """
 
 import argparse
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="tiny programs, also on a CPU, to check that everything runs",
     )
-    made.add_argument("--report", type=Path, metavar="FILE.md", help="write the page, and end")
+    made.add_argument("--report", type=Path, metavar="FILE.md", help="write the page, and exit")
     made.add_argument(
         "--from", dest="source", type=Path, metavar="FILE.json", help="results of the page"
     )

@@ -38,7 +38,9 @@ class Options:
     leave_one_out, actor_critic and ppo.
     """
     estimator: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[FILE.py:NAME ...]")] = ()
-    """Your own estimators to run beside the labels, in every environment, each FILE.py:NAME."""
+    """Your own estimators to run in addition to the labels, in every environment, each
+    FILE.py:NAME.
+    """
     settings_of: str | None = None
     """Label whose settings, tuned for each environment, your own estimators use; none: those that
     their pg.with_facts states.

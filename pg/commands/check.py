@@ -1,5 +1,5 @@
 """Check an estimator, from the table or your own file, against exact figures on three small
-problems: its bias and variance beside those of others, its mean in samples of the rollout, and the
+problems: its bias and variance next to those of others, its mean in samples of the rollout, and the
 rules that every estimator must follow.
 
 `@pg.with_facts(unbiased_for="J")` above the function states what is claimed. Exit codes: 0
@@ -40,7 +40,7 @@ BASELINES = {
     "group": "the group",
     "greedy": "the greedy policy",
     "critic": "the critic",
-    "branches": "episodes out of the same state",
+    "branches": "episodes from the same state",
 }
 
 
@@ -139,7 +139,7 @@ def _claims(claims: dict[str, Any]) -> str:
 
 
 def _compare(found: Any, names: Sequence[str], gamma: float) -> None:
-    """Prints the exact figures beside those of other estimators."""
+    """Prints the exact figures next to those of other estimators."""
     import jax
 
     from pg.diagnostics import references

@@ -365,7 +365,7 @@ def _read(
 
 
 def _check_flags(argv: list[str], names: Collection[str], without_flag: Sequence[str]) -> None:
-    """Prints the version if it is asked for; exits with one sentence at an unknown flag.
+    """Prints the version if requested; exits with one sentence at an unknown flag.
 
     Args:
         argv: The command line.
@@ -523,8 +523,7 @@ def naming_command(error: Exception, sentence: str) -> Exception:
 
 
 def mistake(error: object) -> int:
-    """Prints the error in one sentence. Returns the exit code: 2, or 1 for the fault of an
-    environment.
+    """Prints the error in one sentence. Returns the exit code: 2, or 1 if an environment failed.
 
     For an exception in custom code it prints the place, and with --traceback the calls too.
     """
@@ -686,7 +685,7 @@ def describe(
         num_resets *= 2
     beside = ""
     if extra_rollouts == "branches":
-        beside = ", and those of the episodes out of visited states"
+        beside = ", plus those of the episodes from visited states"
     of_update = num_rollouts * longest * config.action_repeat + num_resets
     planned = config.num_updates * of_update
     batch = f"{config.num_envs} × {numerals.counted(config.num_steps, 'step')}"

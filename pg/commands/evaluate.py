@@ -203,7 +203,7 @@ def _with_best(summary: dict[str, Any], before: Mapping[str, Any]) -> dict[str, 
 
 
 def write(folder: Path, summary: Mapping[str, Any], options: Options) -> Path:
-    """Writes the result, and into the run's summary if that is asked for. Returns its path."""
+    """Writes the result, and if requested, into the run's summary too. Returns its path."""
     path = options.out
     if path is None:
         which = "best-" if options.best else ""

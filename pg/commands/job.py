@@ -113,13 +113,13 @@ def run(
         hyperparams: The others.
         options: The options of the train command; default: those of `Options`.
         machine: Devices and processes; default: those of `cli.Machine`.
-        trackers: Custom ones that follow the run, beside `options.log`; `resume` needs them
+        trackers: Custom ones that follow the run, besides `options.log`; `resume` needs them
             again.
         parts: Custom `estimator`, `policy`, `critic` and `optimizer`, which replace those of
             `config`; `resume` needs them again.
 
     Returns:
-        The exit code, as in `cli`: 2 for a mistake, 1 for the fault of an environment, which are
+        The exit code, as in `cli`: 2 for a mistake, 1 for a failed environment; both errors are
         printed.
     """
     clock = Clock()
@@ -318,7 +318,7 @@ def _run(
 
 @contextlib.contextmanager
 def _with_resumption(config: Config, folder: Path | None, writer: Any) -> Iterator[None]:
-    """Adds the command that resumes the run to the fault of an environment, see
+    """Adds the command that resumes the run to the error of a failed environment, see
     `host_states.with_resumption`; after a signal prints it.
     """
     from pg.envs.adapters.hosts import HostError
@@ -336,13 +336,13 @@ def _with_resumption(config: Config, folder: Path | None, writer: Any) -> Iterat
 
 
 def _resumption_when_mended(config: Config, folder: Path) -> str:
-    """The command that resumes a run once an environment at fault is mended."""
+    """The command that resumes a run once the failed environment is fixed."""
     return f"pg resume {code.resumption(folder, config, allow_changed_code=True)}"
 
 
 def _again(config: Config, folder: Path | None) -> str:
-    """A sentence on the command that continues or restarts a run after the fault of an
-    environment before the run's first update.
+    """A sentence on the command that continues or restarts a run after an environment failed before
+    the run's first update.
 
     folder: one that existed before; None: none.
     """
@@ -530,7 +530,7 @@ def _evaluations(
 def _film(
     config: Config, hyperparams: Hyperparams, done: Any, options: Options, folder: Path | None
 ) -> None:
-    """Draws an episode of the first seed, as `pg render` does, if a film is asked for and no signal
+    """Draws an episode of the first seed, as `pg render` does, if a film is requested and no signal
     ended the run.
     """
     if folder is None or done.signum or not options.film:
@@ -771,7 +771,7 @@ def _identity(config: Config, hyperparams: Hyperparams, options: Options) -> dic
 
 
 def _stored(folder: Path, config: Config, options: Options) -> tuple[Config, Hyperparams]:
-    """The settings of the run in a folder. config: that of the run at hand, which has the parts."""
+    """The settings of the run in a folder. config: that of the current run, which has the parts."""
     parts = own_parts(config)
     return folders.read_setup(
         folder,
@@ -823,7 +823,7 @@ def _restored(
     """The part of the run that is done, in all processes; None: nothing. Adds to `metadata` the
     versions, devices, micro-batches and code that have changed since.
 
-    Raises ValueError if more is done than was asked for, and with `strict` if something has
+    Raises ValueError if more updates are done than requested, and with `strict` if something has
     changed.
     """
     from pg.fast import devices

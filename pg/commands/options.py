@@ -227,8 +227,8 @@ class Machine:
 
     @classmethod
     def of_resumed(cls, asked: Mapping[str, Any]) -> "Machine":
-        """The machine of a resumed run, unless something else is asked for: environments are
-        spread if they were, over as many devices (`layout`). asked: options of its folder.
+        """The machine of a resumed run, unless flags say otherwise: environments are spread if they
+        were, over as many devices (`layout`). asked: options of its folder.
         """
         return cls(
             shard=asked.get("shard", "seeds"), matmul_precision=asked.get("matmul_precision")
@@ -298,7 +298,7 @@ class Machine:
         """The devices of runs, and a sentence on them, "" if there is nothing to report.
 
         Environments are spread over the cores of a CPU where that pays, unless `cpu_devices` says
-        otherwise: like an accelerator's, devices that were asked for are all used.
+        otherwise: requested devices are all used, like an accelerator's.
 
         Args:
             num_runs: Runs at a time.

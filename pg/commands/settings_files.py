@@ -140,7 +140,7 @@ def words(entries: Entries, kinds: Sequence[type], given: Sequence[str]) -> list
     Args:
         entries: those of the file.
         kinds: the classes whose fields are the flags of the command.
-        given: names of the flags that are given beside the file, and replace its entries.
+        given: names of the flags that are given besides the file, and replace its entries.
 
     Returns:
         Words to put before the given flags.

@@ -2,7 +2,7 @@
 problems.
 
 Nothing is sampled: each figure is a sum over every trajectory, or every pair where an estimator
-couples episodes. Your own estimator, FILE.py:NAME, has a row beside the others. An estimator
+couples episodes. Your own estimator, FILE.py:NAME, gets a row among the others. An estimator
 for continuous actions only has no figures: the problems have discrete ones.
 """
 

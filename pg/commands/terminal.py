@@ -117,7 +117,7 @@ class Line:
 
 
 def outlive_readers() -> None:
-    """Lets a program continue in silence once nobody reads its output any more, as after `| head`.
+    """Lets a program continue silently once its output is no longer read, as after `| head`.
 
     Streams that are not files of this process (a notebook's) stay as they are.
     """
@@ -176,7 +176,7 @@ def waiting(text: str, line: Line | None = None, *, quiet: bool = False) -> Iter
 def in_parts(
     text: str, line: Line | None = None, *, quiet: bool = False
 ) -> Iterator[Callable[[str], None]]:
-    """`waiting` for work in several parts: gives a function that is told the part that begins.
+    """`waiting` for work in several parts: yields a function that takes the part that begins.
 
     Without a terminal, the part is a line of standard error, at most one every `SILENCE` seconds
     and none before.

@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
 
 def _settings(options: Options) -> dict[str, Any]:
-    """The arguments of `preset` that the options give beside the estimator, by name. Raises
+    """The arguments of `preset` that the options give besides the estimator, by name. Raises
     ValueError for a mistake.
     """
     parts = {name: getattr(options, name) for name in PARTS if name != "estimator"}

@@ -3,7 +3,7 @@ variance, signal to noise, and cosine to ∇J against environment steps and wall
 figures, with intervals from repetitions.
 
 Measurements are stored in --out, and the same command continues with the missing ones. Your own
-estimators and problems, FILE.py:NAME, are listed beside the others.
+estimators and problems, FILE.py:NAME, are listed with the others.
 """
 
 import dataclasses

@@ -24,7 +24,7 @@ OUTLIVES_TRACE = (
     "keeps values computed from traced arrays, on itself, on a class or in a module, where they "
     "outlive the trace: compute them again in each call"
 )
-# The first match is used: the last kind of fault is a base class of others.
+# The first match is used: the last kind of error is a base class of others.
 _REMEDIES = {
     jax.errors.TracerBoolConversionError: "a Python if, while, and, or, not of an array must be "
     "jnp.where, jax.lax.cond, or & | ~",
@@ -40,7 +40,7 @@ _REMEDIES = {
 
 
 class InterfaceError(ValueError):
-    """A fault in an environment's results, although its code has not failed."""
+    """An error in an environment's results, although its code has not failed."""
 
 
 def failure(method: str, error: Exception) -> str:

@@ -472,7 +472,7 @@ def draw(
 
 def _unequal_steps(rows: Sequence[Row], threshold: float | None) -> list[str]:
     """A sentence on each environment on which some groups were trained for longer than others, and
-    another on the steps to a threshold there.
+    another on the steps to a threshold in that environment.
     """
     said = []
     for env in dict.fromkeys(row.env for row in rows):

@@ -89,8 +89,8 @@ def mean_learning_curve(
 
     Args:
         steps: environment steps so far, [S, K], or a sequence of S arrays.
-        returns: values there, of the same shapes; NaN where no episode had ended, which is left
-            out.
+        returns: values at these steps, of the same shapes; NaN where no episode had ended, which is
+            left out.
         points: of the result.
         statistic: over seeds, as `statistics.iqm`.
 
@@ -118,7 +118,7 @@ def steps_to_threshold(steps: Any, returns: Any, threshold: float) -> np.ndarray
 
     Args:
         steps: environment steps so far, [S, K], as in `seed_curves`.
-        returns: values there, of the same shape; NaN where no episode had ended.
+        returns: values at these steps, of the same shape; NaN where no episode had ended.
         threshold: a return.
     """
     steps = np.asarray(steps, float)

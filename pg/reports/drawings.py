@@ -103,11 +103,11 @@ def drawing_of(env: Any) -> Draw:
         return own
     if (name := name_of(env)) in DRAWINGS:
         return DRAWINGS[name]
-    remedy = "give it a method draw(axes, state, params), or do without a film"
+    remedy = "give it a method draw(axes, state, params), or leave the film out"
     if name_of(env).startswith(GYMNASIUM):
         remedy = (
             "give it the render mode rgb_array, in its metadata and as an argument of its "
-            "constructor, or do without a film"
+            "constructor, or leave the film out"
         )
     elif isinstance(env, str):
         remedy = (

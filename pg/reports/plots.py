@@ -705,7 +705,7 @@ def _panels(
 
 
 def _labels(figure: Any, grid: Any, columns: int, ylabel: str, xlabel: str = "") -> None:
-    """Labels the axes beside the first panel of each row and, if asked for, below the last of each
+    """Labels the axes beside the first panel of each row and, if requested, below the last of each
     column.
     """
     width, height = (
@@ -929,7 +929,7 @@ def _shortened(texts: Sequence[str], inches: float) -> list[str]:
 
 
 def looks(labels: Iterable[str], *, markers: bool = False) -> dict[str, dict[str, Any]]:
-    """Colour, line style and, if asked for, marker of each label, as arguments of matplotlib's
+    """Colour, line style and, if requested, marker of each label, as arguments of matplotlib's
     `plot`.
 
     An estimator always has the same (`LOOKS`); other labels take the remaining ones, in the order

@@ -25,7 +25,7 @@ Statistic = Callable[[np.ndarray], Any]  # scores [..., N, M] -> [...]
 class Estimate(NamedTuple):
     """A number and the two ends of its interval, or three arrays of one shape.
 
-    The confidence is 95 % unless another one was asked for. Both ends are NaN if there is no
+    The confidence is 95 % unless another one was requested. Both ends are NaN if there is no
     interval.
     """
 

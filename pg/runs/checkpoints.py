@@ -406,7 +406,7 @@ def _whole(folder: Path, done: int, most: int) -> Path:
     (path, *others) = [path for path in _checkpoints(folder) if _update(path) == done]
     info = path.lstat()
     if others or not stat.S_ISREG(info.st_mode) or info.st_size > most:
-        raise DamageError(f"{path} is not a checkpoint of such a run")
+        raise DamageError(f"{path} is not a checkpoint of this run")
     if _digest(path) != path.name.split(".")[1]:
         raise DamageError(f"{path} is corrupt")
     return path

@@ -2,7 +2,7 @@
 
     OUT/mode.jax_export      observations -> actions of the mode
     OUT/sample.jax_export    observations, the data of a key -> sampled actions
-    OUT/mode.onnx            the mode for an ONNX runtime, if asked for
+    OUT/mode.onnx            the mode for an ONNX runtime, if requested
     OUT/policy.json          arguments and results of each program, and its origin
 
 A `.jax_export` file is a program of `jax.export`: parameters, statistics, the encoding of

@@ -51,15 +51,15 @@ def can_fail(config: Config) -> bool:
 def with_resumption(
     error: HostError, writer: CheckpointWriter, command: str, otherwise: str = ""
 ) -> HostError:
-    """The fault of an environment, with the update after which the runs can be resumed; before
-    that a checkpoint of the last finished updates is written.
+    """The error of a failed environment, with the update after which the runs can be resumed;
+    first, a checkpoint of the last finished updates is written.
 
     Args:
-        error: The fault.
+        error: The error.
         writer: Of the checkpoints of the runs that were trained.
         command: Resumes them.
         otherwise: A sentence on the command that starts them again, if there is no checkpoint; "":
-            the fault names one already.
+            the error names one already.
     """
     parts = []
     try:

@@ -42,7 +42,7 @@ PolicyOptimizer = Literal[
 # Optimizers that take gradients at other parameters than those of the batch: Ψ must not
 # depend on the policy, and weights are of whole episodes.
 AT_OTHER_PARAMETERS = ("storm", "svrpg", "page_pg", "harpg", "n_harpg")
-# Optimizers that collect another batch there, as large as the first.
+# Optimizers that collect another batch at the other parameters, as large as the first.
 RESAMPLING = ("harpg", "n_harpg")
 EXTRAPOLATING = ("igt", "n_igt")  # the learned parameters are ahead of the path
 Optimizer = CriticOptimizer | PolicyOptimizer

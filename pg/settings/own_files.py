@@ -210,7 +210,7 @@ def _beside(path: Path) -> str:
     near = [x.name for x in sorted(path.parent.glob("*.py"))] if path.parent.is_dir() else []
     if path.with_suffix(".py").name in near and path.suffix != ".py":
         return f"; did you mean {path.with_suffix('.py').name}?"
-    return f"; beside it are {', '.join(near[:5])}" if near else ""
+    return f"; the same folder has {', '.join(near[:5])}" if near else ""
 
 
 def _check_defined(file: str, text: bytes, name: str) -> None:

@@ -127,7 +127,7 @@ def say_of_other_code(others: Sequence[Path], folder: Path) -> None:
 
     Args:
         others: the folders of all that do, the newest last.
-        folder: of the sweep at hand.
+        folder: of the current sweep.
     """
     unfinished = [other for other in others if not (other / "summary.json").exists()]
     if unfinished and not folder.exists():
@@ -528,7 +528,8 @@ def _run_group(
 def _with_resumption(
     trained: Iterator[Chunk], writers: Sequence[CheckpointWriter | None], config: Config
 ) -> Iterator[Chunk]:
-    """The chunks, as soon as they are trained; the fault of an environment says how to resume.
+    """The chunks, as soon as they are trained; if an environment fails, the error says how to
+    resume.
 
     writers: of the checkpoints; the last one is that of the chunk in progress, or None. config: of
     the chunks.
@@ -571,7 +572,7 @@ def _chunk_restorer(
     metadata = {"setup": spec.to_json(), "versions": folders.environment(layout)}
 
     def restore_chunk(start: int, count: int, keys: jax.Array, hyperparams: Hyperparams) -> Any:
-        on_writer(None)  # a fault while states are restored is not of the chunk before
+        on_writer(None)  # an error while states are restored does not concern the previous chunk
         columns = specs.labelled(spec, first + start, count)
         place = (
             folder / f"{name}-{first + start:06}-{first + start + count - 1:06}"

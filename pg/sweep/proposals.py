@@ -1,7 +1,7 @@
 """Configurations that Optuna's samplers propose from the scores of earlier ones.
 
-Each batch comes from a new study that is told all stored scores, so that a search that is resumed
-makes the proposals of an uninterrupted one. This module does not import jax.
+Each batch comes from a new study that receives all stored scores, so that a resumed search makes
+the proposals of an uninterrupted one. This module does not import jax.
 """
 
 import contextlib

@@ -221,7 +221,7 @@ def lasting(table: Table, config: Config, total_steps: int, presets: Table | Non
     """The table, with `num_updates` for each configuration if they differ in the environment steps
     of an update.
 
-    presets: settings of each configuration beside the table, see `presets`.
+    presets: settings of each configuration besides the table, see `presets`.
 
     Raises ValueError if `num_updates` itself is varied.
     """

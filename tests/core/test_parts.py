@@ -352,7 +352,7 @@ def test_a_wrong_file_is_one_sentence(case: str, tmp_path: Path) -> None:
 
 def test_a_place_without_a_file_is_one_sentence(tmp_path: Path) -> None:
     written(tmp_path, "", "mine.py")
-    assert_one_sentence(lambda: Config(policy=f"{tmp_path}/my.py:f"), "beside it are mine.py")
+    assert_one_sentence(lambda: Config(policy=f"{tmp_path}/my.py:f"), "the same folder has mine.py")
     (tmp_path / "folder.py").mkdir()
     assert_one_sentence(lambda: Config(policy=f"{tmp_path}/folder.py:f"), "is a folder")
     assert_one_sentence(lambda: Config(policy="mlp"), "policy must be FILE.py:NAME, got 'mlp'")

@@ -37,7 +37,7 @@ def variance_table(qualities: Iterable[Quality]) -> str:
         "variance of an episode",
         "signal to noise",
         "episodes",
-        "cosine of so many",
+        "their cosine",
         "μs per step",
     )
     rows = []
@@ -60,7 +60,7 @@ def report(
     Args:
         qualities: the measurements of one seed, those of combinations among them.
         best: problem -> the combination that a search chose.
-        named: combinations that were asked for, listed beside the estimators.
+        named: requested combinations, listed with the estimators.
         timed: measurements of estimators whose critics see the time, and of the same without it.
     """
     listed = [x for x in qualities if not is_combination(x.estimator) or x.estimator in named]
@@ -175,8 +175,7 @@ def gap_table(
         qualities: the measurements of one seed, those of combinations among them.
         best: problem -> the combination that was chosen; without a search there is no column.
         snapshot: name of the snapshot.
-        named: estimators and combinations that were asked for: only these combinations may be the
-            cheapest.
+        named: requested estimators and combinations: only these combinations may be the cheapest.
     """
     rows = []
     of_combinations = {name: combination_of(name).facts for name in named if is_combination(name)}

@@ -13,8 +13,8 @@ unused resets.
 The environments are stepped one after another in this process, or, if their steps take long, in
 parallel in worker processes (`pg.envs.adapters.python_envs`); the bits are the same.
 
-A reward may be an array of one entry. A fault in reset or step is a `HostError`: one sentence, with
-the place. Observations and actions are Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or
+A reward may be an array of one entry. A failure in reset or step is a `HostError`: one sentence,
+with the place. Observations and actions are Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or
 Tuple of these, possibly nested; others (Text, Sequence, Graph) are refused. Observations keep
 that structure (`flatten=True`: Gymnasium's own `FlattenObservation`), with
 those of a MultiDiscrete one-hot. The legal actions are those of `info["action_mask"]`, if the first
@@ -158,7 +158,7 @@ def adapt(
     observations = _spaces(first.observation_space, _space)
     obs_shapes = _shapes(observations)
     mask_shapes: Any = ()
-    with contextlib.suppress(Exception):  # a fault is reported when an episode begins
+    with contextlib.suppress(Exception):  # a failure is reported when an episode begins
         mask_shapes = map_leaves(np.shape, mask_of(first.reset(seed=0)[1]))
     masks = jax.tree.map(
         lambda shape: jax.ShapeDtypeStruct(shape, bool), mask_shapes, is_leaf=is_shape

@@ -43,12 +43,12 @@ BATCHES = 4
 
 
 class HostError(ValueError):
-    """The fault in the Python code of an environment, in one sentence."""
+    """A failure in the Python code of an environment, in one sentence."""
 
     names_command = False  # the sentence names the command that continues or starts again
 
     def with_command(self, sentence: str) -> "HostError":
-        """The fault, followed by a sentence that names such a command."""
+        """The error, followed by a sentence that names such a command."""
         told = HostError(f"{self}; {sentence}")
         told.names_command = True
         told.__cause__ = self.__cause__

@@ -3,14 +3,14 @@
 Worker processes help if a step takes long: each has a share of the environments, and all step in
 parallel. An environment depends only on its seed and its actions, so that results are the same bits
 with any number of workers. They are started if a call has enough work for them (`WORTH`), or as
-many as are asked for, and have only the episodes of such calls: smaller calls stay in this process,
+many as are requested, and have only the episodes of such calls: smaller calls stay in this process,
 and so do environments whose constructor cannot be sent to another process. A worker ends when the
 fleet is closed, and with this process, in whatever way that ends: it waits at a connection that
 then closes by itself, and closes its environments; one that hangs in an environment is killed. A
 Ctrl-C in the terminal does not reach it, so that the step in progress is finished. The connection
 is a pair of unnamed sockets, which nobody else can open.
 
-A fault in reset or step is a `HostError`: one sentence, with the place.
+A failure in reset or step is a `HostError`: one sentence, with the place.
 """
 
 import contextlib
@@ -215,7 +215,7 @@ class _Envs:
         return _leaves(mask)
 
     def _fault(self, method: str, error: Exception) -> HostError:
-        """A fault in the environment's own code as one sentence."""
+        """A failure in the environment's own code as one sentence."""
         place = traceback.extract_tb(error.__traceback__)[-1]
         line = str(error).strip().partition("\n")[0]
         at = "" if place.filename == __file__ else f" ({place.filename}, line {place.lineno})"
@@ -476,7 +476,7 @@ class PythonFleet:
         return _Slot(member, self.made[member] - 1)
 
     def _staff(self, rows: int) -> None:
-        """Starts the workers, if they are asked for or help with calls of this many rows."""
+        """Starts the workers, if they are requested or help with calls of this many rows."""
         if len(self.members) > 1 or self.workers == 0 or os.name != "posix":
             return
         wanted = self.workers or min(num_cores(), rows)
