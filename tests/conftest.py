@@ -62,14 +62,16 @@ if jax.__version_info__ >= (0, 11):  # there a flag that is unknown ends the pro
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--ids C1 J7` runs what answers to these promises of docs/reliability.md, slow or not."""
+    """`--ids C1 J7` runs the tests of these promises of docs/reliability.md, slow or not."""
     parser.addoption(
         "--ids", nargs="+", metavar="ID", help="run only the acceptance tests of these ids"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Ids choose among all tests; the fast ones, whose time is the compiler's, ask it for less."""
+    """Ids select among all tests; the fast tests, whose time is the compiler's, use fewer
+    optimizations.
+    """
     if config.option.ids:
         config.option.markexpr = ""
     if config.option.markexpr == "not slow":
@@ -125,7 +127,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves the tests that are asked for by --ids."""
+    """Keeps the tests that --ids requests."""
     if config.option.ids:
         wanted = set(config.option.ids)
         items[:] = [
@@ -148,7 +150,7 @@ def compiled_programs_end_with_their_module() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def no_network() -> Iterator[None]:
-    """Nothing here asks another machine."""
+    """No test may contact another machine."""
     connect = socket.socket.connect
 
     def refuse(self: socket.socket, address: Any) -> None:

@@ -54,7 +54,7 @@ class Caught:
 
 
 class _Postponed:
-    """The signal received where none can be raised, if any; it is sent again as soon as one can be."""
+    """A signal received while none can be raised, if any; it is sent again as soon as possible."""
 
     signum: int | None = None
     is_sent = False  # the next signal is that one, and not another of the user's

@@ -1,5 +1,5 @@
-"""The script for accelerators, on the CPU: it runs through, may stop at any time, and its page has
-no empty cell.
+"""The script for accelerators, on the CPU: it runs to the end, may stop at any time, and its page
+has no empty cell.
 """
 
 import json
@@ -51,8 +51,8 @@ def answered(section: plan.Section) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_trial_fills_every_section_also_after_a_stop(tmp_path: Path) -> None:
-    """A first call whose time is over in the middle leaves a file with a page; the second goes on
-    with the rest.
+    """A first call whose time ends halfway leaves a file with a page; the second call measures the
+    rest.
     """
     out, written = tmp_path / "out", tmp_path / "page.md"
     path = out / driver.FILE
@@ -119,7 +119,7 @@ def test_every_answer_has_its_cell() -> None:
 
 @pytest.mark.parametrize("smoke", [True, False])
 def test_the_plan_names_every_row_once(smoke: bool) -> None:
-    """And the most wanted rows of all sections come before the others of any."""
+    """The most important rows of all sections come before the others of any section."""
     sections = plan.sections(smoke=smoke)
     for section in sections:
         assert len({row.name for row in section.rows}) == len(section.rows), section.title
@@ -139,8 +139,8 @@ def test_the_plan_names_every_row_once(smoke: bool) -> None:
 def test_what_a_row_takes_with_it_is_its_own_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A row that does not answer, or whose process ends, fails; the rows behind it are measured in
-    another process, until the time is over.
+    """A row that does not answer, or whose process ends, fails; the following rows are measured in
+    another process until the time is over.
     """
     names = ["good", "hangs", "ends", "fails", "good too", "too late", "never"]
     columns = (plan.Column("x", "x"),)
@@ -178,7 +178,7 @@ def test_what_a_row_takes_with_it_is_its_own_answer(
 
 
 def test_another_device_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row that is measured is not measured again, unless the device is another."""
+    """A measured row is not measured again, unless the device is another one."""
     sections = plan.sections(smoke=True)
     asked: list[str] = []
     device = {"value": "1 × here"}
@@ -221,7 +221,7 @@ def test_a_cpu_is_no_accelerator(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All dependencies are looked for, but flatbuffers, which only an export needs."""
+    """The script checks for all dependencies except flatbuffers, which only an export needs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = {re.split(r"[>=<]", text)[0] for text in project["dependencies"]}
     assert needed - {"flatbuffers"} <= set(accelerator.NEEDED.values())

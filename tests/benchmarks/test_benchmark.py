@@ -65,7 +65,7 @@ def faster_row(task: suites.Task, row: suites.Row) -> tuple[Config, Hyperparams]
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The command, with settings that train at once; afterwards signals are handled as before."""
+    """The command, with settings that train quickly; afterwards signals are handled as before."""
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
         monkeypatch.setenv(name, "0")  # the command sets them, for its own process
     monkeypatch.setattr(selection, "settings", tiny_row)
@@ -212,7 +212,7 @@ def test_greedy_and_sampled_returns_are_those_of_the_evaluations(finished: Path)
 def test_a_cell_of_before_counts_as_finished_and_is_reported(
     finished: Path, tmp_path: Path
 ) -> None:
-    """It was one file, with its curves beside it."""
+    """Older results were one file, with the curves in another one beside it."""
     row = copied(finished, tmp_path) / "DeepSea-bsuite" / "ppo"
     shutil.rmtree(row)
     row.mkdir()
@@ -608,7 +608,9 @@ def test_a_table_from_before_its_versions_were_columns_is_read(tmp_path: Path) -
 def test_rows_that_were_not_run_again_stay_as_they_were(
     script: ModuleType, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each row whole: of the one that has more seeds, of two with as many the new one."""
+    """Rows are taken whole: from the table with more seeds, and from the new one if both have
+    equally many.
+    """
     out, before = copied(finished, tmp_path), tmp_path / "before.csv"
     new = learning.collect(out)
     old = [
@@ -741,7 +743,7 @@ def test_an_own_estimator_is_benchmarked_beside_the_suite_s(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Its folder records it, and it is not run again."""
+    """The folder records the file, and it is not run again."""
     monkeypatch.setattr(selection, "settings", own_tiny)
     out = copied(finished, tmp_path / "out")
     command = [*SMALL, "--label", "ppo", "--estimator", f"{own}:clipped", "--out", str(out)]
@@ -1118,7 +1120,9 @@ def test_profiles_of_one_label_have_the_best_rows_beside_it(
 
 
 def test_an_environment_of_another_library_is_known_by_both_of_its_names() -> None:
-    """The benchmark takes both; elsewhere that of the benchmark is answered with the other."""
+    """The benchmark accepts both names; other commands answer the benchmark's name with the other
+    one.
+    """
     further = [*SUITES["mujoco"], *SUITES["libraries"]]
     assert {task.name: task.env for task in further} == OF_BENCHMARK
     for short, name in OF_BENCHMARK.items():

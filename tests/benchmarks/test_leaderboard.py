@@ -1,5 +1,5 @@
-"""The leaderboard of estimators: its arithmetic on gradients whose cosines are known, and a small
-one end to end.
+"""The leaderboard of estimators: its arithmetic on gradients with known cosines, and a small
+leaderboard end to end.
 """
 
 import json
@@ -83,7 +83,9 @@ def test_figures_of_known_gradients_are_within_their_intervals() -> None:
 
 
 def test_what_is_not_reached_by_counting_is_extrapolated() -> None:
-    """0.9 of few estimates: the same as of many, within the interval."""
+    """A cosine of 0.9 extrapolated from few estimates agrees with many estimates, within the
+    interval.
+    """
     few, reference = estimates(count=64)
     line, _ = leaderboard.assess("a", "start", "reinforce", 0, few, reference)
     assert line.counted_episodes == 32
@@ -202,7 +204,7 @@ def test_an_estimate_takes_three_columns(tmp_path: Path) -> None:
 
 
 def test_tables_with_former_names_of_columns_are_read(tmp_path: Path) -> None:
-    """As they were written before; what is measured now is written under the names of today."""
+    """Older files have former names; new measurements are written under the current ones."""
     measurements = Measurements.read(BEFORE)
     assert (len(measurements.qualities), len(measurements.points)) == (3, 8)
     measurements.write(tmp_path)
@@ -238,7 +240,7 @@ def test_policies_with_the_former_name_of_their_file_are_read(
 
 
 def test_policies_without_all_critics_are_not_measured(tmp_path: Path) -> None:
-    """Nor trained again: rows of the folder would be of other policies, by rounding."""
+    """Nor are they retrained: the folder's rows would be of other policies, by rounding."""
     folder = tmp_path / "policies" / "garnet"
     folder.mkdir(parents=True)
     facts = {x: {"updates": 7, "explained": {"V": 0.5, "Q": 0.5}} for x in leaderboard.SNAPSHOTS}
@@ -280,7 +282,9 @@ def test_the_leaderboard_compares_with_the_best_of_each_problem() -> None:
 
 
 def test_a_situation_whose_estimators_were_not_measured_has_no_winner() -> None:
-    """The cheapest of a poorer one says nothing of what a critic of the actions would give."""
+    """The cheapest estimator of a more restricted situation does not tell what a critic of the
+    actions would give.
+    """
     rows = [quality("time_baseline", 3.0), quality("state_value", 2.0)]
     found = [leaderboard.recommended(rows, x, ["a"]) for x in SITUATIONS]
     assert [x and x.estimator for x in found[:2]] == ["time_baseline", "state_value"]
@@ -400,7 +404,9 @@ def test_estimators_take_the_critic_of_their_kind(problem: str, estimator: str) 
 
 @pytest.mark.slow
 def test_a_hindsight_distribution_is_fitted_to_the_policy() -> None:
-    """From the policy itself, which knows nothing of what followed, to one that does."""
+    """The range goes from the policy itself, which knows nothing of later steps, to a distribution
+    that does.
+    """
     config = leaderboard.PROBLEMS["garnet"].settings()[0]
     snapshot = small_snapshot("garnet")
     fit_config = critic_config(config, "h of states", 256, critic_hidden_sizes=(32,))
@@ -490,9 +496,7 @@ def test_who_cannot_be_measured_is_told_with_the_reason(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_same_command_continues(tmp_path: Path) -> None:
-    """Two estimators, then a third; the policies are trained once; the tables and pictures are
-    there.
-    """
+    """Two estimators, then a third; policies are trained once; the tables and pictures exist."""
     flags = ["--problems", "garnet", "--share", "0.1", "--out", str(tmp_path)]
     first = run("estimator_variance.py", *flags, "--estimators", "reinforce", "leave_one_out")
     assert first.returncode == 0, first.stderr

@@ -1,5 +1,5 @@
-"""A file outside the package, with an estimator, a problem, networks and an optimizer: in the exact
-table and on the leaderboard, beside those of the project.
+"""A file outside the package with an estimator, a problem, networks and an optimizer, in the exact
+table and on the leaderboard.
 """
 
 import json
@@ -168,7 +168,7 @@ def test_own_and_listed_rows_stand_side_by_side(
 
 
 def sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Problems of one's own are as small as they can be."""
+    """Custom problems are as small as possible."""
     few = {"num_estimates": 16, "batch_size": 16, "fit_batches": 1, "fit_episodes": 8}
     small = problems.PROBLEMS["garnet"]._replace(**few)
     monkeypatch.setitem(problems.PROBLEMS, "garnet", small)
@@ -203,8 +203,8 @@ def recorded(out: Path) -> dict[tuple[str, str], str]:
 def test_own_parts_are_measured_beside_listed_ones_and_other_code_is_refused(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Refused before it is executed; where it may be other code, its results are made anew and the
-    others stay.
+    """Changed code is refused before it is executed; if allowed, its results are measured again and
+    the others stay.
     """
     sizes(monkeypatch)
     out, file = tmp_path / "board", tmp_path / "my.py"
@@ -274,7 +274,7 @@ def test_an_estimator_from_python_is_known_by_its_definition(tmp_path: Path) -> 
 def test_policies_are_trained_with_the_parts_that_a_folder_records(
     own: Path, tmp_path: Path
 ) -> None:
-    """A folder whose policies are those of other parts is refused, with the flag that was given."""
+    """A folder whose policies belong to other parts is refused, with the flag that was given."""
     given = [("policy", f"{own}:linear")]
     # of a measurement that has ended before its policies were there
     contenders.record(tmp_path, [("policy", own_files.load(f"{own}:linear_critic"))])

@@ -1,5 +1,5 @@
-"""The comparison with other libraries: what needs no other library runs, and a missing one is left
-out.
+"""The comparison with other libraries: programs that need no other library run, and a missing
+library is left out.
 """
 
 import json
@@ -86,8 +86,8 @@ def answers(seconds: float, cores: float) -> list[dict[str, float]]:
 
 
 def test_the_report_is_made_of_the_figures(tmp_path: Path) -> None:
-    """A cell is pg's speed as a multiple of a peer's, by the clock and of a second of processor
-    time; what was left out and all versions are said.
+    """A cell is pg's speed as a multiple of a peer's, by wall time and by processor time; omissions
+    and all versions are reported.
     """
     rows = figures({"pg:ppo": answers(1.0, 1.0), "rejax": answers(3.0, 2.0)})
     stored = {

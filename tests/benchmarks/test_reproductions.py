@@ -105,7 +105,7 @@ def test_the_bandit_s_bound_follows_the_rarest_probability_so_far() -> None:
 
 
 def test_the_mdp_s_bound_of_a_bandit() -> None:
-    """One state for ever: S = 1, d* = μ = 1, so that the bound is 16 / (c² (1-γ)⁶ t)."""
+    """A single state forever: S = 1, d* = μ = 1, so that the bound is 16 / (c² (1-γ)⁶ t)."""
     one = np.ones((1, 3, 1))
     mdp, gamma = tabular.TabularMDP(one, REWARD[None], [1.0], [False], horizon=1), 0.5
     gap, upper = dynamics.softmax_mdp(mdp, gamma, 100)

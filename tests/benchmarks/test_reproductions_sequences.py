@@ -1,5 +1,5 @@
 """The reproductions on sequences: their exact figures against other forms of them, and their
-scripts as a user meets them.
+scripts as a user runs them.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""Figures of `experiments/speed/throughput.py`; its plain forms compute what the library does."""
+"""Figures of `experiments/speed/throughput.py`; its plain loops compute the same as the library."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Gradient accumulation: an update in micro-batches is that of the whole batch."""
+"""Gradient accumulation: an update in micro-batches equals that of the whole batch."""
 
 import dataclasses
 from typing import Any
@@ -153,7 +153,7 @@ def test_floats_of_32_bits_and_vmapped_runs() -> None:
 
 
 def test_gradients_that_cannot_be_accumulated_are_refused() -> None:
-    """Each in one sentence that says what to write instead."""
+    """Each error is one sentence that says what to write instead."""
     named = settings("gae")
     for changes, match in (
         ({"micro_batches": 5}, "must divide num_envs=12 into equal parts, got 5"),
@@ -192,7 +192,9 @@ def test_gradients_that_cannot_be_accumulated_are_refused() -> None:
 
 
 def test_an_optimizer_of_ones_own_that_asks_for_the_batch_is_told_so() -> None:
-    """By name or among what else it is given; others are given what they ask for."""
+    """Optimizers receive what they need by name or among further arguments; others receive what
+    they ask for.
+    """
 
     def by_name(updates: Any, state: Any, params: Any = None, *, batch: Any, **_: Any) -> Any:
         return jax.tree.map(lambda g: g * batch.psi.size, updates), state

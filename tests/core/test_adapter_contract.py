@@ -1,7 +1,7 @@
-"""The contract of adapters, for each environment of `own_loops.ENTRIES`; and that it is one which
-broken adapters fail.
+"""The contract of adapters, for each environment of `own_loops.ENTRIES`, and negative controls:
+broken adapters fail it.
 
-A library that is not installed is skipped here; `make test-adapters` has them all.
+A library that is not installed is skipped; `make test-adapters` has them all.
 """
 
 import importlib.util
@@ -77,7 +77,7 @@ def broken(change: Callable[..., Any], **options: Any) -> Adapter:
 
 
 def resets_early(reset: Any, step: Any) -> Any:
-    """At an end the next episode has begun."""
+    """At an end, the next episode has already begun."""
 
     def wrong(key: jax.Array, state: Any, action: Any) -> Any:
         obs, after, reward, terminated, truncated = step(key, state, action)
@@ -102,7 +102,7 @@ def shows_a_reset(reset: Any, step: Any) -> Any:
 
 
 def ends_never(reset: Any, step: Any) -> Any:
-    """No end is passed on."""
+    """Ends are not passed on."""
 
     def wrong(key: jax.Array, state: Any, action: Any) -> Any:
         obs, after, reward, _, truncated = step(key, state, action)
@@ -112,7 +112,7 @@ def ends_never(reset: Any, step: Any) -> Any:
 
 
 def ends_at(limit: int) -> Any:
-    """The library's time limit is an end."""
+    """The library's time limit counts as termination."""
 
     def change(reset: Any, step: Any) -> Any:
         def wrong(key: jax.Array, state: Any, action: Any) -> Any:
@@ -125,7 +125,7 @@ def ends_at(limit: int) -> Any:
 
 
 def cuts_at(limit: int) -> Any:
-    """The library cuts at a limit of which the adapter does not know."""
+    """The library truncates at a limit that the adapter does not know."""
 
     def change(reset: Any, step: Any) -> Any:
         def wrong(key: jax.Array, state: Any, action: Any) -> Any:
@@ -138,7 +138,7 @@ def cuts_at(limit: int) -> Any:
 
 
 def swaps_parts(reset: Any, step: Any) -> Any:
-    """Two parts of the observation are in each other's place."""
+    """Two parts of the observation are swapped."""
 
     def swapped(obs: Any) -> Any:
         return {**obs, "at": obs["at"][::-1]}
@@ -151,7 +151,7 @@ def swaps_parts(reset: Any, step: Any) -> Any:
 
 
 def pays_late(reset: Any, step: Any) -> Any:
-    """The reward is that of the step before."""
+    """The reward is that of the previous step."""
 
     def wrong(key: jax.Array, state: Any, action: Any) -> Any:
         obs, after, _, *ends = step(key, state, action)
@@ -166,12 +166,12 @@ def has_one_key(reset: Any, step: Any) -> Any:
 
 
 def shifts_actions(reset: Any, step: Any) -> Any:
-    """Actions are counted from another number."""
+    """Actions are offset by one."""
     return reset, lambda key, state, action: step(key, state, (action + 1) % 3)
 
 
 def has_a_state_of_its_own(reset: Any, step: Any) -> Any:
-    """It shows how often it was asked."""
+    """The observation shows how many calls were made."""
     asked = itertools.count()
 
     def wrong(key: jax.Array) -> Any:
@@ -252,7 +252,7 @@ def test_a_limit_of_the_librarys_that_stays_in_its_counter_fails() -> None:
 
 
 def test_an_entry_without_an_end_fails() -> None:
-    """Rollouts in which nothing ends would show nothing of ends."""
+    """Rollouts in which no episode ends would not test ends."""
     entry = HALLWAY._replace(num_steps=1)
     with pytest.raises(AssertionError, match="no episode of tests:Hallway ended"):
         Contract(entry).rollouts_are_the_librarys()

@@ -1,7 +1,7 @@
-"""Environments of other libraries: names and messages, spaces, faults; what all of them promise
-alike is in test_adapter_contract.py.
+"""Environments of other libraries: names and messages, spaces, failures; the promises common to all
+are in test_adapter_contract.py.
 
-What needs a library is skipped where it is not installed. Gymnasium always is: gymnax needs it.
+Tests of a library that is not installed are skipped. gymnax installs Gymnasium.
 """
 
 import contextlib
@@ -147,7 +147,7 @@ def test_jumanji_trains_better_with_its_masks_than_without() -> None:
 
 @pytest.mark.slow
 def test_a_policy_of_pg_is_an_opponent_in_pgx(tmp_path: Path) -> None:
-    """And masks are kept to on both sides: no game ends by an illegal move, which loses at once."""
+    """Both sides respect the masks: no game ends by an illegal move, which loses at once."""
     pytest.importorskip("pgx")
     flags = ["--num-envs", "8", "--num-steps", "16", "--num-updates", "2", "--out", str(tmp_path)]
     command = ["train", "--env", "pgx:tic_tac_toe", "--estimator", "gae", *flags]
@@ -510,8 +510,8 @@ def test_gymnasium_is_stepped_as_it_steps_itself() -> None:
 
 
 def test_a_gymnasium_step_is_a_function_of_the_state() -> None:
-    """From one state twice, with other actions, in another order, from twins, and when the host has
-    forgotten it.
+    """From one state twice, with other actions, in another order, from copies, and after the host
+    has dropped it.
     """
     env = make_env(adapt(Walk, "Walk", 8), 4)
     state, _ = env.reset(jax.random.key(0))
@@ -763,7 +763,7 @@ NAMED = (
 
 @pytest.mark.parametrize("name", ["envs.adapters.gymnasium.adapt", "trackers.base.Tracker"])
 def test_what_errors_name_is_reached_after_import_pg_alone(name: str) -> None:
-    """Each in a process of its own, as the import of one module may bring another."""
+    """Each in its own process, as importing one module may import another."""
     program = (
         "import sys, pg; assert not {'jax', 'gymnasium'} & set(sys.modules); "
         f"print(pg.{name}.__qualname__)"

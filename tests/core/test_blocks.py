@@ -1,4 +1,4 @@
-"""Loops over the filled blocks of time equal the plain computation over all of it."""
+"""Loops over the filled blocks of time equal the plain computation over all of time."""
 
 from typing import Any
 
@@ -90,8 +90,8 @@ SMALL: dict[str, Any] = {"num_envs": 4, "num_steps": 4, "num_updates": 1, "prese
 
 
 def rows_of_a_block(runs: int = 1, num_rows: int = blocks.LARGE_ROWS, **changes: Any) -> int:
-    """The rows of a block of a batch in training under these settings, as an estimator of one's own
-    has them.
+    """The rows of a block of a batch in training under these settings, as a custom estimator sees
+    them.
     """
     seen = []
 
@@ -119,7 +119,7 @@ def rows_of_a_block(runs: int = 1, num_rows: int = blocks.LARGE_ROWS, **changes:
 
 
 def linear(config: Config, env: Any) -> Network:
-    """A policy of one's own, whose gradient is summed as autodiff does it."""
+    """A custom policy, whose gradient is summed as autodiff does it."""
     return make_policy(config, env)
 
 

@@ -1,4 +1,4 @@
-"""Episodes out of visited states: where they begin, when they end, what they cost, and which random
+"""Episodes from visited states: where they begin, when they end, their cost, and which random
 numbers they share.
 """
 

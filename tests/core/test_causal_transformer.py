@@ -1,4 +1,4 @@
-"""The causal transformer: a token at a time with its cache, it is what it is in one pass."""
+"""The causal transformer: token by token with its cache, it computes the same as in one pass."""
 
 from typing import Any
 
@@ -146,7 +146,7 @@ def test_a_token_sees_the_prompt_and_what_is_before_it(
 def test_a_sequence_that_begins_forgets_the_last_one(
     batch: tuple[Network, Any, Trajectory],
 ) -> None:
-    """Some environments begin anew while the others go on."""
+    """Some environments start new episodes while the others continue."""
     policy, params, traj = batch
     step = jax.jit(policy.apply)
     carry = start(policy, NUM_ENVS)
@@ -172,7 +172,7 @@ def test_a_batch_holds_the_cache_once(batch: tuple[Network, Any, Trajectory]) ->
 
 
 def test_seeds_side_by_side_are_each_alone(batch: tuple[Network, Any, Trajectory]) -> None:
-    """The prompt is read in a branch that is mostly not taken, then too."""
+    """The prompt is read in a branch that is rarely taken, and also if it is."""
     policy, params, traj = batch
     env = pg.make_env(task(), NUM_ENVS)
 

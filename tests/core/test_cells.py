@@ -1,4 +1,4 @@
-"""Recurrent cells: step by step they give what a sequence gives, with the same gradient."""
+"""Recurrent cells: step by step they give what a sequence gives, and the same gradient."""
 
 import dataclasses
 from typing import Any, get_args
@@ -41,8 +41,8 @@ def cell_and_params(kind: Any, noise: float = 0.1) -> tuple[Any, Any, Any]:
     [*((kind, 11) for kind in KINDS), pytest.param("transformer", 2, marks=pytest.mark.slow)],
 )
 def test_a_sequence_is_its_steps(kind: Any, length: int) -> None:
-    """Outputs, the carry and the gradient, with episodes that begin within the sequence, and begun
-    in the middle of one. A transformer has more steps than its window, or fewer.
+    """Outputs, the carry and the gradient, with episodes that begin within the sequence or before
+    it. A transformer has more steps than its window, or fewer.
     """
     cell, params, carry = cell_and_params(kind)
     x = jax.random.normal(jax.random.key(2), (length, NUM_ENVS, 3))
@@ -159,7 +159,9 @@ def test_refusals(changes: dict[str, Any], message: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lru", "mingru", "transformer"])
 def test_a_cell_learns_to_remember(kind: Any) -> None:
-    """The bit asked for at the end was shown at the start; without memory the mean return is 0."""
+    """The bit that is asked for at the end was shown at the start; without a recurrent cell the
+    mean return is 0.
+    """
     config, h = preset("recurrent_ppo", task="MemoryChain-bsuite", env="MemoryChain-bsuite")
     config = dataclasses.replace(config, rnn=kind)
 

@@ -1,5 +1,5 @@
 """Scores of continuous actions through the real rollout, against closed forms: mean and variance
-within standard errors, and the mistakes that are made with clipped and reparameterised actions far
+agree within standard errors, and common mistakes with clipped and reparameterised actions are far
 outside.
 """
 

@@ -1,6 +1,4 @@
-"""Devices and hosts: what is spread over them is what one of them computes. In processes of their
-own.
-"""
+"""Devices and hosts: sharded programs compute what one device computes. In separate processes."""
 
 import json
 import os
@@ -82,7 +80,7 @@ print(json.dumps(found))
 
 
 def printed(script: str, *arguments: str) -> str:
-    """The output of a script in a process of its own, whose devices are not chosen yet."""
+    """The output of a script in its own process, whose devices are not chosen yet."""
     command = [sys.executable, "-c", script, *arguments]
     return subprocess.run(
         command, env=ENVIRONMENT, capture_output=True, text=True, check=True
@@ -93,9 +91,9 @@ def printed(script: str, *arguments: str) -> str:
 @pytest.mark.acceptance("D8")
 @pytest.mark.parametrize("names", [("standardised", "actor_critic", "ppo"), ("vtrace",)])
 def test_sharded_is_unsharded_on_four_devices(names: tuple[str, ...]) -> None:
-    """After four updates parameters agree to 1e-5 and returns wholly; in an update runs need no
-    word from each other, the environments of a run do: their sums, and their steps only where
-    minibatches are drawn from all of them, or quantiles of weights taken.
+    """After four updates parameters agree to 1e-5 and returns exactly. Within an update, runs need
+    no communication; the environments of a run do: for their sums, and for their steps only if
+    minibatches are drawn from all of them or quantiles of weights are taken.
     """
     found = json.loads(printed(SHARDED, *names).splitlines()[-1])
     assert len(found) == 2 * len(names)
@@ -136,8 +134,9 @@ print(json.dumps({name: [x.mesh.size, said] for name, (x, said) in found.items()
 
 
 def test_environments_are_spread_where_that_pays() -> None:
-    """By the shapes of the parameters alone, of which vectors do not count; what was asked for is
-    obeyed, and what a run had so far stays. What is not as asked, or unlikely to pay, is said.
+    """The choice depends on the shapes of the parameters alone, without vectors; requested devices
+    are used, and a resumed run keeps its own. A sentence reports a choice that was not requested or
+    is unlikely to pay.
     """
     found = json.loads(printed(LAYOUTS))
     expected = {
@@ -217,7 +216,7 @@ print(where.mesh.size)
 
 @pytest.mark.slow
 def test_spread_environments_are_the_same_whichever_way_they_are_reset() -> None:
-    """Each device resets its own, bit for bit."""
+    """Each device resets its own environments, bit for bit."""
     assert printed(RESETS) == "2\n"
 
 
@@ -245,7 +244,7 @@ for changes in ({}, {"minibatch_size": 16}):
 
 @pytest.mark.slow
 def test_devices_exchange_gradients_alone_in_a_minibatch_step() -> None:
-    """With standardised advantages they met eight times, for means over the minibatch."""
+    """With standardised advantages they communicated eight times, for means over the minibatch."""
     assert printed(EXCHANGES).split() == ["1", "1"]
 
 

@@ -1,6 +1,5 @@
-"""The gradient laboratory: against the exact moments of small problems, within its own standard
-errors, and against plain numpy on gradients that are stored. Exact moments themselves are tested in
-test_unbiased.
+"""The diagnostics: against the exact moments of small problems, within their own standard errors,
+and against plain numpy on stored gradients. Exact moments themselves are tested in test_unbiased.
 """
 
 import functools

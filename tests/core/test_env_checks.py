@@ -1,5 +1,5 @@
-"""Environments with a mistake, of a user or in their parameters: one sentence, before anything is
-compiled.
+"""Environments with a mistake, in a user's code or in their parameters: one sentence, before
+anything is compiled.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""A user's environment: the step that is taken, and its faults in one sentence."""
+"""A user's environment: the step that is used, and its failures in one sentence."""
 
 from typing import Any
 

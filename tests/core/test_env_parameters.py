@@ -1,4 +1,6 @@
-"""Parameters of environments: overrides, flags, and values that no array of their kind holds."""
+"""Parameters of environments: overrides, flags, and values that do not fit into an array of their
+kind.
+"""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Environments that keep what they computed, asked outside of every trace."""
+"""Environments that cache what they computed, evaluated outside of every trace."""
 
 from typing import Any
 
@@ -68,7 +68,7 @@ def test_a_space_that_is_kept_in_a_slot_does_not_outlive_the_trace_that_made_it(
 
 
 class Arrays(Clock):
-    """States its parameters and spaces by arrays of jax, which are made when they are asked for."""
+    """States its parameters and spaces as arrays of jax, created on access."""
 
     @property
     def default_params(self) -> Any:

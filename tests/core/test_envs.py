@@ -1,4 +1,4 @@
-"""Environments: all of gymnax's names, the contract of a step, actions that are held."""
+"""Environments: all of gymnax's names, the contract of a step, repeated actions."""
 
 from typing import Any
 

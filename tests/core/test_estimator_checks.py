@@ -78,7 +78,7 @@ def critic_giving(change: Callable[[Any], Any]) -> Callable[[], object]:
 
 
 class WithoutMoments(NamedTuple):
-    """A Gaussian of one's own, with what acting and scoring need."""
+    """A custom Gaussian, with the methods that acting and scoring need."""
 
     base: Gaussian
 
@@ -106,7 +106,7 @@ def values_of_two_actions(config: Config, env: Any) -> Network:
 
 
 def update_of_pendulum(**parts: Any) -> object:
-    """One update of an estimator that knows of every action, of which there is a Box."""
+    """One update of an estimator that sums over all actions, in an environment with a Box."""
     settings = {"env": "Pendulum-v1", "estimator": "trajectory_control_variate", **parts}
     config = Config(**settings, num_envs=2, hidden_sizes=(4,), preset=None)
     learner = make_learner(config)

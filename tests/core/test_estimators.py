@@ -1,5 +1,5 @@
-"""Estimators: their Ψ on hand-made arrays, their gradients, and that masks, order and padding do
-not matter.
+"""Estimators: their Ψ on hand-made arrays, their gradients, and independence of masks, order and
+padding.
 """
 
 import functools
@@ -289,7 +289,7 @@ def outcomes(name: str, traj: Trajectory) -> np.ndarray:
 
 
 def expected_contributions(traj: Trajectory, pi: np.ndarray) -> dict[str, np.ndarray]:
-    """Ψ of every action by hindsight: the own reward of the one taken, and w times later ones."""
+    """Ψ of every action by hindsight: the taken action's own reward, and w times later rewards."""
     reward, states = np.asarray(traj.reward), np.asarray(traj.obs).argmax(-1)
     found = {}
     for name in estimators_with(critic="hindsight"):
@@ -745,9 +745,7 @@ def test_what_the_policy_never_does_has_no_entropy_to_pay() -> None:
 
 
 def test_errors_are_pooled_over_equal_steps_alone() -> None:
-    """Nothing is averaged over different observations, those that are no numbers among them, nor of
-    one episode.
-    """
+    """Nothing is averaged over different observations (NaN among them), nor within one episode."""
     rng, traj = np.random.default_rng(0), jax.tree.map(jnp.asarray, batch())
     x, own = jnp.asarray(rng.normal(size=(T, N))), jnp.asarray(rng.normal(size=(T, N, S)))
     no_numbers = jnp.full((T, N, S), jnp.nan)

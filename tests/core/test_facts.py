@@ -1,4 +1,4 @@
-"""The table of facts about estimators: a row is all that a new one needs, and nothing of it needs
+"""The table of facts about estimators: a new estimator needs only its row, and no fact depends on
 docstrings.
 """
 

@@ -1,6 +1,4 @@
-"""A group is a position in the batch: what coincides between two groups does not make one of
-them.
-"""
+"""A group is a position in the batch: coincidences between two groups do not merge them."""
 
 from typing import Any
 
@@ -164,8 +162,8 @@ def test_episodes_that_are_in_no_groups_are_refused(name: str) -> None:
 
 @pytest.mark.usefixtures("x64")
 def test_pairs_of_one_start_are_told_by_the_state_and_not_by_its_features() -> None:
-    """Two initial states that look alike, in one of which all pays: within a start there is nothing
-    to compare.
+    """Two initial states that look alike, in one of which every action pays: within a group there
+    is nothing to compare.
     """
     transition = np.zeros((3, 2, 3))
     transition[:, :, 2] = 1.0

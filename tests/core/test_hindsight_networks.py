@@ -1,4 +1,4 @@
-"""Hindsight networks: what they see of a step and of its later outcome, and where there is none."""
+"""Hindsight networks: what they see of a step and its later outcome, and settings without one."""
 
 from typing import Any
 
@@ -104,7 +104,7 @@ def test_where_there_is_no_hindsight_distribution_a_sentence_says_so() -> None:
 
 
 def own(num_actions: int) -> Network:
-    """A critic of one's own on pairs."""
+    """A custom critic of pairs."""
     model = nn.Dense(num_actions)
     return Network(
         lambda key: model.init(key, jnp.zeros((1, 8))),

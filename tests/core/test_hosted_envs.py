@@ -1,5 +1,5 @@
-"""Environments of the host: what training sees is what the environments did, step by step; one call
-for all of them; states that are taken up again; workers.
+"""Environments of the host: training sees what the environments did, step by step; one call for all
+of them; restored states; worker processes.
 """
 
 import contextlib
@@ -178,7 +178,7 @@ def test_other_devices_than_a_cpu_have_the_same_bits(monkeypatch: pytest.MonkeyP
 
 
 def test_environments_are_let_go_of() -> None:
-    """Those of episodes that ended, and those that nobody has used for long."""
+    """Those of finished episodes, and those that were not used for long."""
     Logged.all.clear()
     adapted = adapt(Logged, "Logged", 3)
     env = make_env(adapted, 2)
@@ -392,14 +392,14 @@ def test_a_state_that_does_not_come_back_is_an_error_and_no_other_state() -> Non
 
 
 def taken_up(config: Config, partial: Any, num_runs: int = 1) -> Any:
-    """A run of seed 0, with copies of it, as it goes on from what a checkpoint has of it."""
+    """A run of seed 0, with copies of it, as it resumes from a checkpoint."""
     keys = execution.filled_up(execution.seed_keys([0])[0], num_runs)
     found = checkpoints.Restored(partial, [], [])
     return host_states.taken_up(config, config.hyperparams(), found, keys)
 
 
 def trained(env: Any, num_updates: int, partial: Any = None) -> tuple[Any, Any]:
-    """A run, and what a checkpoint has of it at its end; of one that goes on, what has changed."""
+    """A run, and its checkpoint at the end; for a resumed one, the changes since."""
     config = Config(**TINY, env=env, num_updates=num_updates, schedule="constant")
     found = taken_up(config, partial) if partial else None
     kept = {}
@@ -477,7 +477,9 @@ class Interrupting(cli.Progress):
 
 @contextlib.contextmanager
 def interrupting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Within it a training is interrupted at its third progress, and so is no other."""
+    """Within the context, training is interrupted at its third progress report, and no other
+    training is.
+    """
     Interrupting.calls = 0
     with monkeypatch.context() as patched, signals_restored():
         patched.setattr(cli, "Progress", Interrupting)
@@ -488,7 +490,7 @@ def interrupting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @contextlib.contextmanager
 def signals_restored() -> Iterator[None]:
-    """Puts the handlers of the test process back."""
+    """Restores the handlers of the test process."""
     before = {signum: signal.getsignal(signum) for signum in interrupts.SIGNALS}
     hook = sys.unraisablehook
     try:
@@ -514,7 +516,7 @@ def sweep_of(env: Any) -> SweepSpec:
 def test_a_sweep_begins_unfinished_episodes_anew_where_it_must(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And says so, and writes it down, once, with what else has changed."""
+    """It reports and records this once, with the other changes."""
     environment = folders.environment
     with monkeypatch.context() as patched:
         patched.setattr(folders, "environment", lambda *args: {**environment(*args), "jax": "0"})
@@ -778,7 +780,7 @@ def test_threads_that_call_back_are_known_to_python_from_then_on() -> None:
 
 
 def test_ctrl_c_while_environments_are_closed_is_heard_afterwards() -> None:
-    """It would else be lost, and the next row of a benchmark begin."""
+    """It would otherwise be lost, and the next row of a benchmark would begin."""
 
     class StopsMidway(Logged):
         def close(self) -> None:
@@ -826,7 +828,7 @@ def test_a_close_that_takes_long_in_this_process_is_said(
 def test_ctrl_c_while_environments_are_at_work_is_answered_at_once(
     work: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a sentence on what is waited for, though they may be slow, or hang."""
+    """A sentence says what is waited for, as they may be slow, or hang."""
     said: list[str] = []
 
     def program(*args: Any) -> Any:
@@ -942,7 +944,7 @@ def test_a_fault_in_a_worker_is_one_sentence_and_so_is_its_end() -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="workers need it")
 def test_a_worker_that_hangs_is_killed_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or ends by itself, where nobody is left to kill it."""
+    """It ends by itself if no process is left to kill it."""
     here = os.getpid()
 
     def build() -> Any:

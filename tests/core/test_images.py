@@ -1,4 +1,4 @@
-"""Images: which axis holds the channels, and on what scale networks see them."""
+"""Images: which axis holds the channels, and the scale on which networks see them."""
 
 import functools
 import warnings

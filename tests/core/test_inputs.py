@@ -1,5 +1,5 @@
-"""The checks of what a user hands in: names that are near, words of other libraries, random keys,
-and what is compiled before a mistake is found.
+"""The checks of a user's input: similar names, words of other libraries, random keys, and what is
+compiled before a mistake is found.
 """
 
 import re

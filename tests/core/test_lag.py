@@ -1,5 +1,5 @@
-"""Batches of the policy of some updates ago: the right parameters act, and importance weights know
-of it.
+"""Batches of the policy of some updates ago: the right parameters act, and importance weights
+account for it.
 """
 
 import math

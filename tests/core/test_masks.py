@@ -1,4 +1,4 @@
-"""Action masks: illegal actions have probability 0 when acting and when learning."""
+"""Action masks: illegal actions have probability 0 in the rollout and in the loss."""
 
 import functools
 from collections.abc import Callable

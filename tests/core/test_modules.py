@@ -115,7 +115,7 @@ def config_of(case: str, **changes: Any) -> Config:
     "case", [*(x for x in NETWORKS if x != "nnx"), pytest.param("nnx", marks=pytest.mark.slow)]
 )
 def test_modules_are_policy_and_critic(case: str) -> None:
-    """Several seeds in one program, each with parameters of its own."""
+    """Several seeds in one program, each with its own parameters."""
     learner = make_learner(config_of(case))
     state = jax.jit(jax.vmap(lambda key: learner.init(key).params))(jax.random.split(KEY, 2))
     one = learner.init(KEY).params
@@ -166,7 +166,7 @@ def test_a_mean_or_a_pair_is_a_gaussian_and_a_distribution_stays() -> None:
 
 
 def test_an_initialiser_by_qr_runs_once_for_each_of_vmapped_runs() -> None:
-    """With the bits that it has alone."""
+    """Bitwise identical to a single-seed run."""
 
     class Orthogonal(nn.Module):
         @nn.compact

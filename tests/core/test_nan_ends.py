@@ -1,8 +1,7 @@
-"""A task that ends because its state left the finite numbers: nothing of that state may enter what
-is learned.
+"""A task that ends because its state is no longer finite: nothing of that state may enter the
+gradient.
 
-Each test trains twice, where all that follows an end is NaN and where it is some number, and asks
-for equal bits.
+Each test trains twice, with NaN and with some number after every end, and expects equal bits.
 """
 
 import itertools

@@ -1,5 +1,5 @@
-"""Numbers that are not finite: found where they appear, kept out of what is learned, and out of
-other runs.
+"""Numbers that are not finite: found where they appear, kept out of the parameters and of other
+runs.
 """
 
 import subprocess
@@ -39,7 +39,7 @@ class PoisonParams(environment.EnvParams):
 
 
 class Poisoned(environment.Environment):
-    """It goes on for long, pays for action 1, and in update AT adds what its parameters say: 0
+    """It lasts long, pays for action 1, and in update AT adds a number given by its parameters: 0
     changes nothing.
     """
 
@@ -243,9 +243,7 @@ def test_a_gradient_whose_square_overflows_is_said() -> None:
 
 
 def test_a_metric_that_is_nan_on_purpose_stops_nothing_under_debug_nans() -> None:
-    """No episode ends: a run's metrics say NaN as ever, and a NaN that nobody meant is still
-    found.
-    """
+    """No episode ends: a run's metrics are NaN as usual, and an unintended NaN is still found."""
     poison = Hyperparams(env_params={"reward": np.float32(np.nan)})
     with jax.debug_nans(True):
         quiet = execution.run(config(num_updates=2), Hyperparams(), [0]).metrics

@@ -101,7 +101,7 @@ def test_acting_and_learning_see_the_same_observations(collect: Any) -> None:
 
 @pytest.mark.slow
 def test_statistics_of_the_batch_itself_would_part_them() -> None:
-    """The test above can fail."""
+    """A negative control of the test above."""
     config = settings(normalise_observations=True)
     learner = make_learner(config)
     state = jax.jit(learner.init)(KEY)

@@ -1,4 +1,4 @@
-"""Numbers as text: digits that are known, one notation, different numbers that look different."""
+"""Numbers as text: significant digits, one notation, and different numbers that look different."""
 
 import ast
 import math

@@ -1,4 +1,4 @@
-"""The natural gradient against matrices written out, and what surrounds optax."""
+"""The natural gradient against matrices written out, and the transformations around optax."""
 
 import itertools
 import re

@@ -293,7 +293,7 @@ def test_training_with_parameters_that_are_drawn() -> None:
 
 
 def test_the_setting_is_the_policy_of_ones_own() -> None:
-    """Bitwise, and a function of one's own is given the policy that it perturbs itself."""
+    """Bitwise; and a custom policy function receives the policy that it perturbs itself."""
     fields = {"estimator": "leave_one_out", "hidden_sizes": (), "num_envs": 4, "num_updates": 2}
     by_setting = Config(exploration="parameters", **fields)
     by_function = Config(policy=in_parameters, **fields)

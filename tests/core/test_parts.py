@@ -1,4 +1,4 @@
-"""A user's own estimator, networks, optimizer and environment in the place of the project's."""
+"""A user's own estimator, networks, optimizer and environment in place of pg's."""
 
 import dataclasses
 import functools
@@ -76,7 +76,7 @@ def assert_same_bits(one: Any, other: Any) -> None:
 
 @pytest.mark.parametrize("changes", [{}, {"normalise_observations": True}])
 def test_networks_that_are_the_projects_own_give_the_same_bits(changes: dict[str, bool]) -> None:
-    """Whatever is done to observations before a network is done before one's own too."""
+    """Observations are processed in the same way before a custom network."""
     config = Config(estimator="gae", collect="windows", num_steps=8, **SMALL | changes)
     expected = jax.jit(make_train(config))(KEY)
     own = dataclasses.replace(config, policy=make_policy, critic=make_critic)
@@ -183,7 +183,7 @@ def linear(config, env):
 def test_a_file_is_executed_once_for_what_it_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a script it imports what lies beside it."""
+    """Like a script, it imports files from its own folder."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     written(tmp_path, "SCALE = 2.0", "beside.py")
     path = written(tmp_path, LINEAR)
@@ -553,7 +553,7 @@ def test_a_choice_is_checked_as_its_caller_says() -> None:
 
 @pytest.mark.parametrize("text", ["gae:sampling=sobel", "gae:smpling=sobol", "dapo:kl=k7", "pgpe"])
 def test_of_one_of_your_own_is_said_where_a_name_is_unknown_alone(text: str) -> None:
-    """A setting of an estimator that is known is none of a file's."""
+    """A setting of a known estimator is not the name in a file."""
     with pytest.raises(ValueError, match=r"\S") as raised:
         parts.check_choice("estimators", text, combinations.check)
     assert "of your own" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""The pathwise gradient against closed forms, on the episodes that the score would be taken of."""
+"""The pathwise gradient against closed forms, on the episodes of the score-function estimate."""
 
 import functools
 from typing import Any

@@ -127,7 +127,7 @@ def test_starts_of_groups_are_spread() -> None:
 
 @pytest.mark.parametrize("sampling", ["latin_hypercube", "sobol", "array"])
 def test_transitions_are_spread_over_a_batch(sampling: Any) -> None:
-    """From one state 8 episodes go on to 8 equally likely ones, each to its own, at both steps."""
+    """From one state, 8 episodes reach 8 equally likely ones, each its own, at both steps."""
     uniform = np.zeros((9, 2, 9))
     uniform[..., 1:] = 1 / 8
     mdp = tabular.TabularMDP(uniform, np.zeros((9, 2)), np.eye(9)[0], np.zeros(9, bool), horizon=2)

@@ -1,4 +1,4 @@
-"""One set of settings: a Config and the command line run the same, and halves of a pair agree."""
+"""One set of settings: a Config and the command line run the same, and pairs of settings agree."""
 
 import dataclasses
 import subprocess

@@ -1,4 +1,4 @@
-"""Maximum likelihood on demonstrations, and training that begins with its parameters."""
+"""Maximum likelihood on demonstrations, and training that starts from its parameters."""
 
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def worth(task: Sequences, shown: Any) -> np.ndarray:
 
 
 def test_the_most_likely_policy_has_the_shares_of_the_tokens() -> None:
-    """Only valid steps count: (1, 1, 0) ends after two, and the third is none."""
+    """Only valid steps count: (1, 1, 0) ends after two, and the third step is not valid."""
     action = jnp.array([[1, 0], [1, 0], [0, 1]])
     valid = jnp.array([[True, True], [True, True], [False, True]])
     first = jnp.zeros((3, 2), bool).at[0].set(True)

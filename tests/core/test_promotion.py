@@ -1,5 +1,5 @@
-"""Nothing is promoted, neither types nor ranks: all public functions of the core, traced under
-JAX's strict settings.
+"""No promotion of types or ranks: all public functions of the core, traced under JAX's strict
+settings.
 """
 
 import dataclasses
@@ -182,7 +182,7 @@ class Smooth(Target):
 
 
 def pathwise_and_evolution() -> None:
-    """Traces the gradients that are of no estimator."""
+    """Traces the gradients that belong to no estimator."""
     env = make_env(Smooth(continuous=True), 2, differentiable=True)
     policy = networks.make_policy(Config(hidden_sizes=(4,), preset=None), env)
     params = policy.init(KEY)

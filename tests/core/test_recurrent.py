@@ -1,5 +1,5 @@
-"""Networks with a memory: a sequence is its steps, resets are where acting had them, what is hidden
-is recalled.
+"""Recurrent networks: a sequence equals its steps, resets are where acting had them, and hidden
+information is recalled.
 """
 
 from typing import Any
@@ -83,7 +83,7 @@ def windows(memory: Any, **changes: Any) -> tuple[Any, Any, Params, list[Any]]:
     ],
 )
 def test_learning_resets_where_acting_did(memory: Any, shared: bool) -> None:
-    """ρ = 1 on fresh data, with resets within the window and a memory that began before it."""
+    """ρ = 1 on fresh data, with resets within the window and a recurrent state from before it."""
     policy, _, params, (_, traj) = windows(memory, shared_torso=shared)
     assert traj.first[1:].any()
     assert not traj.first[0].all()

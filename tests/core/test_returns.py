@@ -114,8 +114,8 @@ def test_limits_of_lambda(batch: dict[str, np.ndarray]) -> None:
 
 @pytest.mark.acceptance("T1")
 def test_truncation_bootstraps_and_termination_does_not() -> None:
-    """A reward of 1 for ever, cut at every step: V = 1 / (1 - γ) has no advantage, unless the end
-    is real.
+    """A reward of 1 forever, truncated at every step: V = 1 / (1 - γ) has no advantage, unless the
+    end is a termination.
     """
     ones, value = jnp.ones((1, 1)), jnp.full((1, 1), 1 / (1 - GAMMA))
     no, yes = jnp.zeros((1, 1), bool), jnp.ones((1, 1), bool)

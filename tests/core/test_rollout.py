@@ -1,6 +1,4 @@
-"""Rollouts: what a trajectory holds, that it does not depend on how the loop is cut, and that masks
-mask.
-"""
+"""Rollouts: the contents of a trajectory, independence of how the loop is cut, and masks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -185,7 +183,7 @@ def test_groups_share_their_initial_state_and_nothing_else() -> None:
 
 
 def test_nothing_is_earned_after_the_end() -> None:
-    """Clock would go on paying for the place it stands on."""
+    """Without the mask, Clock would continue to pay for its place."""
     env, policy, params = setup(Clock(), 16)
     traj = episodes(env, policy, params, KEY)
     assert bool((~traj.valid).any())
@@ -207,7 +205,7 @@ def test_the_successor_at_an_end_within_a_window_is_not_the_reset() -> None:
 
 
 def window_of_clock() -> Any:
-    """Two runs side by side of twelve steps, in which episodes end."""
+    """Two vmapped runs of twelve steps, in which episodes end."""
     env, policy, params = setup(Clock(), 4)
 
     def run(key: jax.Array) -> Any:
@@ -234,7 +232,7 @@ def test_initial_states_drawn_step_by_step_are_those_drawn_ahead(
 
 
 class Shown(Clock):
-    """A Clock whose observation is nested, and which has to go on at first."""
+    """A Clock with a nested observation, which has to move on at first."""
 
     def get_obs(self, state: Any, params: Any = None, key: Any = None) -> Any:
         return {"place": state.place[None], "deep": {"time": state.time[None].astype(float)}}

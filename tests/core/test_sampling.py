@@ -1,5 +1,5 @@
 """Action noise that depends on the other episodes of a batch: each episode alone has the policy's
-distribution, means stay, and variances fall where they should.
+distribution, means are unchanged, and variances fall where they should.
 """
 
 from typing import Any, get_args
@@ -374,7 +374,7 @@ def test_the_variance_of_a_smooth_integral_falls_faster_than_1_over_n() -> None:
 
 
 class Own(Categorical):
-    """A distribution of one's own that says nothing of the noise of uniform numbers."""
+    """A custom distribution that does not define its noise from uniform numbers."""
 
     noise_quantile = property()
 

@@ -1,4 +1,4 @@
-"""A scan that stops when nobody is alive gives what a plain scan gives, up to where it stops."""
+"""A scan that stops when no element is alive gives what a plain scan gives, up to the stop."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Seeds: each is a run of its own, whatever it runs beside."""
+"""Seeds: each is an independent run, whatever runs beside it."""
 
 import functools
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tasks of sequences: their answers, their best return, and that one of them is learned."""
+"""Sequence tasks: their answers, their best return, and that one of them is learned."""
 
 import itertools
 from typing import Any

@@ -1,4 +1,4 @@
-"""The environment of sequences: what it observes, rewards and ends, and its groups."""
+"""The sequence environment: its observations, rewards and ends, and its groups."""
 
 import functools
 import re

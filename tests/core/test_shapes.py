@@ -29,7 +29,7 @@ def linear(*output: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
 
 
 def network(output: Callable[[jax.Array, jax.Array], Any]) -> Network:
-    """One of the user's own, with the params [2, 4]."""
+    """A custom one, with parameters [2, 4]."""
     return Network(
         lambda key: jax.random.normal(key, (2, 4)),
         lambda w, carry, obs, first: (carry, output(w, obs)),

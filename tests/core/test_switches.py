@@ -266,8 +266,8 @@ def test_weights_are_over_their_mean_by_hand(ratio: Any, over: Any) -> None:
 
 @pytest.mark.parametrize("shift", [-120.0, 120.0])
 def test_weights_beyond_the_floats_are_compared_within_their_group(shift: float) -> None:
-    """Two of a group weigh alike, however far the policy has moved from both, and the weights of
-    another group are its own.
+    """Two of a group have the same weight, however far the policy has moved from both; the weights
+    of another group are its own.
     """
     switches = Switches(baseline="none", ratio="sequence", self_normalised="group")
     zeros = jnp.zeros((1, 4))

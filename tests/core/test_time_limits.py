@@ -1,4 +1,4 @@
-"""Time limits of environments: of one's own, traced, forgotten, and counted as an end."""
+"""Time limits of environments: custom, traced, forgotten, and counted as termination."""
 
 import dataclasses
 import gc
@@ -237,8 +237,8 @@ class RingParams(environment.EnvParams):
 
 
 class Ring(environment.Environment):
-    """Eight places in a ring, reward 1 and no end; a reset may lead to a ninth place, where all is
-    worth 0.
+    """Eight places in a ring, reward 1 and no end; a reset may lead to a ninth place, where all
+    values are 0.
     """
 
     @property

@@ -468,8 +468,8 @@ class Drawing(Clock):
 @pytest.mark.acceptance("J1", "J3")
 @pytest.mark.parametrize("collect", ["episodes", "windows"])
 def test_runs_side_by_side_use_each_key_once_where_steps_draw(collect: Any) -> None:
-    """Under vmap: jax took the keys of a scan for used when it moved their axis. Also of held
-    actions.
+    """Under vmap: jax took the keys of a scan for used when it moved their axis. The same with
+    repeated actions.
     """
     config = Config(
         env=Drawing(),
@@ -759,8 +759,8 @@ def test_the_callers_arrays_are_left_alone() -> None:
 
 @pytest.mark.acceptance("J8")
 def test_updates_are_counted_up_to_the_last() -> None:
-    """Four chunks up to number 2³¹ - 2, the last that an int32 can have a successor of: keys and
-    schedules go on.
+    """Four chunks up to number 2³¹ - 2, the last one with a successor in int32: keys and schedules
+    continue.
     """
     first = 2**31 - 10
     config = Config(

@@ -1,6 +1,6 @@
 """Views of policy and critic: parts of an observation by name, and a critic that sees more.
 
-The exact tests are of a table whose states look alike to the policy.
+The exact tests use a table in which the policy cannot tell some states apart.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ LOOKS = 2  # what the policy can tell apart
 
 
 class Hidden(NamedTuple):
-    """A table whose states look alike, with a policy of looks and critics of states."""
+    """A table with states that look alike, a policy of observations and critics of states."""
 
     mdp: TabularMDP  # features: the look, one-hot, and then the state, one-hot
     look: np.ndarray  # [S]
@@ -147,7 +147,9 @@ def test_any_critic_of_states_leaves_the_mean_at_the_gradient(name: str, setting
 def test_an_exact_critic_bootstraps_without_bias_where_it_sees_the_state(
     name: str, setting: Any
 ) -> None:
-    """One that sees what the policy sees has the mean of alike states, and a bias."""
+    """A critic that sees what the policy sees has the mean over indistinguishable states, and a
+    bias.
+    """
     problem = hidden()
     exact = problem.q if FACTS[name].critic == "Q" else problem.v
     found = mean(name, exact, **setting)
@@ -158,7 +160,7 @@ def test_an_exact_critic_bootstraps_without_bias_where_it_sees_the_state(
 
 
 class Guided(Clock):
-    """The critic is told the place, and a vector that is 0 at an episode's start."""
+    """The critic sees the place, and a vector that is 0 at an episode's start."""
 
     def critic_observe(self, state: ClockState, params: Any) -> Any:
         return {"place": state.place, "moved": jnp.full((2,), state.time > 0)}
@@ -299,7 +301,7 @@ def test_neither_sees_what_is_the_others(env: Any, settings: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("collect", [pytest.param("episodes", marks=pytest.mark.slow), "windows"])
 def test_the_critic_is_shown_the_true_successor(collect: Any) -> None:
-    """At time limits and in the middle of an episode; V is the place that it is told."""
+    """At time limits and in the middle of an episode; V is the place that the critic sees."""
     config = Config(
         env=Guided(),
         estimator="gae",

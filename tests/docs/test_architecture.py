@@ -1,5 +1,5 @@
-"""The shape of the code: imports go one way, one importer of gymnax and of matplotlib, and a page
-that names every module.
+"""The shape of the code: imports go one way, one module imports gymnax and one matplotlib, and a
+page names every module.
 """
 
 import ast
@@ -193,7 +193,7 @@ def module(path: Path) -> str:
 
 
 def listed(dotted: str) -> str:
-    """The longest entry of ORDER that a dotted name lies in; empty where there is none."""
+    """The longest entry of ORDER that contains a dotted name; "" if there is none."""
     above = [name for name in ORDER if dotted == name or dotted.startswith(f"{name}.")]
     return max(above, key=len, default="")
 

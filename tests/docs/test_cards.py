@@ -1,6 +1,4 @@
-"""The estimator cards are those of the table of facts, and their figures those of the stored
-tables.
-"""
+"""The estimator cards match the table of facts, and their figures the stored tables."""
 
 import csv
 import importlib.util

@@ -1,5 +1,5 @@
-"""The notebooks: text and .ipynb are one, they name what exists, and their asserts hold when they
-are executed.
+"""The notebooks: text and .ipynb agree, they name what exists, and their asserts hold when
+executed.
 """
 
 import ast

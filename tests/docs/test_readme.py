@@ -1,6 +1,6 @@
-"""The README is short, its code runs as it stands, and its figures are those of the pages it links.
+"""The README is short, its code runs, and its figures are those of the linked pages.
 
-The pages that hold what it has no room for are held to the same account.
+The pages with the details are held to the same standard.
 """
 
 import itertools

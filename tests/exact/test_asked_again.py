@@ -1,5 +1,5 @@
-"""Extra transitions from the states of a batch: their law, their cost, and what they remove of
-the variance, exactly.
+"""Extra transitions from the states of a batch: their distribution, their cost, and the variance
+that they remove, exactly.
 """
 
 import itertools

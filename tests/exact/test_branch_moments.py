@@ -1,5 +1,5 @@
-"""Episodes out of visited states: the exact variance of estimators with these, against a sum over
-every outcome of every branch; and what a pair with common random numbers saves.
+"""Episodes from visited states: the exact variance of estimators with these, against a sum over
+every outcome of every branch; and the variance that common random numbers save.
 """
 
 import collections

@@ -164,8 +164,8 @@ BY_DERIVATIVE = ("svg0", "deterministic_policy_gradient")
 
 
 def test_every_estimator_of_continuous_actions_alone_is_judged_by_what_the_table_says() -> None:
-    """One that is unbiased for J is held against ∇J for a critic that is wrong; any other against
-    what such a critic makes of it, which is another vector.
+    """An estimator that is unbiased for J is compared with ∇J for a wrong critic; any other with
+    the expectation under that critic, which is another vector.
     """
     assert {*CONTROL_VARIATES, *BY_DERIVATIVE} == set(FACTS) - set(ON_TABLES)
     assert {FACTS[name].unbiased_for for name in CONTROL_VARIATES} == {"J"}

@@ -1,5 +1,5 @@
-"""Credit by hindsight: with exact coefficients the mean is ∇J, with others the one of the formula,
-and a network learns the exact ones.
+"""Credit by hindsight: with exact coefficients the mean is ∇J, with others that of the formula, and
+a network learns the exact ones.
 """
 
 import functools
@@ -59,7 +59,7 @@ def by_rewards(problem: Problem, gamma: float = GAMMA) -> Any:
 def test_with_exact_coefficients_the_mean_is_the_gradient(
     outcome: Callable[..., Any], on: Callable[[], Problem], gamma: float
 ) -> None:
-    """One hindsight distribution for all times will do."""
+    """One hindsight distribution for all times suffices."""
     mean, covariance = moments(outcome(on(), gamma), on(), gamma)
     np.testing.assert_allclose(mean, gradient(on(), gamma), atol=1e-12)
     of_to_go = moments(ESTIMATORS["reward_to_go"], on(), gamma)[1]
@@ -181,7 +181,7 @@ def test_an_action_compared_by_its_return_asks_for_all_returns_to_be_possible() 
 
 
 def test_states_that_tell_the_action_leave_reward_to_go_and_rewards_do_not() -> None:
-    """On a tree whose branches pay alike (2306.16803, section 3)."""
+    """On a tree whose branches pay the same (2306.16803, section 3)."""
     transition = np.zeros((4, 2, 4))
     transition[0, 0, 1] = transition[0, 1, 2] = 1.0
     transition[1:, :, 3] = 1.0

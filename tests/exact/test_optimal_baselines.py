@@ -187,7 +187,7 @@ def test_the_variance_is_least_at_the_best_baseline_of_states() -> None:
 
 @pytest.mark.slow
 def test_two_actions_of_exact_values_leave_nothing_of_the_choice() -> None:
-    """An estimate of one step is the gradient itself if nothing is drawn but the action."""
+    """An estimate of one step is the gradient itself if only the action is random."""
     for means in ([1.0, 3.0], [1.0, 3.0, -2.0]):
         problem = references.with_first_values(references.arbitrary(tabular.bandit(means)), GAMMA)
         left = variance("optimal_state_baseline", problem)

@@ -1,5 +1,5 @@
-"""The real rollout and the real estimators, sampled: within standard errors of the exact mean. And
-the bugs that others made, planted one by one: far outside.
+"""The real rollout and the real estimators, sampled: within standard errors of the exact mean; and
+known bugs of other codebases, planted one by one: far outside.
 
 800,000 episodes of a small MDP with fixed keys, in batches of four, or of two where that is what
 the exact mean is known for. 5.7 standard errors is the bound for a family of 100 checks to raise
@@ -112,10 +112,10 @@ ALWAYS = ("ppo", "all_action")
 
 
 def sampled_rows() -> Iterator[Any]:
-    """With the fast tests one row of each way in which an estimator depends on the rollout: by its
-    own policy or another, which episodes it compares, the critic, and how the batch is collected;
-    of those with extra rollouts, which take longest, one of each kind. The formula of every row
-    is held over every trajectory by test_unbiased.py.
+    """With the fast tests, one row for each way in which an estimator depends on the rollout: its
+    own policy or another, the episodes it compares, the critic, and how the batch is collected; for
+    those with extra rollouts, which take longest, one of each kind. test_unbiased.py checks the
+    formula of every row over every trajectory.
     """
     kinds, collected, names = set(), set(), set()
     for row in CASES:
@@ -186,9 +186,7 @@ def with_time_from_a_rollout(traj: Trajectory) -> Trajectory:
 
 
 def with_the_policy_as_behaviour(traj: Trajectory) -> Trajectory:
-    """The log-probabilities of the policy that learns where those of the one that acted belong:
-    ratios of 1.
-    """
+    """Log-probabilities of the learning policy instead of the acting one: ratios of 1."""
     log_pi = jax.nn.log_softmax(traj.obs @ arbitrary().logits)
     return traj._replace(
         log_prob=jnp.take_along_axis(log_pi, traj.action[..., None], axis=-1)[..., 0]
@@ -202,7 +200,9 @@ def averaged_over_valid_steps(batch: Weighted) -> Weighted:
 
 
 def averaged_over_each_episode(batch: Weighted) -> Weighted:
-    """The mean over an episode's steps, times their expected number: short episodes weigh more."""
+    """The mean over an episode's steps, times their expected number: short episodes get more
+    weight.
+    """
     return batch._replace(psi=batch.psi * expected_steps() / batch.traj.valid.sum(0)[None, :])
 
 
@@ -214,7 +214,7 @@ def with_detached_entropy(batch: Weighted) -> Weighted:
 
 
 def less_the_mean_of_the_living(batch: Weighted) -> Weighted:
-    """A baseline for each time step from the episodes that still run, the own one included."""
+    """A baseline for each time step from the episodes that still run, including its own."""
     valid = batch.traj.valid
     mean = jnp.where(valid, batch.psi, 0.0).sum(1) / jnp.maximum(valid.sum(1), 1)
     return batch._replace(psi=batch.psi - mean[:, None])

@@ -1,5 +1,5 @@
-"""Estimators chosen while training: given the batches before, the mean is ∇J over every batch; and
-the errors by which they are chosen have the means that they should.
+"""Estimators chosen while training: given the previous batches, the mean is ∇J over every batch;
+and the errors by which they are chosen have the right means.
 """
 
 import functools
@@ -185,7 +185,7 @@ def test_the_gradient_is_that_of_the_chosen_candidate() -> None:
 
 
 def test_averages_are_of_each_periods_first_batch_and_of_finite_numbers() -> None:
-    """A candidate whose error is not finite keeps what was measured before; the others go on."""
+    """A candidate whose error is not finite keeps its previous estimate; the others continue."""
     estimator, params = built("reward_to_go", "state_value", decay=0.5, period=2)
     alone, own = references.build(ESTIMATORS["reward_to_go"], PROBLEM, "none", SETTINGS)
     weigh, estimate = jax.jit(estimator.weigh), jax.jit(functools.partial(ascent, alone, own, ()))
@@ -259,7 +259,7 @@ def test_a_batch_or_a_setting_that_will_not_do_is_refused() -> None:
 
 
 def test_a_hyperparameter_without_effect_is_refused() -> None:
-    """Listed estimators, switches, and combinations; a user's own states nothing, and none is
+    """Listed estimators, switches, and combinations; a custom one states no facts, and none is
     refused.
     """
     for estimator in (

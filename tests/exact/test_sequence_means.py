@@ -1,5 +1,5 @@
-"""Policy gradients over sequences, each held to its mean over every group of a prefix tree: no
-noise, 1e-9.
+"""Policy gradients over sequences, each compared with its mean over every group of a prefix tree:
+no noise, 1e-9.
 """
 
 from collections.abc import Callable
@@ -446,7 +446,9 @@ def test_entropy_in_the_reward_of_data_that_lag_is_the_policy_s_own(chosen: Swit
 
 @pytest.mark.parametrize("scale", some(["group", "none"], [0]))
 def test_the_deviation_of_a_group_that_agrees_cancels_the_weight_of_a_penalty(scale: Any) -> None:
-    """All rewards are 1: with the scale the mean has one length for every β, else it is of β."""
+    """All rewards are 1: with the scale the mean has the same length for every β, otherwise it is
+    proportional to β.
+    """
     mdp = with_rewards(BUSH, lambda tokens: 1.0)
     random = np.random.default_rng(1)
     logits = random.normal(size=(mdp.num_states, mdp.num_actions))

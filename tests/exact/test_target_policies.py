@@ -1,4 +1,4 @@
-"""Estimators that lead to a target policy: what they tend to where the target comes near."""
+"""Estimators that lead to a target policy: their limits as the target approaches the policy."""
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +31,8 @@ def test_a_regression_of_a_large_scale_is_the_policy_gradient(name: str) -> None
 
 @pytest.mark.parametrize("name", [*REGRESSIONS, "mdpo", "ppo"])
 def test_at_the_target_policy_nothing_is_left_to_improve(name: str) -> None:
-    """In a bandit π_old exp(r / η) / Z is where a regression and mirror descent stand still; and
-    where ppo, which aims at the best arm, does not.
+    """In a bandit π_old exp(r / η) / Z is a fixed point of a regression and of mirror descent, but
+    not of ppo, which aims at the best arm.
     """
     reward, old, eta = np.array([0.3, -0.2, 1.0]), np.array([0.5, 0.0, -1.0]), 0.7
     mdp = tabular.bandit(reward)

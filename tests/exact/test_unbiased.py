@@ -143,9 +143,9 @@ def test_exact_variance_of_baselines() -> None:
 
 
 def uncoupled_rows() -> Iterator[Any]:
-    """The rows whose estimate is of one episode, without those of episodes out of its states. With
-    the fast tests one of each way in which the moments are summed: over actions of the own policy
-    or another, over extra transitions, with and without a critic.
+    """The rows whose estimate is of one episode, without episodes from visited states. With the
+    fast tests one of each way in which the moments are summed: over actions of its own policy or
+    another, over extra transitions, with and without a critic.
     """
     seen = set()
     for row in CASES:

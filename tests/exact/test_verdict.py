@@ -1,5 +1,5 @@
 """The verdict on an estimator: every listed one passes with its own facts, and each planted mistake
-fails by the sentence that names it.
+fails with the sentence that names it.
 """
 
 import dataclasses
@@ -101,7 +101,7 @@ def averaged_over_time(traj: Trajectory, h: Hyperparams, state: Any) -> Any:
 
 @of_psi
 def beside_the_mask(traj: Trajectory, h: Hyperparams, state: Any) -> Any:
-    """Log-probabilities of rows after the end, which nobody's action has."""
+    """Log-probabilities of padding rows after the end, where no action was taken."""
     return total(traj, h) + traj.log_prob.sum(0, keepdims=True), state
 
 

@@ -104,7 +104,7 @@ def step_keys(entry: Entry) -> jax.Array:
 
 
 class Contract:
-    """The promises of an adapter, each a method that raises AssertionError where it is broken."""
+    """The promises of an adapter, each a method that raises AssertionError if it is broken."""
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
@@ -171,9 +171,7 @@ class Contract:
         assert not truncated[: limit - 1].any(), f"cut after {np.argmax(truncated) + 1} steps"
 
     def a_key_determines_a_rollout(self) -> None:
-        """To the last bit when it is asked again; and one environment alone, made anew, is one of
-        several.
-        """
+        """Bitwise identical when repeated; and one environment alone equals one of several."""
         entry = self.entry
         actions = stacked(entry, self.env, self.episodes)
         first, again = (self.play(entry.limit, actions) for _ in range(2))

@@ -12,9 +12,9 @@ import pytest
 
 @contextmanager
 def no_waiting(seconds: float = 60.0, cpu_seconds: float = 5.0) -> Iterator[None]:
-    """Fails the test within what waits for ever, as on a pipe that nobody writes to, after a time
-    that is long for any machine, however busy; and what takes more time of the processor, which
-    other work on the machine hardly changes.
+    """Fails a test that waits forever, as on a pipe without a writer, after a time that is long for
+    any busy machine; and one that takes more processor time, which other work on the machine hardly
+    changes.
     """
 
     def stop(*_: Any) -> None:

@@ -1,6 +1,6 @@
-"""Mistakes of a user, and what each must end in: one sentence, before anything is compiled.
+"""Mistakes of a user, and the one sentence that each must end in, before anything is compiled.
 
-The tables stand in the test files of the modules that refuse them.
+The tables are in the test files of the modules that refuse them.
 """
 
 import functools

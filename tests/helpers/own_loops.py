@@ -118,7 +118,7 @@ def made_by_gymnasium(name: str, shown: Any = lambda obs: obs) -> Any:
 
 
 def envpool_loop(name: str, limit: int) -> Loop:
-    """The loop of a pool of one environment, made anew with the seed of each episode."""
+    """The loop of a pool of one environment, made again with the seed of each episode."""
     import envpool
 
     def reset(key: jax.Array) -> tuple[Any, Step]:

@@ -1,4 +1,4 @@
-"""Parts of a user's own as texts, from which tests make files."""
+"""Custom parts as texts, from which tests make files."""
 
 HEADER = """
 import jax.numpy as jnp

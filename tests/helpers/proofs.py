@@ -114,7 +114,7 @@ def exact_hindsight() -> Problem:
 
 @functools.cache
 def corridor() -> Problem:
-    """A goal that pays and ends: what is short is good."""
+    """A goal that pays and ends: short episodes are best."""
     logits = np.array([[0.0, 0.5], [0.2, 0.0], [0.0, 0.0]])
     return Problem(tabular.chain(S, H, slip=0.1), logits, logits, np.zeros(S), np.zeros((S, A)))
 
@@ -330,7 +330,7 @@ def weights_of_the_better_half(advantage: np.ndarray, max_kl: float) -> np.ndarr
 
 
 def of_better_halves_of_pairs(case: Case) -> np.ndarray:
-    """The score of the better actions of two episodes, the best of them weighed most."""
+    """The score of the better actions of two episodes, the best of them with the largest weight."""
     each, v = summands(case.problem or arbitrary), case.on.v
     traj, c = each.traj, GAMMA * case.setting["gae_lambda"]
 
@@ -424,7 +424,7 @@ def _signs(total: np.ndarray) -> np.ndarray:
 
 def of_a_fading_trace(case: Case) -> np.ndarray:
     """Σ_{l<H} (H - l) βˡ Σₛ μ Σₐ ∇π(a|s) E[rₜ₊ₗ|s, a] of a window of H steps that begins in the
-    stationary law.
+    stationary distribution.
     """
     mdp, pi, total = (
         case.on.mdp,

@@ -1,4 +1,4 @@
-"""The scripts of experiments/, run as a user runs them, each in a process of its own."""
+"""The scripts of experiments/, run as a user runs them, each in its own process."""
 
 import os
 import re

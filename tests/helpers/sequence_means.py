@@ -27,7 +27,7 @@ class Tree(NamedTuple):
 
 
 def _prefixes(num_tokens: int, longest: int) -> Iterator[tuple[int, ...]]:
-    """The prefixes that go on, shortest first."""
+    """The prefixes that continue, shortest first."""
     for length in range(longest):
         yield from itertools.product(range(1, num_tokens), repeat=length)
 

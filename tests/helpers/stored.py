@@ -63,7 +63,7 @@ def store_run(
 
 
 def store_sweep(folder: Path, table: Mapping[str, list[Any]], scores: np.ndarray) -> Path:
-    """A finished sweep. table: as of `SweepSpec`; scores: [configurations, seeds]."""
+    """A finished sweep. table: see `SweepSpec`; scores: [configurations, seeds]."""
     from pg.sweep import SweepSpec, spec
     from pg.sweep.chunks import Chunk
 

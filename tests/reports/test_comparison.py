@@ -1,5 +1,5 @@
-"""Runs held against one another: what is a group and what it is called, its figures against numpy,
-pairs, and the command from folders to files.
+"""Comparison of runs: groups and their names, figures against numpy, pairs, and the command from
+folders to files.
 """
 
 import csv
@@ -44,7 +44,7 @@ def test_runs_that_differ_only_in_their_seeds_are_one_group(tmp_path: Path) -> N
 
 
 def test_a_seed_is_not_counted_twice(tmp_path: Path) -> None:
-    """The same settings and seeds again are a group of their own, told apart by its folder."""
+    """The same settings and seeds again are a separate group, told apart by its folder."""
     folders = [store_run(tmp_path / name, [1.0, 2.0, 3.0]) for name in ("before", "after")]
     found = compared(*folders)
     assert found.labels == ["folder=before", "folder=after"]

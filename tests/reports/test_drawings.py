@@ -1,6 +1,4 @@
-"""Every drawing: what a frame shows moves with the state; a film is the episode that evaluation
-plays.
-"""
+"""Every drawing: a frame changes with the state; a film shows the episode that evaluation plays."""
 
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,5 @@
-"""Figures: both files, the same bytes each time, of a page's width, legible, whole, and told apart
-without colour.
+"""Figures: both files, the same bytes each time, of a page's width, legible, complete, and
+distinguishable without colour.
 """
 
 import itertools
@@ -411,9 +411,7 @@ def awkward_names() -> Iterator[Any]:
 
 @pytest.mark.parametrize("name", [*awkward_names()])
 def test_an_awkward_figure(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many ticks, long names, tiny ranges, numbers of either sign, one point, none: legible all the
-    same.
-    """
+    """Many ticks, long names, tiny ranges, numbers of either sign, one point, none: legible."""
     # looked at, and not written
     monkeypatch.setattr(plots.files, "replace", lambda path, write: None)
     figures.check(drawn(AWKWARD[name], tmp_path / "figure.png", monkeypatch))

@@ -1,4 +1,4 @@
-"""The policy of a run, drawn: the files, and what is said to a mistake."""
+"""The policy of a run, drawn: the files, and the answers to mistakes."""
 
 import runpy
 import sys

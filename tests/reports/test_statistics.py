@@ -1,5 +1,5 @@
-"""Statistics against loops written by hand, against scipy and rliable, and intervals against what
-they promise.
+"""Statistics against loops written by hand, against scipy and rliable, and the coverage of
+intervals.
 """
 
 import itertools

@@ -1,5 +1,5 @@
-"""A saved policy acts as it did in its run; parameters that need more than themselves are not used
-without it.
+"""A saved policy acts as in its run; parameters that depend on running statistics are not used
+without them.
 """
 
 import dataclasses

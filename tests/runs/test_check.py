@@ -1,4 +1,4 @@
-"""The check command: its exit codes, and what it prints of an estimator in a file."""
+"""The check command: its exit codes, and its output for an estimator in a file."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_a_claim_that_fails(own: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_one_object_of_json(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing claims of it, and the rule that it breaks fails nevertheless."""
+    """It states no facts, and the rule that it breaks fails nevertheless."""
     assert check.main([f"{own}:in_a_list", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     text = "estimator 'in_a_list' must make an Estimator(init, weigh, grad), got list"
@@ -74,7 +74,7 @@ def test_one_object_of_json(own: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_where_nothing_is_claimed_the_last_line_says_so(
     own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The words "nothing fails" would say that something held."""
+    """The words "nothing fails" would suggest that something held."""
     found = Verdict("own_mean", {}, UNSTATED, (Finding("structure", "as it should be"),), {})
     monkeypatch.setattr("pg.diagnostics.verdict", lambda *_, **__: found)
     assert check.main([f"{own}:own_mean"]) == 0
@@ -133,7 +133,7 @@ def of_four(policy, critic, h):
 
 @pytest.mark.slow
 def test_what_an_estimator_refuses_while_its_mean_is_summed_is_a_finding(tmp_path: Path) -> None:
-    """And the parts that are checked are told as they begin."""
+    """The parts that are checked are shown as they begin."""
     path = tmp_path / "own.py"
     path.write_text(OF_FOUR)
     parts: list[str] = []

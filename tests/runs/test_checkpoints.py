@@ -1,5 +1,5 @@
-"""Checkpoints: the way back is bit for bit, and what is corrupt, foreign or hostile is refused
-before it is used.
+"""Checkpoints: restored bit for bit; corrupt, foreign or hostile ones are refused before they are
+used.
 """
 
 import dataclasses
@@ -105,7 +105,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
 def test_a_checkpoint_that_fails_before_the_fault_of_an_environment_is_reported(
     kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk is full at the last checkpoint: the states held since are lost with it."""
+    """The disk is full at the last checkpoint: the states since then are lost."""
 
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -467,7 +467,7 @@ def instead(make: Callable[[Path], Any]) -> Callable[[Path], Any]:
 
 
 def hostile(path: Path) -> Iterator[tuple[str, Callable[[Path], Any]]]:
-    """Checkpoints that someone means harm with: a name, and what makes one of a good one."""
+    """Malicious checkpoints: a name, and a function that makes one from a valid one."""
     arrays = safetensors.numpy.load(path.read_bytes())
     kernel = next(name for name in arrays if "kernel" in name)
     claim = {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}

@@ -1,4 +1,4 @@
-"""The console command `pg`: its help, its commands, and what it says to a word that is none."""
+"""The console command `pg`: its help, its commands, and its answer to an unknown word."""
 
 import re
 import subprocess

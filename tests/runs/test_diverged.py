@@ -1,4 +1,4 @@
-"""Reports over runs of which none stayed finite; and what is refused before the first update."""
+"""Reports over runs that all diverged; and what is refused before the first update."""
 
 import json
 import math

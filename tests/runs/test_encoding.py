@@ -1,4 +1,4 @@
-"""Standard streams that cannot hold every character: programs go on, and what they write can be
+"""Standard streams that cannot hold every character: programs continue, and their output can be
 read.
 """
 

@@ -1,5 +1,5 @@
-"""Parameters of the environment, static or traced: what is trained with them is judged, kept and
-shown with them.
+"""Parameters of the environment, static or traced: policies trained with them are evaluated, stored
+and shown with them.
 """
 
 import dataclasses
@@ -106,7 +106,7 @@ def test_a_run_folder_holds_them(tmp_path: Path) -> None:
 
 
 def test_studies_differ_by_parameters_that_are_not_varied(tmp_path: Path) -> None:
-    """Else the one would go on in the folder of the other."""
+    """Otherwise one would continue in the folder of the other."""
     places = {
         SweepSpec(
             Config(env="Pendulum-v1", preset=None), Hyperparams(env_params={"g": g}), {}, range(2)
@@ -189,7 +189,7 @@ NO_VALUES = [
 def test_values_that_a_parameter_cannot_have_are_refused_before_the_sweep_is_announced(
     name: str, values: list[Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Under trace they would be read no more, and the error would be of a tracer, once all is
+    """Under a trace they could not be read, and the error would be about a tracer, once all is
     compiled.
     """
     folder = tmp_path / "sweep"

@@ -1,4 +1,4 @@
-"""The main job as a user meets it: what it writes, what it says to a mistake, and how it is
+"""The train command as a user meets it: what it writes, its answers to mistakes, and how it is
 interrupted.
 """
 
@@ -128,8 +128,8 @@ def test_parameters_and_settings_come_back(two_seeds: tuple[str, Path]) -> None:
 
 
 def test_the_script_trains_what_the_function_trains(two_seeds: tuple[str, Path]) -> None:
-    """`make_train(config)(key)` with the first half of `key(seed)`; within rounding, for seeds run
-    side by side.
+    """`make_train(config)(key)` with the first half of `key(seed)`; within rounding, for vmapped
+    seeds.
     """
     config, hyperparams = folders.read_setup(two_seeds[1])
     _, metrics = jax.jit(make_train(config))(execution.seed_keys([3])[0][0], hyperparams)

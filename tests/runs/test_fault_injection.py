@@ -1,6 +1,4 @@
-"""Runs that are killed end as if they had not been, in short: `fault_injection.py` does it a
-hundred times.
-"""
+"""Killed runs end as if uninterrupted, in short: `fault_injection.py` does so a hundred times."""
 
 import subprocess
 import sys

@@ -468,7 +468,7 @@ def test_rows_of_a_sweep_are_those_of_its_settings(
 
 @pytest.fixture
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files of somebody else, named as ours are."""
+    """Files of another user, named like ours."""
     place = tmp_path_factory.mktemp("outside")
     for name in (
         "victim",
@@ -559,7 +559,7 @@ def test_nothing_is_removed_or_written_in_a_folder_that_is_a_link(
 
 @pytest.mark.acceptance("S9")
 def test_what_is_removed_is_a_plain_file_of_our_own(tmp_path: Path, outside: Path) -> None:
-    """Not what somebody else has put beside it, under another name or as another kind."""
+    """Nothing that another user has put beside it, under another name or of another kind."""
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / ".vimrc.tmp").write_text("mine")
     (tmp_path / f"00000002.{'1' * 64}.safetensors").mkdir()

@@ -1,4 +1,4 @@
-"""Runs that start with the policy of another run, and keep their distance from a reference."""
+"""Runs that start with the policy of another run, and stay close to a reference."""
 
 import re
 import shutil
@@ -229,7 +229,7 @@ def test_further_refusals(runs: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_critic_on_the_policys_layers_and_a_policy_of_ones_own_start_there_too() -> None:
-    """The critic is initialised as ever."""
+    """The critic is initialised as usual."""
     of_ppo = {"estimator": "ppo", "group_size": 1, "shared_torso": True}
     start = policy_params(1, **of_ppo)
     stored = StoredParams("0" * 64, parameters.leaves({"policy": start}))

@@ -1,5 +1,5 @@
-"""The main job through interruptions and faults: what it says, its exit code, and that it goes on
-bit for bit.
+"""The train command through interruptions and failures: its messages, its exit codes, and
+resumption bit for bit.
 """
 
 import json
@@ -315,7 +315,7 @@ def test_what_depends_on_the_planned_end_cannot_be_extended(tmp_path: Path) -> N
 @pytest.mark.acceptance("C4")
 @pytest.mark.slow
 def test_a_full_disk_is_one_sentence(whole: Path, tmp_path: Path) -> None:
-    """Exit code 74; what was kept is still there, and it goes on once there is room."""
+    """Exit code 74; saved files are intact, and the run resumes once there is room."""
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
     more = ["--resume", str(folder), "--num-updates", "420", "--checkpoint-updates", "5"]
@@ -410,7 +410,7 @@ def test_devices_of_seeds_are_none_of_environments(
 def test_a_run_over_seeds_goes_on_over_environments_that_the_devices_do_not_divide(
     tmp_path: Path,
 ) -> None:
-    """Seven environments on as many devices as a run of them that starts anew: on one."""
+    """Seven environments on as many devices as a new run with them: on one."""
     uneven = [*changed("--num-envs", "7"), "--out", str(tmp_path), "--name", "x"]
     assert train(*uneven, "--cpu-devices", "2", "--num-updates", "2").returncode == 0
     resumed = train(*uneven, "--shard", "envs", "--num-updates", "4")

@@ -1,4 +1,4 @@
-"""Runs by their paths: one tidy table of all kinds of folders, and what leads to none."""
+"""Runs by their paths: one tidy table of all kinds of folders, and paths without runs."""
 
 from pathlib import Path
 
@@ -204,7 +204,7 @@ def test_a_damaged_summary_is_one_sentence(out: Path) -> None:
 
 
 def test_runs_of_other_code_have_other_settings(out: Path) -> None:
-    """A part of one's own keeps its name when its file is edited."""
+    """A custom part keeps its name when its file is edited."""
     run = out / "CartPole-v1" / "reinforce" / "a"
     stored = folders.read_stored(run)
     found = []

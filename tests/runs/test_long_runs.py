@@ -1,5 +1,5 @@
 """Long runs: as much memory after ten thousand updates as after the first hundred, and counters
-that go on.
+that do not overflow.
 """
 
 from typing import Any

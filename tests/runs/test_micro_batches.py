@@ -1,4 +1,4 @@
-"""The number of micro-batches: what the planner forecasts, chooses and says."""
+"""The number of micro-batches: the planner's forecast, choice and message."""
 
 import dataclasses
 import json
@@ -33,13 +33,13 @@ ONE = devices.layout(most=1)
 
 
 def num_bytes(config: Config) -> int:
-    """The memory of a run by the compiler's account."""
+    """The memory of a run, as the compiler reports it."""
     h = execution.broadcast(Hyperparams(), 1)
     return execution.compile_programs(config, h, ONE, 1).num_bytes
 
 
 def forecast(config: Config) -> float:
-    """The least memory by the planner's."""
+    """The planner's lower bound on memory."""
     whole = dataclasses.replace(config, micro_batches=1)
     like = jax.eval_shape(make_learner(whole).init, jax.random.key(0))
     return memory.least(config, envs.configured(config, 1), like, 1)
@@ -132,7 +132,7 @@ def test_the_smallest_number_that_fits_is_chosen() -> None:
 
 
 def test_the_number_that_a_run_has_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is kept where it fits, though a smaller one would do; else a larger one is chosen."""
+    """It is kept if it fits, even if a smaller one would too; otherwise a larger one is chosen."""
     compiled: list[int] = []
 
     def of_bytes(config: Config, *_: Any, **__: Any) -> Any:
@@ -154,7 +154,7 @@ def test_the_number_that_a_run_has_is_tried_first(monkeypatch: pytest.MonkeyPatc
 
 
 class OfGpu(NamedTuple):
-    """A device with memory of its own: 1 MiB, all of it free."""
+    """A device with its own memory: 1 MiB, all of it free."""
 
     def memory_stats(self) -> dict[str, int]:
         return {"bytes_limit": 2**20, "bytes_in_use": 0}
@@ -207,7 +207,7 @@ def test_none_that_fits_is_said() -> None:
 def test_the_train_command_chooses_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its folder has the number, with which the run goes on, unless it fits no more."""
+    """Its folder has the number, with which the run continues, unless it no longer fits."""
     config = dataclasses.replace(SMALL, num_updates=2, micro_batches="auto")
     small = num_bytes(in_parts(1)) // 2
     monkeypatch.setattr(memory, "for_programs", lambda num_devices: small)

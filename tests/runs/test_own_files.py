@@ -190,7 +190,7 @@ def test_an_own_estimator_is_trained_with_the_settings_of_another(own: Path, lab
 
 
 def test_a_folder_records_whose_settings_an_own_estimator_has(recorded: Path) -> None:
-    """A run that is resumed keeps the record; settings that go on elsewhere are its own."""
+    """A resumed run keeps the record; a run elsewhere with the same settings has its own."""
     mine = ["--estimator", f"{recorded.with_name('mine.py')}:clipped"]
     words = [*mine, "--settings-of", "leave_one_out"]
     config, hyperparams, options, _ = cli.parse(None, "", job.Options, words)
@@ -412,7 +412,7 @@ def test_a_sweep_continues_once_the_file_of_its_environment_is_mended(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With the flag that the fault names; the finished chunks stay as they are."""
+    """With the flag that the error names; finished chunks are unchanged."""
     monkeypatch.setattr(cli, "cache_compilations", lambda: None)
     monkeypatch.setattr(driver, "say_unused", lambda *args: None)  # which takes seconds
     file, out = tmp_path / "own_env.py", tmp_path / "out"

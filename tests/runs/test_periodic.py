@@ -1,5 +1,5 @@
-"""Evaluation while it trains: training is what it is without, the curve and the best parameters
-are those of the updates they name, and a run that is killed goes on to the same bits.
+"""Evaluation during training: training is the same without it, the curve and the best parameters
+are those of the recorded updates, and a killed run resumes to the same bits.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ def trained(plan: Plan | None, **more: Any) -> execution.Run:
 
 
 def state(tree: Any) -> Any:
-    """The state of training among what is kept."""
+    """The stored training state."""
     return tree if isinstance(tree, tuple) else type(LIKE)(**{k: tree[k] for k in LIKE._fields})
 
 
@@ -168,7 +168,9 @@ def test_the_last_update_is_evaluated_whatever_its_number(plan: Plan, kept: Kept
 def test_a_run_with_more_updates_added_has_the_evaluations_of_a_single_one(
     tmp_path: Path,
 ) -> None:
-    """The evaluation after the last update of before is none of them, though it was the best."""
+    """The evaluation after the previous run's last update is not part of it, though it was the
+    best.
+    """
     plan = Plan(every=2, episodes=5)
     keeper = checkpoints.CheckpointWriter(tmp_path, ABOUT, COLUMNS)
     short = dataclasses.replace(CONFIG, num_updates=3)

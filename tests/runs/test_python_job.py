@@ -111,7 +111,7 @@ def test_the_gradient_has_a_quality_at_the_end_where_a_run_comes_to_it(
 def test_a_mistake_is_printed_and_its_exit_code_returned(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A caller goes on: the command would exit."""
+    """The caller continues; the command would exit."""
     config: Any = Config(env=Clock(), num_updates=2, **SMALL, preset=None)
     folders.write_setup(tmp_path, config, Hyperparams(), {}, {"pg": "0"})
     (tmp_path / "file").write_text("")

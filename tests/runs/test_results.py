@@ -159,7 +159,7 @@ def test_a_folder_that_is_no_run_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_being_resumed_is_read_from_its_checkpoints(tmp_path: Path) -> None:
-    """Its metrics.parquet is of before; the train command removes the summary when it goes on."""
+    """Its metrics.parquet is outdated; the train command removes the summary when it resumes."""
     folders.write_setup(
         tmp_path, dataclasses.replace(CONFIG, num_updates=5), Hyperparams(), {"seeds": 2}, {}
     )

@@ -1,6 +1,4 @@
-"""Searches: rungs that go on from checkpoints, batches that are proposed, and files that say it
-all.
-"""
+"""Searches: rungs that continue from checkpoints, proposed batches, and complete files."""
 
 import dataclasses
 import importlib.util
@@ -287,7 +285,7 @@ def test_proposals_follow_from_what_is_told() -> None:
 
 
 def test_proposals_seek_what_scored_well_and_shun_what_diverged() -> None:
-    """64 told: best near 10⁻², and all above 3 · 10⁻² diverged."""
+    """64 earlier scores: best near 10⁻², and all above 3 · 10⁻² diverged."""
     pytest.importorskip("optuna")
     space = {"learning_rate": Range(1e-4, 1e-1)}
     told = spaces.draws("sobol", 64, space, 0)

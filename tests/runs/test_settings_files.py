@@ -1,4 +1,4 @@
-"""Files of settings: what `--print-config` prints is the same experiment to `--config`."""
+"""Files of settings: the output of `--print-config` is the same experiment for `--config`."""
 
 import dataclasses
 import json
@@ -127,8 +127,8 @@ def test_an_error_names_the_flag_where_one_was_typed(
 def test_the_settings_of_a_run_are_complete(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No preset fills them up, whatever comes on top; and only the train command goes on with the
-    seeds.
+    """No preset fills in missing values, whatever flags follow; and only the train command
+    continues with the seeds.
     """
     config = Config(num_envs=3, hidden_sizes=(8,), preset=None)
     hyperparams = Hyperparams(max_grad_norm=float("inf"))

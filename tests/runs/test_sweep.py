@@ -1,5 +1,5 @@
-"""Sweeps: points, chunks that fit, files that survive an interruption, and a ranking that is
-honest.
+"""Sweeps: configurations, chunks that fit, files that survive an interruption, and an unbiased
+ranking.
 """
 
 import dataclasses
@@ -299,7 +299,9 @@ def test_a_sweep_lies_under_the_names_of_what_it_varies(tmp_path: Path) -> None:
 
 
 def test_long_names_of_folders_are_cut_and_stay_apart(tmp_path: Path) -> None:
-    """Two that begin alike, or are the same but for signs that a folder cannot have."""
+    """Two names with a common beginning, or that differ only in characters that folders cannot
+    have.
+    """
     long = "sequence:baseline=mean+scale=batch+" * 4
     names = [long + "kl=k1", long + "kl=k2", (long + "kl=k1").replace("+", "-")]
     places = [folders.place(tmp_path, "CartPole-v1", name) for name in names]

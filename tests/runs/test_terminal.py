@@ -1,4 +1,4 @@
-"""Text for people fits their terminal: settings, progress, help, and the lines while a program
+"""Text for the terminal fits its width: settings, progress, help, and the lines while a program
 compiles.
 """
 
@@ -671,7 +671,7 @@ def working(rounds: int) -> subprocess.Popen[str]:
 
 
 def test_a_second_signal_ends_what_does_not_hear_the_first() -> None:
-    """Ctrl-C while the compiler works is answered at once, and obeyed at the second time."""
+    """Ctrl-C while the compiler works is answered at once, and a second one ends the process."""
     with working(10**9) as job:  # minutes
         assert job.stderr is not None
         job.send_signal(signal.SIGINT)

@@ -1,5 +1,5 @@
-"""Trackers: what they are given, that one which fails ends itself and not the run, that no update
-comes twice, and, where their packages are installed, what TensorBoard, W&B, MLflow and Aim keep.
+"""Trackers: what they receive; a failing one ends itself and not the run; no update comes twice;
+and, where their packages are installed, what TensorBoard, W&B, MLflow and Aim store.
 """
 
 import errno
@@ -22,7 +22,7 @@ CONFIG = pg.Config(num_updates=3, num_envs=4, hidden_sizes=(8,), horizon=30, pre
 
 
 class Recorder:
-    """Keeps what it is given; fails where it is told to."""
+    """Stores what it receives; fails where requested."""
 
     def __init__(self, name: str, fails_in: str = "", error: Exception | None = None) -> None:
         self.name, self.fails_in, self.error = name, fails_in, error or ValueError("broken\nby it")
@@ -55,7 +55,7 @@ def options(out: Path, **more: Any) -> job.Options:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recorder, Path]:
-    """A run with one tracker that keeps all, and three that fail."""
+    """A run with one tracker that stores everything, and three that fail."""
     out, good = tmp_path_factory.mktemp("results"), Recorder("good")
     bad = [Recorder(f"bad in {name}", name) for name in ("start", "finish")]
     full = Recorder("full", "log", OSError(errno.ENOSPC, "No space left on device"))

@@ -42,7 +42,7 @@ class Installed(NamedTuple):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """Built in a copy, as a `build` folder of before would get into it."""
+    """Built in a copy, as an old `build` folder would be included."""
     place = tmp_path_factory.mktemp("wheel")
     copy = place / "source"
     copy.mkdir()

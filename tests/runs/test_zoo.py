@@ -1,4 +1,4 @@
-"""The policies that come with the package: their names, how they are made, and what they score."""
+"""The policies that come with the package: their names, how they are made, and their scores."""
 
 import importlib.util
 import json
@@ -144,7 +144,7 @@ def test_a_mistake_with_a_policy_of_the_zoo_is_a_sentence(
 def test_a_signal_ends_a_command_in_a_word(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also one that keeps nothing."""
+    """Also one that stores nothing."""
 
     def interrupted(folder: Path) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
