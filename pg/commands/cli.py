@@ -180,9 +180,7 @@ def parse_given(
         config = dataclasses.replace(config, **sources.given(of_config), preset=None)
         if (total_steps := values.get("total_steps")) is not None:
             if _named(argv, "num-updates"):
-                raise ValueError(
-                    "total_steps and num_updates are mutually exclusive: give one of them"
-                )
+                raise ValueError("total_steps and num_updates are mutually exclusive: give one")
             config = config.lasting(total_steps)
         hyperparams = check_hyperparams(hyperparams._replace(**of_hyperparams))
         check_together(config, hyperparams)

@@ -124,14 +124,14 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"estimator": "gae", "num_epochs": 4}, "on-policy"),
     (
         {"estimator": "advantage_weighted_regression", "advantages": "batch"},
-        "advantages='batch' standardises Ψ, which of",
+        "advantages='batch' standardises Ψ, which for",
     ),
     (
         {
             "estimator": "selected:state_value+advantage_weighted_regression",
             "advantages": "minibatch",
         },
-        "advantages='minibatch' standardises Ψ, which of",
+        "advantages='minibatch' standardises Ψ, which for",
     ),
     *(
         (

@@ -189,7 +189,7 @@ UNTRACEABLE = {
         lambda state, action: 1 if state.place > 3 else 0,
         "a Python if, .* must be jnp.where, jax.lax.cond",
     ),
-    "a range": (lambda state, action: list(range(action)), "loop by jax.lax.fori_loop"),
+    "a range": (lambda state, action: list(range(action)), "loop with jax.lax.fori_loop"),
     "an index": (lambda state, action: [1, 2][action], "index jnp.asarray"),
     "numpy": (lambda state, action: np.sin(state.place), "write jnp instead of np"),
     "a mask": (

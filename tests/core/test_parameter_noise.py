@@ -235,7 +235,7 @@ def test_a_baseline_of_the_mirrored_episode_is_biased() -> None:
     gap = mean_of(found.weight, found.pairs["log_std"]) - np.asarray(found.exact["log_std"])
     assert np.abs(gap).max() > 0.1
     together = {"estimator": "leave_one_out", "num_envs": 4, "preset": None}
-    with pytest.raises(ValueError, match="whose baseline must be independent"):
+    with pytest.raises(ValueError, match="which must be independent"):
         Config(exploration="parameters", sampling="antithetic", **together)
 
 
