@@ -101,7 +101,7 @@ class Cell(NamedTuple):
         try:
             config, hyperparams = self._stored_settings(stored)
         except code.ChangedCodeError as error:
-            return f"{error}; --redo runs it again with that"
+            return f"{error}; --redo runs these seeds again with it"
         except ValueError:  # a field or a name that no longer exists, or another part
             config, hyperparams = None, None
         settings = config, hyperparams, stored.episodes

@@ -107,7 +107,7 @@ def make(kept: Kept, into: Path = zoo.FOLDER, *, episodes: int = EPISODES) -> En
 
 
 def evaluated(policy: Any, seed: int, episodes: int, *, greedy: bool) -> np.ndarray:
-    """Returns of episodes of a policy as `pg.load_policy` gives it, [episodes]."""
+    """Returns of episodes of a policy as `pg.load_policy` returns it, [episodes]."""
     import jax
 
     from pg.runs import host_states, interrupts

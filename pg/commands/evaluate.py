@@ -32,7 +32,7 @@ class Options(cli.OwnPolicy):
     env: str | None = None
     """FILE.py:CLASS of the run's environment, if it was your own."""
     greedy: bool = False
-    """Take the mode of the policy instead of sampled actions."""
+    """Use the mode of the policy instead of sampled actions."""
     seed: int | None = None
     """Seed of the episodes for the first seed of the run; the next run seed uses the next one;
     none: the run's own, as in the final evaluation.
@@ -42,7 +42,7 @@ class Options(cli.OwnPolicy):
     episodes and seed.
     """
     best: bool = False
-    """Take the parameters with the best evaluation during training (--eval-every), instead of the
+    """Use the parameters with the best evaluation during training (--eval-every), instead of the
     last ones.
     """
     update_summary: bool = False

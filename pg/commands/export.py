@@ -29,7 +29,7 @@ class Options(cli.OwnPolicy):
     env: str | None = None
     """FILE.py:CLASS of the run's environment, if it was your own."""
     best: bool = False
-    """Take the parameters with the best evaluation during training (--eval-every), instead of the
+    """Use the parameters with the best evaluation during training (--eval-every), instead of the
     last ones.
     """
     onnx: bool = False

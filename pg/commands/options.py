@@ -221,8 +221,8 @@ class Machine:
     first; a CPU always computes in float32; none: JAX's own setting, by default the fastest.
     """
     debug: bool = False
-    """Stop at an operation that gives a NaN, at a key that is used twice, and at a leaked tracer;
-    slow.
+    """Stop at an operation that produces a NaN, at a key that is used twice, and at a leaked
+    tracer; slow.
     """
 
     @classmethod

@@ -41,11 +41,11 @@ class Options(cli.OwnPolicy):
     episodes: int = 1
     """Number of episodes, one after the other."""
     best: bool = False
-    """Take the parameters with the best evaluation during training (--eval-every), instead of the
+    """Use the parameters with the best evaluation during training (--eval-every), instead of the
     last ones.
     """
     greedy: bool = False
-    """Take the mode of the policy instead of sampled actions."""
+    """Use the mode of the policy instead of sampled actions."""
     steps: int = 500
     """Largest number of steps of an episode that are drawn."""
     fps: int | None = None

@@ -39,7 +39,7 @@ def action_space(
         space = space_of(env, "action_space", params)
         if space is None:
             raise ValueError(
-                "the environment has no action_space(params): write one that gives a "
+                "the environment has no action_space(params): write one that returns a "
                 "Discrete or a Box"
             )
         made = _made(space, differentiable)

@@ -1,4 +1,4 @@
-"""Environments by name: those of gymnax, tasks of sequences, and those of other libraries through
+"""Environments by name: those of gymnax, sequence tasks, and those of other libraries through
 an adapter.
 """
 

@@ -161,7 +161,7 @@ def make(name: str) -> Sequences:
 
     Raises ValueError for an unknown name.
     """
-    check_name("task of sequences", name, TASKS)
+    check_name("sequence task", name, TASKS)
     return TASKS[name]()
 
 

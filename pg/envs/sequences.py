@@ -85,8 +85,8 @@ class Sequences(environment.Environment):
             prompt_probabilities: with which they are drawn, [N]; None: uniform.
             observation: "prefix", "last" or "table".
             demonstrator: writes correct sequences, for `demonstrations`: a function of the
-                arguments of the reward, with the tokens so far, that gives the probabilities of the
-                next one, [V].
+                arguments of the reward, with the tokens so far, that returns the probabilities of
+                the next one, [V].
             name: of the environment.
 
         Raises:

@@ -22,7 +22,7 @@ def checked_dtypes(
 
     Args:
         step: key, state, action, params -> state, obs, reward, terminated, truncated.
-        start: The shapes of obs and state, as reset gives them.
+        start: The shapes of obs and state, as reset returns them.
         space: The space of actions.
         params: The parameters of the environment.
 
@@ -57,8 +57,8 @@ def _check_alike(obs: Any, next_obs: Any) -> None:
     if isinstance(obs, Masked) != isinstance(next_obs, Masked):
         has, has_none = ("reset", "step") if isinstance(obs, Masked) else ("step", "reset")
         raise ValueError(
-            f"{has} gives an action mask and {has_none} none: let reset give obs, state, info with "
-            "info['action_mask'] too, write a method action_mask(state, params), or set "
+            f"{has} returns an action mask and {has_none} none: let reset return obs, state, info "
+            "with info['action_mask'] too, write a method action_mask(state, params), or set "
             "action_mask='none', and every action counts as legal"
         )
     if isinstance(obs, Masked):
@@ -68,7 +68,7 @@ def _check_alike(obs: Any, next_obs: Any) -> None:
     elif getattr(next_obs, "shape", None) != obs.shape or next_obs.dtype != obs.dtype:
         got = described(next_obs) if hasattr(next_obs, "shape") else type(next_obs).__name__
         raise ValueError(
-            f"step must give observations like those of reset, {described(obs)}; got {got}"
+            f"step must return observations like those of reset, {described(obs)}; got {got}"
         )
 
 
@@ -80,7 +80,7 @@ def _check_trees_alike(obs: Any, next_obs: Any) -> None:
         described_leaves = [described(x) if x is not None else "none" for x in (old, new)]
         if described_leaves[0] != described_leaves[1]:
             raise ValueError(
-                f"step must give observations like those of reset: {name} is "
+                f"step must return observations like those of reset: {name} is "
                 f"{described_leaves[0]}, and then {described_leaves[1]}"
             )
     _check_structure("observations like those of reset", obs, next_obs)
@@ -89,7 +89,7 @@ def _check_trees_alike(obs: Any, next_obs: Any) -> None:
 def _state_dtypes(before: Any, after: Any) -> Any:
     """The dtype of each leaf of the state: the wider one if only the width differs.
 
-    before, after: shapes and dtypes as reset and step give them. Raises ValueError if
+    before, after: shapes and dtypes as reset and step return them. Raises ValueError if
     they do not match.
     """
     first, second = _leaves_by_path(before), _leaves_by_path(after)
@@ -98,12 +98,12 @@ def _state_dtypes(before: Any, after: Any) -> Any:
         shapes = [leaf.shape if leaf is not None else "none" for leaf in (old, new)]
         if old is None or new is None or shapes[0] != shapes[1]:
             raise ValueError(
-                f"step must give a state like that of reset: {name} had shape {shapes[0]}, and "
+                f"step must return a state like that of reset: {name} had shape {shapes[0]}, and "
                 f"then {shapes[1]}"
             )
         if old.dtype != new.dtype and not _same_kind(old, new):
             raise ValueError(
-                f"step must give a state like that of reset: {name} was {old.dtype}, and then "
+                f"step must return a state like that of reset: {name} was {old.dtype}, and then "
                 f"{new.dtype}, which gymnax's step refuses too; make it jnp.asarray(..., "
                 f"{jnp.promote_types(old.dtype, new.dtype)}) in both"
             )
@@ -119,13 +119,13 @@ def _check_structure(what: str, before: Any, after: Any) -> None:
     """Raises ValueError unless two trees with the same leaves have the same structure.
 
     Args:
-        what: The result that step must give, as named in the sentence.
+        what: The result that step must return, as named in the sentence.
         before: That of reset.
         after: That of step.
     """
     structures: list[Any] = [jax.tree.structure(tree) for tree in (before, after)]
     if structures[0] != structures[1]:
-        raise ValueError(f"step must give {what}, {structures[0]}; got {structures[1]}")
+        raise ValueError(f"step must return {what}, {structures[0]}; got {structures[1]}")
 
 
 def _leaves_by_path(tree: Any) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def make_views(env: Any, obs: Any, observe: Chosen = (), critic_observe: Chosen 
 
     Args:
         env: An environment with gymnax's interface.
-        obs: The shapes and dtypes of one observation, as reset gives it, without its mask.
+        obs: The shapes and dtypes of one observation, as reset returns it, without its mask.
         observe: The policy's part: entries of a vector, or names of parts; all if empty.
         critic_observe: The critic's part, like observe; or one word: all, policy (the policy's
             part), policy_and_time (that, and the elapsed share of the time limit), or method (the

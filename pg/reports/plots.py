@@ -1,7 +1,7 @@
 """Figures of runs. The only module that imports matplotlib, and only when something is drawn.
 
-One style for all, the notebooks too (`STYLE`): a page's width, letters of 8 pt, colours that the
-colour-blind can tell apart and that an estimator keeps from picture to picture (`looks`), legends
+One style for all, the notebooks too (`STYLE`): a page's width, 8 pt type, colours that the
+colour-blind can tell apart and that an estimator keeps from figure to figure (`looks`), legends
 above the panels, tick labels that do not overlap. `save` writes PNG and SVG, the same bytes
 for the same numbers.
 """

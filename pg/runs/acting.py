@@ -34,7 +34,7 @@ class Policy:
 
     config: Config
     env: Env  # one copy, with the parameters of the run
-    network: Network  # sees observations as `env` gives them, standardised where the run did so
+    network: Network  # sees observations as `env` returns them, standardised where the run did so
     params: Any  # of `network`, of one seed
 
     def __repr__(self) -> str:
@@ -47,7 +47,7 @@ class Policy:
         axes.
 
         Args:
-            obs: [..., *O], as the environment itself gives it, before encoding, `observe` and
+            obs: [..., *O], as the environment itself returns it, before encoding, `observe` and
                 standardisation; of named parts only those that the policy sees are needed.
             key: for samples, one for all observations; None: the mode of the policy. For a policy
                 whose parameters are drawn once per episode, it draws those, for each observation:
@@ -102,7 +102,7 @@ class Policy:
         if key is not None:
             check_key(key)
         if is_shape(self.env.obs_shape) and not self.env.views.names:
-            obs = numbers("obs", obs, "give what the environment's reset or step gives")
+            obs = numbers("obs", obs, "give what the environment's reset or step returns")
         else:
             obs = jax.tree.map(jnp.asarray, obs)
         return self._step(carry, obs, key, numbers("first", first), mask)
@@ -135,7 +135,7 @@ class Policy:
 
         Args:
             carry: [N, ...]; () without a recurrent cell.
-            seen: [N, *O], as `env.encode` gives it.
+            seen: [N, *O], as `env.encode` returns it.
             first: [N], True at the start of an episode.
             key: as in a call.
         """

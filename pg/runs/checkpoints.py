@@ -235,8 +235,8 @@ def restore(
 ) -> Restored | None:
     """The newest valid checkpoint; None if there is none.
 
-    template: the state of one run, as `jax.eval_shape` gives it. metadata: see `CheckpointWriter`.
-    num_kept: number of runs that have metrics.
+    template: the state of one run, as `jax.eval_shape` returns it. metadata: see
+    `CheckpointWriter`. num_kept: number of runs that have metrics.
 
     Raises ValueError for a checkpoint of other settings or another network, with the differences,
     and DamageError if all are corrupt.

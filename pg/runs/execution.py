@@ -578,7 +578,7 @@ def _fetched(states: TrainState, best: Best | None, layout: Layout) -> Any:
 def explained(
     config: Config, hyperparams: Hyperparams, state: TrainState, key: jax.Array, update: int
 ) -> str:
-    """The first operation of an update that gives a NaN, with its line.
+    """The first operation of an update that produces a NaN, with its line.
 
     state: of one run, as it was before the update; key: the run's training key.
     """

@@ -11,8 +11,8 @@ observations and the bounds of actions are included, and any number of observati
     act = jax.export.deserialize(bytearray(Path("mode.jax_export").read_bytes())).call
     actions = act(observations)  # [N, *O] -> [N] or [N, D]
 
-A program with a recurrent cell takes and gives the cell's state first: carry, obs, first -> carry,
-actions. For an environment with action masks, the legal actions are the last argument.
+A program with a recurrent cell takes and returns the cell's state first: carry, obs, first ->
+carry, actions. For an environment with action masks, the legal actions are the last argument.
 """
 
 import logging
@@ -61,7 +61,7 @@ def export_policy(policy: Policy, out: Path | str, *, onnx: bool = False) -> Pat
     """Writes the programs of a policy into a folder.
 
     Args:
-        policy: as `pg.load_policy` gives it.
+        policy: as `pg.load_policy` returns it.
         out: the folder, which is made if it does not exist.
         onnx: also writes the mode as an ONNX program; needs jax2onnx and onnxruntime.
 

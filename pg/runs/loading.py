@@ -1,7 +1,7 @@
 """Runs of every kind by their paths: folders of runs, of sweeps and of benchmarks, at once.
 
-`load` makes one table of their metrics or of their final scores; `find` gives the runs themselves,
-grouped by settings. Like `results`, it imports neither jax nor gymnax.
+`load` makes one table of their metrics or of their final scores; `find` returns the runs
+themselves, grouped by settings. Like `results`, it imports neither jax nor gymnax.
 """
 
 import glob

@@ -48,7 +48,7 @@ def save_params(file: Path | str, params: Any, config: Config) -> None:
 
     Args:
         file: its path, which ends in .safetensors.
-        params: the parameters of the policy, as `pretrain` gives them.
+        params: the parameters of the policy, as `pretrain` returns them.
         config: the settings from which the policy was made; they are compared with those of a run
             that starts with the parameters.
 

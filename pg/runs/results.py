@@ -281,7 +281,7 @@ def describe_failures(
         remedies.append("an action mask must be True for at least one action until an episode ends")
     if any(bits & _OF_ENV for bits in found):
         remedies.append(
-            "the environment gave a reward or an observation that is not finite: look there first"
+            "the environment returned a reward or an observation that is not finite: check it first"
         )
     if any(bits != _MASKS and not bits & _OF_ENV for bits in found):
         remedies.append("a smaller learning rate may help; --debug names the operation")

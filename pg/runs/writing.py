@@ -32,7 +32,7 @@ def write_results(
         evaluations: see `summarise`.
         seeds: of the run.
         draw: called with the summary before that is written, for the pictures of a finished run.
-        seconds: gives the wall time of a command by parts, entries NAME_seconds of the summary;
+        seconds: returns the wall time of a command by parts, entries NAME_seconds of the summary;
             called once everything else is written.
 
     Returns:

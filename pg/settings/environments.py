@@ -84,7 +84,7 @@ def check_env(name: str) -> None:
         return check_name("env", name, SEQUENCES)
     if ":" in name:  # the rest of the name is checked by the library, which is not loaded here
         libraries = *LIBRARIES, "sequences"
-        return check_name("library of environments", name.partition(":")[0], libraries)
+        return check_name("environment library", name.partition(":")[0], libraries)
     if name in UNSUPPORTED:
         raise ValueError(f"env={name!r} cannot run: {UNSUPPORTED[name]}")
     # the user's, if gymnax is loaded

@@ -154,7 +154,7 @@ def chunks(
         hyperparams: leaves [N].
         start: the first run.
         on_chunk: called while a chunk trains, see `execution.run`.
-        restore_chunk: restores a chunk, and gives the function that writes its checkpoints.
+        restore_chunk: restores a chunk, and returns the function that writes its checkpoints.
         until: the update at which to stop, see `execution.train`.
 
     Raises:

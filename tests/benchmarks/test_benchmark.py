@@ -785,7 +785,7 @@ def test_results_of_changed_code_are_not_taken_for_today_s(
     with pytest.raises(ValueError, match=f"'clipped' was {before}, and is {after}") as changed:
         learning.plan(rows, **asked)
     assert str(changed.value).endswith(
-        "continues with the current one; --redo runs it again with that"
+        "continues with the current one; --redo runs these seeds again with it"
     )
     cells, _ = learning.plan(rows, **asked, allow_changed_code=True)
     assert [cell.seeds for cell in cells] == [(2,)]

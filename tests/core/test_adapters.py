@@ -659,9 +659,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "four values": (
         {"step": lambda: (np.zeros(2), 0.0, False, {})},
-        "it must give obs, .*, info; got 4 values",
+        "it must return obs, .*, info; got 4 values",
     ),
-    "a reset of old": ({"reset": lambda: np.zeros(2)}, "it must give obs, info; got ndarray"),
+    "a reset of old": ({"reset": lambda: np.zeros(2)}, "it must return obs, info; got ndarray"),
     "a longer observation": (
         {"step": lambda: (np.zeros(3), 0.0, False, False, {})},
         "must have shape .2,., got .3,.",

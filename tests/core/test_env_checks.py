@@ -93,17 +93,17 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "a successor of another shape": (
         changed(lambda obs, *rest: (obs[:1], *rest)),
-        "step must give observations like those of reset, float32 of shape (2,); got float32 of "
+        "step must return observations like those of reset, float32 of shape (2,); got float32 of "
         "shape (1,)",
     ),
     "a successor of another dtype": (
         changed(lambda obs, *rest: (obs.astype(jnp.uint8), *rest)),
-        "step must give observations like those of reset, float32 of shape (2,); got uint8 of "
+        "step must return observations like those of reset, float32 of shape (2,); got uint8 of "
         "shape (2,)",
     ),
     "a state of another shape": (
         changed(lambda obs, state, *rest: (obs, state.replace(place=state.place[None]), *rest)),
-        "step must give a state like that of reset: .place had shape (), and then (1,)",
+        "step must return a state like that of reset: .place had shape (), and then (1,)",
     ),
     "a state of another kind": (
         env_of(
@@ -112,7 +112,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
                 is_truncated=lambda state, params: False,
             )
         ),
-        "step must give a state like that of reset: .time had shape (), and then none",
+        "step must return a state like that of reset: .time had shape (), and then none",
     ),
     "the step of an older gymnax": (
         env_of(OldStep()),

@@ -369,7 +369,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "continuous": (lambda: make_env(Pushed(), 2), "an action mask is for discrete actions"),
     "info of step alone": (
         lambda: make_env(Informed(at_reset=False), 2),
-        "step gives an action mask and reset none",
+        "step returns an action mask and reset none",
     ),
     "no method": (
         lambda: make_env(Clock(), 2, action_mask="method"),

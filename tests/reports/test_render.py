@@ -246,7 +246,7 @@ def test_a_film_of_gymnasium_s_own_frames_is_written(
     [
         ("Blind", "Blind cannot be drawn: give it the render mode rgb_array, in its metadata"),
         ("fixed", "fixed cannot be drawn: give it the render mode rgb_array"),
-        ("Gives", "the render of Gives fails: TypeError: it must give uint8 "),
+        ("Gives", "the render of Gives fails: TypeError: it must return uint8 "),
         ("Broken", "the render of Broken fails: ModuleNotFoundError: .*: pip install not_inst"),
         ("Clock", "Clock does not repeat itself: after a reset with the seed"),
     ],

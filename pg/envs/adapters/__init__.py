@@ -59,7 +59,7 @@ def make(name: str, **options: Any) -> Any:
             f"{shown(name)}; pg.envs.adapters.gymnasium.adapt takes a class of Gymnasium"
         )
     library, _, environment = name.partition(":")
-    check_name("library of environments", library, ADAPTERS)
+    check_name("environment library", library, ADAPTERS)
     if not environment:
         raise ValueError(
             f"env={name!r} names no environment: write {library}:{ADAPTERS[library]}, for example"
@@ -85,7 +85,7 @@ def make(name: str, **options: Any) -> Any:
 
 
 def _install(library: str, missing: str) -> str:
-    """The command that installs a missing module of a library of environments."""
+    """The command that installs a missing module of an environment library."""
     if library == "popgym_arcade":
         # It depends on a gymnax that would replace ours, and so is installed without dependencies.
         is_its_own = missing in ("popgym_arcade", "dm_pix")

@@ -95,7 +95,7 @@ def adapt(env: Any, name: str, max_steps: int = 1000, *, flatten: bool = True) -
         legal = observation.action_mask
         if isinstance(space, spaces.Discrete):
             legal = legal.ravel()
-        # some action must be taken, of which a trapped snake dies; training would stop at a state
+        # some action must be taken, and a trapped snake dies of it; training would stop at a state
         # without legal ones
         return legal | ~legal.any(axis=-1, keepdims=True)
 

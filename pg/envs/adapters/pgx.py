@@ -9,7 +9,7 @@ or loss.
 
     opponent(key, observation, mask) -> action
 
-gives the actions of other players, from the observation of the player to move and the legal
+returns the actions of other players, from the observation of the player to move and the legal
 actions, bool [A]; by default any of these. It may be a trained policy, or
 `pgx.make_baseline_model`, whose parameters Pgx downloads.
 

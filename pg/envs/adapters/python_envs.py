@@ -148,7 +148,8 @@ class _Envs:
             results = env.step(action)
             if type(results) is not tuple or len(results) != 5:
                 raise TypeError(
-                    f"it must give obs, reward, terminated, truncated, info; got {_count(results)}"
+                    "it must return obs, reward, terminated, truncated, info; got "
+                    f"{_count(results)}"
                 )
             obs, reward, terminated, truncated, info = results
             if not isinstance(reward, float):
@@ -174,7 +175,7 @@ class _Envs:
         try:
             results = env.reset(seed=seed)
             if not isinstance(results, tuple) or len(results) != 2:
-                raise TypeError(f"it must give obs, info; got {_count(results)}")
+                raise TypeError(f"it must return obs, info; got {_count(results)}")
             return self._seen(*results)
         except Exception as error:
             raise self._fault("reset", error) from None
@@ -189,7 +190,7 @@ class _Envs:
             array = np.asarray(picture)
             if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
                 found = _described(picture)
-                raise TypeError(f"it must give uint8 [height, width, 3], got {found}")
+                raise TypeError(f"it must return uint8 [height, width, 3], got {found}")
             return array.copy()  # the environment may draw into the same array again
         except Exception as error:
             fault = f"{self._fault('render', error)}{_remedy(env, error)}"
