@@ -163,7 +163,7 @@ def test_an_environment_without_actions_is_told_to_have_some() -> None:
     with pytest.raises(
         ValueError,
         match=r"the environment has no action_space\(params\): write "
-        r"one that gives",
+        r"one that returns",
     ):
         make_env(Idle(), 2)
 
