@@ -32,8 +32,8 @@ class Options:
     --estimator only those.
     """
     untuned: bool = False
-    """Use the settings that an estimator has on an environment that it was not tuned for, with a
-    row for each environment and label, whatever rows the suite has; the table has the labels side
+    """Use the settings that an estimator has for environments that it was not tuned for, with a row
+    for every environment and label, regardless of the suite's rows; the table shows the labels side
     by side, between `<!-- untuned -->` and `<!-- end of untuned -->` of a report. Without labels:
     leave_one_out, actor_critic and ppo.
     """
@@ -54,8 +54,8 @@ class Options:
     optimizer: str | None = None
     """FILE.py:NAME of your own optimizer, or a name, used like policy."""
     allow_changed_code: bool = False
-    """Keep results of your own file although it has changed since, and run what is missing with the
-    current one.
+    """Keep results of your own file even if it has changed since, and run the missing seeds with
+    the current one.
     """
     seeds: int | None = None
     """Seeds 0, 1, ... of each environment and label; none: 20, for MinAtar and MuJoCo 10."""

@@ -71,7 +71,7 @@ class Options(cli.BorrowedSettings, cli.Following, cli.Checkpointing, cli.Length
     """Refuse to resume if bits may differ: under other versions, devices, flags or settings of jax.
     """
     allow_changed_code: bool = False
-    """Resume although files of your own parts have changed since; this is recorded."""
+    """Resume even if files of your own parts have changed since; this is recorded."""
     eval_episodes: int = 100
     """Number of episodes of the final evaluation, per seed."""
     greedy: bool = False

@@ -71,7 +71,7 @@ class OwnPolicy:
     policy: str | None = None
     """FILE.py:NAME of the run's policy, if it was your own."""
     allow_changed_code: bool = False
-    """Continue although your own file has changed since the run."""
+    """Continue even if your own file has changed since the run."""
 
     def setup(
         self, folder: Path, env: str | None = None, needed: Collection[str] = ("env", "policy")

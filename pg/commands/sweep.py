@@ -73,7 +73,7 @@ class Options(cli.BorrowedSettings, cli.Checkpointing, cli.Length):
     memory_limit: str | None = None
     """Largest memory of this process, such as 4GiB; none: the free memory."""
     allow_changed_code: bool = False
-    """Continue a sweep although files of your own parts have changed since, instead of starting
+    """Continue a sweep even if files of your own parts have changed since, instead of starting
     another one; this is recorded.
     """
     exact: bool = False

@@ -250,7 +250,7 @@ class Progress:
         self.before.close()
         self.before.enter_context(waiting("first updates", self.line))
         if self.lines:
-            first = "the first updates are in progress; a line follows for every tenth of all"
+            first = "the first updates are in progress; a line follows for every tenth of them"
             self.before.enter_context(said_after(SILENCE, first))
 
     def begin_others(self) -> None:

@@ -1,7 +1,7 @@
 """List the trained policies that come with pg, and what they score.
 
-pg.load_policy(NAME) loads one. With --benchmark they are made again: from each good row of a
-benchmark's folder the best seed, evaluated on other episodes.
+pg.load_policy(NAME) loads one. With --benchmark they are rebuilt: the best seed of each good row of
+a benchmark's folder, evaluated on other episodes.
 """
 
 import dataclasses
