@@ -38,7 +38,7 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
 
 
 def cells(page: str) -> list[str]:
-    """Those of all tables, but the corners."""
+    """The cells of all tables, except the corners."""
     rows = [line[2:-2].split(" | ") for line in page.splitlines() if line.startswith("| ")]
     return [cell for row in rows for i, cell in enumerate(row) if i or cell.strip()]
 
@@ -213,7 +213,7 @@ def test_another_device_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_cpu_is_no_accelerator(tmp_path: Path) -> None:
-    """Its figures would be taken for one's."""
+    """Its figures would be mistaken for an accelerator's."""
     done = run("--out", str(tmp_path))
     assert done.returncode == 2
     assert "jax finds no accelerator here; --smoke tries the program on a CPU" in done.stderr

@@ -48,7 +48,7 @@ def test_orthogonal_initialisation(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("outputs", [1, 2, 6, 9])
 def test_a_dense_layer_has_the_plain_gradient(outputs: int) -> None:
-    """And curvature, forward and reverse, of each of several kernels alike."""
+    """Curvature too, forward and reverse, for each of several kernels."""
     layer = dense.dense(outputs, 1.0)
     x = jax.random.normal(KEY, (64, 4, 6)) / 16
     kernels = jax.random.normal(jax.random.key(1), (2, 6, outputs))
@@ -77,7 +77,7 @@ def test_a_dense_layer_has_the_plain_gradient(outputs: int) -> None:
 
 @pytest.mark.parametrize("rows", [(7,), (2, 256), (1000,), (2, 1021)])
 def test_a_parameter_is_broadcast_over_rows(rows: tuple[int, ...]) -> None:
-    """And its gradient is the sum over them, also of a number of rows that is no multiple."""
+    """And its gradient is the sum over them, also if the number of rows is not a multiple."""
     x, weight = jnp.array([[1.0, 2.0]]), jax.random.normal(KEY, (*rows, 1, 2))
     np.testing.assert_array_equal(dense.over_rows(x, rows), jnp.broadcast_to(x, (*rows, 1, 2)))
     gradient = jax.grad(lambda x: jnp.sum(weight * dense.over_rows(x, rows)))(x)
@@ -122,7 +122,7 @@ def test_the_gradient_of_a_small_kernel_lays_out_the_narrower_factor(
 
 
 def test_orthogonal_matrices_are_uniform() -> None:
-    """Haar's law: an entry has mean 0 and variance 1/n, and a determinant is as often +1 as -1."""
+    """Haar measure: an entry has mean 0 and variance 1/n, and a determinant is +1 half the time."""
     n, many = 4, 4000
     w = np.asarray(
         jax.vmap(lambda key: orthogonal(1.0)(key, (n, n), jnp.float32))(jax.random.split(KEY, many))

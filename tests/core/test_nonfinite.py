@@ -184,7 +184,7 @@ def test_skipped_or_ignored(how: Any) -> None:
 
 @pytest.mark.acceptance("N5")
 def test_looking_changes_no_bit() -> None:
-    """Whatever is to be done, where nothing is found."""
+    """All settings give the same bits if every number is finite."""
     found = [
         jax.jit(make_train(config(on_nonfinite=how)))(jax.random.key(1))
         for how in ("stop", "skip", "ignore")

@@ -107,7 +107,7 @@ def test_the_python_on_every_page_compiles() -> None:
 
 
 def test_references_are_to_this_package() -> None:
-    """Others would be passed over when the site is built, which has no pages for them."""
+    """Others would be skipped when the site is built, which has no pages for them."""
     for path in PAGES:
         for target in re.findall(r"{py:\w+}`~?([^`]+)`", path.read_text()):
             assert target.split("<")[-1].startswith("pg."), f"{path.name}: {target}"

@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {"num_envs": 2, "hidden_sizes": (4,)}
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Those of the test process are put back."""
+    """The handlers of the test process are restored."""
     before = {signum: signal.getsignal(signum) for signum in interrupts.SIGNALS}, sys.unraisablehook
     yield
     for signum, handler in before[0].items():
