@@ -42,7 +42,7 @@ COMMANDS = {
     "check": Command("check", "check an estimator, also your own, against exact figures"),
     "table": Command("table", "exact bias and variance of every estimator"),
     "sequences": Command("sequence_table", "exact figures of policy gradients over sequences"),
-    "variance": Command("variance", "compare estimators on policies during training"),
+    "variance": Command("variance", "compare estimators on snapshots of a training run"),
     "leaderboard": Command("leaderboard", "environment steps for a given cosine to the gradient"),
 }
 USAGE = "usage: pg COMMAND [FLAGS]"

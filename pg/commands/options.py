@@ -113,7 +113,7 @@ class Checkpointing:
     checkpoint_minutes: float = 1.0
     """Minutes between checkpoints; inf: only at the end, and when a run is interrupted."""
     checkpoint_updates: int | None = None
-    """Number of updates after which a checkpoint is due before checkpoint_minutes have passed;
+    """Number of updates after which a checkpoint is due even if checkpoint_minutes have not passed;
     none: only the time counts.
     """
     checkpoints_kept: int = 2

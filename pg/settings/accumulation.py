@@ -43,7 +43,7 @@ def _check_estimator(config: Any, facts: Facts, setting: str) -> None:
     estimator = part_name(config.estimator)
     if facts is UNSTATED:
         raise ValueError(
-            f"{setting} weights each micro-batch by itself, and estimator={estimator!r} states no "
+            f"{setting} weights each micro-batch separately, and estimator={estimator!r} states no "
             "facts: state what it compares a return with, @pg.with_facts(unbiased_for="
             f'"J", baseline="none"), {_INSTEAD}'
         )
@@ -68,7 +68,7 @@ def _check_estimator(config: Any, facts: Facts, setting: str) -> None:
         name for name, row in FACTS.items() if row.accumulates and config.collect in row.collect
     ]
     raise ValueError(
-        f"{setting} weights each micro-batch by itself, and estimator={estimator!r} {reason}: use "
+        f"{setting} weights each micro-batch separately, and estimator={estimator!r} {reason}: use "
         f"one of: {', '.join(others)}; {_INSTEAD}"
     )
 

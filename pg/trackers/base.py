@@ -66,7 +66,7 @@ class RunInfo(NamedTuple):
 
 
 class Tracker(Protocol):
-    """An object that follows a run. An exception of any method ends it, with a warning."""
+    """An object that follows a run. An exception in a method ends the tracker, with a warning."""
 
     def start(self, run: RunInfo) -> str | None:
         """Called before the first update; returns an id with which a resumed run continues."""
