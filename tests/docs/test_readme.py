@@ -218,12 +218,16 @@ def test_the_speed_of_the_readme_is_in_the_table_of_performance() -> None:
         known[setting, name] = [pair.partition(" · ")[0] for pair in ratios]
     shown = cells(README, "| | purejaxrl")
     of_rows = [
-        ("one pass, CartPole 64²", "`gae`, spread"),
-        ("ppo, CartPole 64²", "`ppo`, spread"),
-        ("ppo, CartPole 64²", "`ppo`, spread, shuffled rows"),
-        ("ppo, CartPole 256²", "`ppo`, spread"),
-        ("ppo, Breakout as MLP", "`ppo`, spread"),
+        ("one pass, CartPole 64²", "`gae`, {}"),
+        ("ppo, CartPole 64²", "`ppo`, {}"),
+        ("ppo, CartPole 64²", "`ppo`, {}, shuffled rows"),
+        ("ppo, CartPole 256²", "`ppo`, {}"),
+        ("ppo, Breakout as MLP", "`ppo`, {}"),
     ]
-    for (_, *ratios), row in zip(shown, of_rows, strict=True):
-        purejaxrl, _, rejax, jaxnasium = known[row][:4]
-        assert ratios == [purejaxrl, rejax, jaxnasium], row
+    for (_, *ratios), (setting, name) in zip(shown, of_rows, strict=True):
+        one_device, spread = (
+            known[setting, name.format(devices)] for devices in ("one device", "spread")
+        )
+        pairs = [f"{one}, {both}" for one, both in zip(one_device, spread, strict=True)]
+        purejaxrl, _, rejax, jaxnasium = pairs[:4]
+        assert ratios == [purejaxrl, rejax, jaxnasium], (setting, name)
