@@ -39,9 +39,9 @@ class Network(NamedTuple):
     # its input is a `Pair` with the later "state" or "reward", or the step's "action", as the
     # outcome; "": a single observation
     outcome: str = ""
-    # the gradient of each parameter is a sum over parts of the rows (`pg.layers.dense.over_rows`),
-    # so that blocks of thousands of rows have the same bits on any number of cores
-    sums_in_parts: bool = False
+    # the gradients of its parameters over thousands of rows have the same bits on any number of
+    # cores, see `pg.layers.dense`
+    has_fixed_sums: bool = False
     # number of actions over which a critic of actions is averaged in each state
     action_samples: int = 0
 

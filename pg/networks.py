@@ -504,8 +504,8 @@ def _network(config: Config, env: Env, head: nn.Module) -> Network:
     torso = _torso(config, env)
     network = _of_model(config, env, Model(torso, cell, head), one_hot_tokens(env))
     # Larger blocks are slower with convolutions; the sums of layer normalisation are flax's.
-    sums_in_parts = cell is None and not config.layer_norm and _is_dense(torso)
-    return network._replace(sums_in_parts=sums_in_parts)
+    has_fixed_sums = cell is None and not config.layer_norm and _is_dense(torso)
+    return network._replace(has_fixed_sums=has_fixed_sums)
 
 
 def _is_dense(torso: nn.Module) -> bool:
@@ -657,7 +657,7 @@ def _as_configured(network: Network, config: Config, env: Env) -> Network:
         init=init,
         apply=apply,
         expects_standardised=config.normalise_observations,
-        sums_in_parts=False,
+        has_fixed_sums=False,
     )
 
 

@@ -620,7 +620,7 @@ def _in_blocks(config: Config, policy: Network, critic: Network, est: Estimator)
     """The estimator in large blocks of rows, if they suit its networks and batches, see
     `blocks.large`.
     """
-    if config.collect == "episodes" or not (policy.sums_in_parts and critic.sums_in_parts):
+    if config.collect == "episodes" or not (policy.has_fixed_sums and critic.has_fixed_sums):
         return est
     return est._replace(weigh=blocks.large()(est.weigh), grad=blocks.large()(est.grad))
 

@@ -80,7 +80,8 @@ def rows(num_rows: int = 0) -> int:
 
     Args:
         num_rows: Rows of the whole batch, on all devices. In the context `large` its blocks are
-            large if it fills one; vmapped runs fill it together.
+            large if it fills one. Vmapped runs fill it together; the copies of `mapped_over` do
+            not count.
     """
     rows_of_device = ROWS.get(jax.default_backend(), ROWS_ELSEWHERE)
     large_rows = LARGE_ROWS // devices.mapped_runs()

@@ -1,13 +1,13 @@
 """Dense layers: the product with the weights, their initialisation, and nonlinearities.
 
-The gradient of a parameter is a sum over the rows of a block. In the form that autodiff gives it,
-XLA splits a long sum over the cores of a CPU, and its rounding depends on their number. Here its
-order is fixed: `_with_transposed_gradient` for kernels, `over_rows` for everything that is added to
-or broadcast over rows.
+The gradient of a parameter is a sum over the rows of a block. On a CPU the order of a long sum, as
+autodiff forms it, depends on the number of cores, and so do its bits. Here the order is fixed: for
+kernels by `_with_transposed_gradient`, for parameters that are broadcast over rows by `over_rows`.
 """
 
 import contextlib
 import contextvars
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,7 +19,6 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from pg.config import Initialiser
-from pg.fast import blocks
 
 __all__ = [
     "ACTIVATIONS",
@@ -41,8 +40,9 @@ MOST_ROWS, ROWS_OF_BLOCK = 256, 16
 # rows on; with more entries than a small kernel, from the second on. With fewer rows that is slower
 # (experiments/speed/kernel_gradients.py).
 FEWEST_ROWS, FEWEST_ROWS_OF_LARGE, SMALL_KERNEL = 192, 512, 256 * 256
-# Rows that XLA sums in one order, whatever the number of cores.
-ROWS_OF_SUM = 256
+# The order of a plain sum over at most so many rows, with so many entries in all, does not depend on
+# the number of cores.
+ROWS_OF_SUM, ENTRIES_OF_SUM = 256, 256 * 128
 
 _forward_mode = contextvars.ContextVar("forward_mode", default=False)
 
@@ -96,8 +96,8 @@ def dense(
 
 
 def over_rows(x: Float[Array, "*S"], rows: tuple[int, ...]) -> Float[Array, "..."]:
-    """A parameter broadcast over rows, [..., *S]. On a CPU its gradient is the sum of the sums over
-    at most `ROWS_OF_SUM` rows.
+    """A parameter broadcast over rows, [..., *S]. On a CPU the bits of its gradient do not depend
+    on the number of cores.
 
     Args:
         x: The parameter.
@@ -105,15 +105,28 @@ def over_rows(x: Float[Array, "*S"], rows: tuple[int, ...]) -> Float[Array, "...
     """
     num_rows = math.prod(rows)
     # An exported program has an unknown number of rows, and no gradient.
-    has_many_rows = isinstance(num_rows, int) and num_rows > ROWS_OF_SUM
-    if not has_many_rows or jax.default_backend() != "cpu":
+    is_known = isinstance(num_rows, int)
+    is_short = not is_known or (num_rows <= ROWS_OF_SUM and num_rows * x.size <= ENTRIES_OF_SUM)
+    if is_short or jax.default_backend() != "cpu":
         return jnp.broadcast_to(x, (*rows, *x.shape))
-    size = blocks.even_size(num_rows, ROWS_OF_SUM)
-    num_parts = -(-num_rows // size)
-    # The barrier keeps XLA from merging the two sums.
-    of_parts = jax.lax.optimization_barrier(jnp.broadcast_to(x, (num_parts, *x.shape)))
-    of_rows = jnp.broadcast_to(of_parts[:, None], (num_parts, size, *x.shape))
-    return of_rows.reshape(-1, *x.shape)[:num_rows].reshape(*rows, *x.shape)
+    return _over_many_rows(x.reshape(-1), num_rows).reshape(*rows, *x.shape)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _over_many_rows(x: Float[Array, " S"], num_rows: int) -> Float[Array, "R S"]:
+    """A vector as [R, S]. Its gradient is a product of ones with [R, S], as XLA would sum over rows
+    in an order that depends on the number of cores.
+    """
+    return jnp.broadcast_to(x, (num_rows, x.size))
+
+
+@_over_many_rows.defjvp
+def _many_rows_of_tangent(
+    num_rows: int, primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Float[Array, "R S"], Float[Array, "R S"]]:
+    (x,), (dx,) = primals, tangents
+    ones = jnp.ones((num_rows, 1), dx.dtype)
+    return _over_many_rows(x, num_rows), ones @ dx[None]
 
 
 @contextlib.contextmanager

@@ -1070,10 +1070,10 @@ MUTANTS = [
         "tests/core/test_networks.py -k plain_gradient",
     ),
     Mutant(
-        "the gradient of a bias leaves out the rows after the last whole part",
+        "the gradient of a bias leaves out the first row",
         "layers/dense.py",
-        "num_parts = -(-num_rows // size)",
-        "num_parts = num_rows // size + (num_rows % size > 0)\n    x = x * (num_rows % size == 0)",
+        "ones = jnp.ones((num_rows, 1), dx.dtype)",
+        "ones = jnp.ones((num_rows, 1), dx.dtype).at[0].set(0)",
         "tests/core/test_networks.py -k broadcast_over_rows",
     ),
     Mutant(
