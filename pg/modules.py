@@ -150,7 +150,7 @@ class _Output(NamedTuple):
             if isinstance(output, ActionFunction):
                 return output
             if not hasattr(output, "shape"):
-                raise ValueError(f"a critic must give an array, got {described(output)}")
+                raise ValueError(f"a critic must return an array, got {described(output)}")
             is_column = output.ndim > 1 and output.shape[-1] == 1
             return output[..., 0] if is_column else output
         if hasattr(output, "log_prob"):
@@ -172,8 +172,8 @@ def distribution(output: Any, space: ActionSpace) -> Any:
     if isinstance(space, ProductSpace):
         if not isinstance(output, tuple | list) or len(output) != len(space.parts):
             raise ValueError(
-                f"a policy of {len(space.parts)} actions at once gives a tuple of as many outputs; "
-                f"got {described(output)}"
+                f"a policy of {len(space.parts)} actions at once returns a tuple of as many "
+                f"outputs; got {described(output)}"
             )
         pairs = zip(output, space.parts, strict=True)
         return Product(tuple(distribution(part, of_part) for part, of_part in pairs))
@@ -184,7 +184,7 @@ def distribution(output: Any, space: ActionSpace) -> Any:
     pair = output if isinstance(output, tuple | list) else (output, jnp.zeros(size))
     if len(pair) != 2:
         raise ValueError(
-            f"a policy of continuous actions gives a mean, or a mean and a log-std; got "
+            f"a policy of continuous actions returns a mean, or a mean and a log-std; got "
             f"{described(output)}"
         )
     mean, log_std = pair

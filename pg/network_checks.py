@@ -132,7 +132,7 @@ def lacking_methods(name: str, dist: Any, methods: Sequence[str]) -> str:
     if not missing:
         return ""
     return (
-        f"{name} must give a distribution, as pg.Categorical(logits), got {described(dist)} "
+        f"{name} must return a distribution, as pg.Categorical(logits), got {described(dist)} "
         f"without {', '.join(missing)}"
     )
 
@@ -166,7 +166,7 @@ def _traced(
         result = network.apply(params, carry, obs, first)
         if not is_pair(result):
             raise _MistakeError(
-                f"apply of {name} must give a pair, the carry and the output; got "
+                f"apply of {name} must return a pair, the carry and the output; got "
                 f"{described(result)}"
             )
         return result[0], of(result[1])
@@ -205,7 +205,7 @@ def _check_carry(name: str, before: PyTree, after: PyTree) -> None:
     shapes = [jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree) for tree in (before, after)]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"the carry that {name} gives must be like the one it is given, {shapes[0]}; got "
+            f"the carry that {name} returns must be like the one it gets, {shapes[0]}; got "
             f"{shapes[1]}"
         )
 

@@ -90,7 +90,7 @@ class Update(NamedTuple):
     metrics: Metrics
     are_finite: Bool[Array, " C"]  # see `nonfinite.of_batch`
     largest_grad_norm: Float[Array, ""]  # see `FitState`
-    # the collected trajectory, and the weighed batch (standardised with `advantages="batch"`); ()
+    # the collected trajectory, and the weighted batch (standardised with `advantages="batch"`); ()
     # with micro-batches, where the whole batch never exists at once
     traj: Trajectory | tuple[()] = ()
     batch: Weighted | tuple[()] = ()

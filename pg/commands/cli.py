@@ -616,8 +616,8 @@ def fail_to_write(error: object) -> NoReturn:
 
 
 def interrupted(signum: int | None) -> int:
-    """The exit code after a signal: 130 for Ctrl-C, 75 for the others, which announce that a
-    machine is reclaimed.
+    """The exit code after a signal: 130 for Ctrl-C, 75 for the others, which are sent when a
+    machine is reclaimed or a time limit is near.
     """
     return INTERRUPTED if signum in (None, signal.SIGINT) else AGAIN
 
@@ -633,7 +633,7 @@ def announce(work: str) -> None:
     """Prints, after a signal, the work that is finished first; `interrupts.listen` calls it."""
     start = "\n" if sys.stderr.isatty() else ""
     print(
-        f"{start}stopping after {work}; Ctrl-C again, or another signal, quits at once",
+        f"{start}stopping after {work}; another signal, such as Ctrl-C, quits at once",
         file=sys.stderr,
         flush=True,
     )

@@ -38,7 +38,7 @@ COMMANDS = {
     "sweep": Command("sweep", "train settings x seeds in one program, and rank them"),
     "tune": Command("tune", "search hyperparameters at random, and print a preset"),
     "benchmark": Command("benchmark", "run a suite of environments and estimators over seeds"),
-    "compare": Command("compare", "compare runs with one another, with intervals and figures"),
+    "compare": Command("compare", "compare runs with one another, with intervals and plots"),
     "check": Command("check", "check an estimator, also your own, against exact figures"),
     "table": Command("table", "exact bias and variance of every estimator"),
     "sequences": Command("sequence_table", "exact figures of policy gradients over sequences"),

@@ -163,8 +163,8 @@ class Following:
     evaluations.
     """
     eval_minutes: float | None = None
-    """Minutes between evaluations during training, in addition to or instead of eval_every; these
-    are measured by the clock, so that another run has them at other updates.
+    """Minutes between evaluations during training, in addition to or instead of eval_every; they
+    follow the clock, so another run is evaluated at other updates.
     """
     stop_at_return: float | None = None
     """Return at which training ends, once the mean of an evaluation reaches it for every seed."""
@@ -322,7 +322,8 @@ class Machine:
         if self.cpu_devices is not None:
             sentence = (
                 f"spread over {there} devices, as requested; --cpu-devices 1 is about as fast, as "
-                f"products with kernels of up to {entries} weights use all cores by themselves"
+                f"matrix products with kernels of up to {entries} weights use all cores by "
+                "themselves"
             )
             return devices.layout("envs"), "" if pays or params is None else sentence
         if params is None:

@@ -40,7 +40,8 @@ def columns(stream: TextIO) -> int | None:
 
 
 def wrapped(text: str, stream: TextIO | None = None, *, otherwise: int | None = None) -> str:
-    """The text in lines that fit the terminal, broken between words; longer words are not broken.
+    """The text in lines that fit the terminal, broken between words. A word that is longer than a
+    line is not broken.
 
     Args:
         text: One paragraph.
@@ -250,7 +251,7 @@ class Progress:
         self.before.close()
         self.before.enter_context(waiting("first updates", self.line))
         if self.lines:
-            first = "the first updates are in progress; a line follows for every tenth of them"
+            first = "the first updates are in progress; a line follows for every tenth of the run"
             self.before.enter_context(said_after(SILENCE, first))
 
     def begin_others(self) -> None:

@@ -675,11 +675,11 @@ def _discount(subject: _Subject, problem: Problem, mean: Float[np.ndarray, "S A"
 def _state_discount(stated: float, found: float) -> Finding:
     """The claim `Estimator.state_discount`, which the natural gradient relies on."""
     gap = abs(stated - found)
-    text = f"a state at step t weighs {found:g}ᵗ, as state_discount says"
+    text = f"a state at step t has weight {found:g}ᵗ, as state_discount says"
     if gap > EXACT:
         text = (
-            f"a state at step t weighs {found:g}ᵗ in the mean, and state_discount says {stated:g}: "
-            f"say state_discount={'h.gamma' if found < 1.0 else '1.0'}"
+            f"a state at step t has weight {found:g}ᵗ in the mean, and state_discount says "
+            f"{stated:g}: say state_discount={'h.gamma' if found < 1.0 else '1.0'}"
         )
     return Finding("state_discount", text, gap <= EXACT, gap, EXACT)
 

@@ -64,14 +64,15 @@ class Estimator(NamedTuple):
     # of the LOSS -> grads, metrics
     grad: Callable[[Params, Weighted], tuple[Params, dict[str, Array]]]
     accepts: tuple[str, ...] = ("episodes", "windows")
-    separable: bool = True  # the gradient of a weighed batch is the mean of its episodes' gradients
+    # the gradient of a weighted batch is the mean of its episodes' gradients
+    separable: bool = True
     # γ of the weight γᵗ of a state at step t in the gradient's mean; 1: none
     state_discount: Float[ArrayLike, ""] = 1.0
     extra_rollouts: ExtraRollouts = ExtraRollouts()  # those that `weigh` needs
 
 
-OF_EACH_STEP = "weigh must give one number for each step"
-ONE_NUMBER = "a critic of states gives one number for each, as in output[..., 0]"
+OF_EACH_STEP = "weigh must return one number for each step"
+ONE_NUMBER = "a critic of states returns one number for each, as in output[..., 0]"
 
 # params, estimator_state, trajectory -> psi, target, estimator_state [, value]
 Weigh = Callable[[Params, Any, Trajectory], "Credit | tuple[Any, ...]"]
@@ -86,8 +87,8 @@ ExtraMetrics = Callable[[Any, Weighted], dict[str, Array]]
 Sums = dict[str, Array]  # over valid steps
 
 _SUMMED = "sum it over the axes of an action"
-_BY_SURROGATE = "surrogate must give one number for each step"
-_BY_EXTRA_METRICS = "extra_metrics must give one number for each step"
+_BY_SURROGATE = "surrogate must return one number for each step"
+_BY_EXTRA_METRICS = "extra_metrics must return one number for each step"
 _WEIGH_TAKES = ("params", "estimator_state", "trajectory")
 _WEIGH_GIVES = "write a function that returns psi, target, estimator_state"
 
@@ -303,7 +304,7 @@ def _checked_metrics(metrics: Any, traj: Trajectory) -> Sums:
     """The metrics that `extra_metrics` returned, checked: names with arrays [T, B]."""
     if not isinstance(metrics, dict):
         raise ValueError(
-            f"extra_metrics must give names with values [T, B], got {described(metrics)}"
+            f"extra_metrics must return names with values [T, B], got {described(metrics)}"
         )
     return {
         name: per_step(f"the extra metric {name!r}", x, traj, _BY_EXTRA_METRICS)
@@ -339,14 +340,14 @@ def _credit(weighed: Any, traj: Trajectory, critic: Network | None) -> Credit:
         if isinstance(weighed, tuple | list):
             got = f"a {type(weighed).__name__} of {len(weighed)}"
         raise ValueError(
-            f"weigh must give psi, target, estimator_state, and V where value_epsilon is to bind "
+            f"weigh must return psi, target, estimator_state, and V where value_epsilon is to bind "
             f"it; got {got}: without a critic and a state write `return psi, (), ()`"
         )
     credit = Credit(*weighed)
     numbers("psi", credit.psi, OF_EACH_STEP)
     if critic is not None and not jax.tree.leaves(credit.target):
         raise ValueError(
-            "weigh gives no target for the critic: give one, [T, B], or build_estimator no critic"
+            "weigh returns no target for the critic: return one, [T, B], or build without a critic"
         )
     for what, x in (("the critic's target", credit.target), ("the V of weigh", credit.value)):
         if jax.tree.leaves(x):  # () and None have no leaves
@@ -605,7 +606,7 @@ def _of_each_step(psi: ArrayLike, traj: Trajectory) -> Shaped[Array, "T B *A"]:
         n in (1, m) for n, m in zip(psi.shape, steps, strict=False)
     )
     if psi.ndim > 0 and not in_time_and_episodes:
-        instead = "weigh must give one number for each step"
+        instead = "weigh must return one number for each step"
         if psi.ndim == 1:
             instead = (
                 "write psi[None, :] if it has one number for each episode, psi[:, None] if it has "

@@ -54,7 +54,7 @@ def checked(factory: Factory) -> Factory:
         def weigh(params: Params, state: PyTree, traj: Trajectory) -> tuple[Weighted, PyTree]:
             result = _pure(f"weigh of {name}", made.weigh)(params, state, traj)
             batch, after = _two(f"weigh of {name}", result, "a Weighted and a state")
-            _check_is(Weighted, batch, f"what weigh of {name} gives first")
+            _check_is(Weighted, batch, f"the first result of weigh of {name}")
             shape = jnp.shape(batch.psi) if is_shaped(batch.psi) else ()
             if shape[:2] != traj.reward.shape or len(shape) > 3:
                 raise ValueError(
@@ -104,7 +104,7 @@ def _two(what: str, result: Any, parts: str) -> Any:
     """The result of a user's function, if it is a pair; else raises ValueError."""
     if not isinstance(result, tuple) or len(result) != 2:
         size = f" of {len(result)}" if isinstance(result, tuple) else ""
-        raise ValueError(f"{what} must give a pair, {parts}; got {type(result).__name__}{size}")
+        raise ValueError(f"{what} must return a pair, {parts}; got {type(result).__name__}{size}")
     return result
 
 

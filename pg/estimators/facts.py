@@ -163,8 +163,8 @@ class Facts:
     @property
     def weighs_first_step_by_return(self) -> bool:
         """True if Ψ of an episode's first step is its return, from the batch alone and less a
-        baseline that the policy's own choices do not change: what the score of parameters that are
-        drawn once an episode has to be weighed by.
+        baseline that the policy's own choices do not change: the weight that the score of
+        parameters needs if they are drawn once per episode.
         """
         if self.off_policy or self.several_steps or self.with_reference:
             return False

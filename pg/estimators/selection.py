@@ -244,10 +244,10 @@ def errors(state: SelectionState) -> Float[Array, " K"]:
 
 
 def _chosen(weighed: list[Weighted], number: Int[Array, ""], error: Float[Array, " K"]) -> Weighted:
-    """The batch as weighed by one candidate, with the constants that all gradients need.
+    """The batch as weighted by one candidate, with the constants that all gradients need.
 
     Args:
-        weighed: The batch as weighed by each candidate.
+        weighed: The batch as weighted by each candidate.
         number: The index of the candidate.
         error: The mean squared errors by which it was chosen.
 

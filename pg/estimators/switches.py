@@ -45,7 +45,7 @@ class Switches:
     """Number that R is compared with: the mean of the group, that of the others in it, the same
     shrunk towards the other groups' means (2511.03710), the mean of the batch, the return of the
     greedy policy's sequence for the same prompt, without a penalty (ReMax, 2310.10505), or the mean
-    of the group weighed by lengths (OPO, 2505.23585).
+    of the group weighted by lengths (OPO, 2505.23585).
     """
     scale: Scale = "none"
     """Standard deviation of R that R less the baseline is divided by: that of the group
@@ -114,8 +114,8 @@ class Switches:
         of_advantage = self.clip in ("symmetric", "asymmetric", "dual", "soft_gate")
         if self.ratio == "per_decision" and self.credit == "total":
             raise ValueError(
-                "ratio='per_decision' weighs each reward by the decisions before it, and credits a "
-                "step with what follows: give credit='to_go', or ratio='sequence'"
+                "ratio='per_decision' weights each reward by the decisions before it, and credits "
+                "a step with what follows: give credit='to_go', or ratio='sequence'"
             )
         if self.ratio == "per_decision" and of_advantage:
             raise ValueError(
@@ -279,7 +279,7 @@ REMAX = Switches(baseline="greedy", credit="to_go", kl="k1", kl_place="reward")
 """Compared with the greedy policy's sequence (Li et al. 2023, 2310.10505)."""
 
 OPO = Switches(baseline="length_weighted")
-"""Exactly on-policy, with a baseline weighed by lengths (Hao et al. 2025, 2505.23585)."""
+"""Exactly on-policy, with a baseline weighted by lengths (Hao et al. 2025, 2505.23585)."""
 
 PRESETS = {
     "grpo": GRPO,

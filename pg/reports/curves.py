@@ -91,7 +91,7 @@ def mean_learning_curve(
         steps: environment steps so far, [S, K], or a sequence of S arrays.
         returns: values at these steps, of the same shapes; NaN where no episode had ended, which is
             left out.
-        points: of the result.
+        points: the number of points of the result.
         statistic: over seeds, as `statistics.iqm`.
 
     Raises:

@@ -1,10 +1,9 @@
 """Digests of parts that are given in Python: of the code of a function, a class or an object, and
 of the values that it closes over, such as the parameters of a reference policy.
 
-A script or a notebook keeps changing while its results stay, so that the digest of its file says
-little. The digest is therefore of the bytecode of the user's functions and of all functions that
-they name; library functions are represented by their names, as their versions are recorded
-separately.
+A script or a notebook keeps changing while its results stay, so that a digest of its file says
+little. Instead, the bytecode of the user's functions and of all functions that they name is hashed;
+library functions are represented by their names, as their versions are recorded separately.
 """
 
 import contextlib

@@ -585,7 +585,7 @@ def explained(
     _, keys = training_keys(key, update, 1)
     step = checkify.checkify(make_learner(config, hyperparams).step, errors=checkify.float_checks)
     error, _ = jax.jit(step)(state, keys[0])
-    return error.get() or "no operation produces a NaN: it comes from outside, or is an overflow"
+    return error.get() or "no operation produces a NaN: it comes from outside JAX or is an overflow"
 
 
 @faults_in_one_sentence()

@@ -77,7 +77,7 @@ class _Postponed:
         self.timer.start()
 
     def forget(self) -> None:
-        """Cancels the signal that is about to be sent."""
+        """Cancels the signal that would be sent again, if any."""
         if self.timer is not None:
             self.timer.cancel()
         self.signum, self.is_sent, self.timer = None, False, None

@@ -83,7 +83,7 @@ def _check_settings(config: Any, setting: str) -> None:
     if isinstance(config.optimizer, str) and config.optimizer not in _OF_GRADIENTS:
         assert config.optimizer in get_args(PolicyOptimizer)
         raise ValueError(
-            f"{setting} keeps no batch, and optimizer={config.optimizer!r} needs it besides its "
+            f"{setting} keeps no batch, and optimizer={config.optimizer!r} needs one besides its "
             f"gradient: use one of: {', '.join(_OF_GRADIENTS)}; {_INSTEAD}"
         )
     whole = {

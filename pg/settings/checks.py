@@ -427,7 +427,7 @@ def check_drawn_parameters(config: Any, what: str) -> None:
     if config.optimizer in ("natural", "trpo"):
         raise ValueError(
             f"optimizer={config.optimizer!r} measures its step by the distribution of actions, and "
-            f"with {what} a distribution of parameters is learned: use another optimizer"
+            f"with {what} a distribution over parameters is learned: use another optimizer"
         )
     if config.shared_torso:
         raise ValueError(

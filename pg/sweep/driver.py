@@ -430,8 +430,8 @@ def _of_other_code(folder: Path, changed: Sequence[str]) -> str:
     """The error for a sweep whose custom parts have changed."""
     return (
         f"{folder} holds the sweep with other code: {'; '.join(changed)}; --allow-changed-code (in "
-        "Python allow_changed_code=True) continues it with the current one, and another --out "
-        "starts a new one"
+        "Python allow_changed_code=True) continues it with the current code, and another --out "
+        "starts a new sweep"
     )
 
 
@@ -564,7 +564,8 @@ def _chunk_restorer(
     them.
 
     first: of the runs of `config`, their number in the spec. record: is given the entries of
-    `resumed` of a chunk that is resumed: possible differences, from every interruption so far.
+    `resumed` of a chunk that is resumed, one for every interruption so far that may have changed
+    its results.
     on_writer: is given the writer of a chunk's checkpoints, and None before there is one.
     """
     num_updates, hold = rung.updates(config), host_states.can_fail(config)

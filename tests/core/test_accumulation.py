@@ -159,7 +159,7 @@ def test_gradients_that_cannot_be_accumulated_are_refused() -> None:
         ({"micro_batches": 5}, "must divide num_envs=12 into equal parts, got 5"),
         ({"micro_batches": "few"}, "a whole number of at least 1, or auto, got 'few'"),
         ({"micro_batches": 2, "estimator": "ppo", "num_epochs": 2}, "accumulates the gradient of"),
-        ({"micro_batches": 2, "optimizer": "natural"}, "optimizer='natural' needs it besides"),
+        ({"micro_batches": 2, "optimizer": "natural"}, "optimizer='natural' needs one besides"),
         ({"micro_batches": 2, "advantages": "batch"}, "advantages='batch' standardises over it"),
         ({"micro_batches": 2, "diagnostics": True}, "diagnostics take the gradient of each"),
         ({"micro_batches": 2, "estimator": "v_mpo"}, "by more than their returns: use one of"),

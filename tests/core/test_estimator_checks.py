@@ -1,4 +1,4 @@
-"""Estimators with a mistake: one sentence that says what they must give, before anything is
+"""Estimators with a mistake: one sentence that says what they must return, before anything is
 compiled.
 """
 
@@ -145,11 +145,11 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "no state": (
         estimator_of(init=lambda params, state: params.policy),
-        "init of estimator 'mine' must give a pair",
+        "init of estimator 'mine' must return a pair",
     ),
     "a batch that is no Weighted": (
         estimator_of(weigh=lambda batch, state: (batch.psi, state)),
-        "what weigh of estimator 'mine' gives first must be a Weighted, got ",
+        "the first result of weigh of estimator 'mine' must be a Weighted, got ",
     ),
     "psi of another shape": (
         estimator_of(weigh=lambda batch, state: (batch._replace(psi=batch.psi[0]), state)),
@@ -201,7 +201,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "a weigh that gives psi alone": (
         estimator_from(lambda params, state, traj: traj.reward),
-        "weigh must give psi, target, estimator_state, and V where value_epsilon is to bind it; "
+        "weigh must return psi, target, estimator_state, and V where value_epsilon is to bind it; "
         "got one value: without a critic and a state write `return psi, (), ()`",
     ),
     "a weigh that gives a pair": (
@@ -211,7 +211,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "a psi without environments": (
         estimator_from(lambda params, state, traj: (jnp.zeros((3, 5)), (), ())),
         "psi must be one number, [T, B] = [2, 2], [1, B] for whole episodes, [T, 1], or [T, B, A] "
-        "of every action; got shape [3, 5]: weigh must give one number for each step",
+        "of every action; got shape [3, 5]: weigh must return one number for each step",
     ),
     "a psi of one axis": (
         estimator_from(lambda params, state, traj: (traj.reward.sum(0), (), ())),
@@ -227,23 +227,25 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     **{
         f"a psi that is {given!r}": (
             estimator_from(lambda params, state, traj, given=given: (given, (), ())),
-            f"psi must be an array of numbers, got {given!r}: weigh must give one number for each "
-            f"step",
+            f"psi must be an array of numbers, got {given!r}: weigh must return one number for "
+            f"each step",
         )
         for given in (None, "psi", {})
     },
     "a psi of complex numbers": (
         estimator_from(lambda params, state, traj: (traj.reward * 1j, (), ())),
-        "psi must be an array of numbers, got complex64: weigh must give one number for each step",
+        "psi must be an array of numbers, got complex64: weigh must return one number for each "
+        "step",
     ),
     "a V of weigh that is one number": (
         estimator_from(lambda params, state, traj: (traj.reward, (), (), 1)),
-        "the V of weigh must be [T, B] = [2, 2], got shape []: weigh must give one number for each "
-        "step",
+        "the V of weigh must be [T, B] = [2, 2], got shape []: weigh must return one number for "
+        "each step",
     ),
     "a target that is text": (
         estimator_from(lambda params, state, traj: (traj.reward, "reward", ())),
-        "the critic's target must be an array of numbers, got 'reward': weigh must give one number",
+        "the critic's target must be an array of numbers, got 'reward': weigh must return one "
+        "number",
     ),
     "a weigh that gives another state": (
         estimator_from(lambda params, state, traj: (traj.reward, (), jnp.zeros(3))),
@@ -253,7 +255,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
         f"a critic that gives {name}": (
             critic_giving(change),
             f"the critic's output must be an array of numbers, got {said}: a critic of states "
-            f"gives one number",
+            f"returns one number",
         )
         for name, change, said in (
             ("a pair", lambda v: (v, ()), "a tuple of array, tuple"),
@@ -263,7 +265,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     },
     "a surrogate of nothing": (
         built_with(surrogate=lambda dist, batch: None),
-        "the surrogate must be an array of numbers, got None: surrogate must give one number for "
+        "the surrogate must be an array of numbers, got None: surrogate must return one number for "
         "each step",
     ),
     "the name of a surrogate": (
@@ -277,12 +279,12 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "reports of nothing": (
         built_with(extra_metrics=lambda dist, batch: None),
-        "extra_metrics must give names with values [T, B], got None",
+        "extra_metrics must return names with values [T, B], got None",
     ),
     "a report that is one number": (
         built_with(extra_metrics=lambda dist, batch: {"psi": batch.psi[0, 0]}),
-        "the extra metric 'psi' must be [T, B] = [2, 2], got shape []: extra_metrics must give one "
-        "number for each step",
+        "the extra metric 'psi' must be [T, B] = [2, 2], got shape []: extra_metrics must return "
+        "one number for each step",
     ),
     "an unknown way of collecting": (
         built_with(accepts=("episode",)),
@@ -300,7 +302,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
         lambda: one_update(
             lambda *parts: build_estimator(*parts, lambda p, s, traj: (traj.reward, (), ()))
         ),
-        "weigh gives no target for the critic: give one, [T, B], or build_estimator no critic",
+        "weigh returns no target for the critic: return one, [T, B], or build without a critic",
     ),
     "an estimator as a name": (
         lambda: one_update("gae"),

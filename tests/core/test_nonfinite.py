@@ -302,7 +302,7 @@ def test_a_run_that_stops_says_so(tmp_path: Path) -> None:
     assert "not finite in update" in done.stdout
     assert "where it is frozen" in " ".join(done.stdout.split())
     assert (
-        "update 0: no operation produces a NaN: it comes from outside, or is an "
+        "update 0: no operation produces a NaN: it comes from outside JAX or is an "
         "overflow" in done.stdout
     )
     assert "1 of 1 seed left out of the evaluation; a smaller learning rate may help" in done.stdout

@@ -396,17 +396,18 @@ WRONG: dict[str, tuple[Mistake, str]] = {
     ),
     "logits for no distribution": (
         with_policy(network(lambda p, c, obs, first: (c, obs[..., :2]))),
-        "must give a distribution, as pg.Categorical(logits), got an array without draw",
+        "must return a distribution, as pg.Categorical(logits), got an array without draw",
     ),
     "no carry": (
         with_policy(network(lambda p, c, obs, first: pg.Categorical(obs[..., :2]))),
-        "apply of policy '<lambda>' must give a pair, the carry and the output; got a Categorical",
+        "apply of policy '<lambda>' must return a pair, the carry and the output; got a "
+        "Categorical",
     ),
     "another carry": (
         with_policy(
             network(lambda p, c, obs, first: (c[0], pg.Categorical(obs[..., :2])), jnp.zeros(3))
         ),
-        "the carry that policy '<lambda>' gives must be like the one it is given",
+        "the carry that policy '<lambda>' returns must be like the one it gets",
     ),
     "one axis in front": (
         with_policy(

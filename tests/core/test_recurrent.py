@@ -255,7 +255,7 @@ def test_a_fisher_matrix_is_not_of_parameters_that_are_drawn() -> None:
         return perturbed(make_policy(config, env))
 
     config = Config(policy=drawn, optimizer="natural", num_envs=2, num_updates=1, preset=None)
-    with pytest.raises(ValueError, match=r"with policy 'drawn' a distribution of parameters is"):
+    with pytest.raises(ValueError, match=r"with policy 'drawn' a distribution over parameters is"):
         make_learner(config, Hyperparams())
 
 

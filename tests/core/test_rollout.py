@@ -530,8 +530,8 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
                 x.env, Network(x.policy.init, logits_of(x.policy)), x.state.params.policy, KEY
             )
         ),
-        "a policy must give a distribution, as pg.Categorical(logits), got an array without draw, "
-        "sample",
+        "a policy must return a distribution, as pg.Categorical(logits), got an array without "
+        "draw, sample",
     ),
     "all parameters for the policy's in a rollout": (
         handed(lambda x: episodes(x.env, x.policy, x.state.params, KEY)),

@@ -675,7 +675,7 @@ def test_a_second_signal_ends_what_does_not_hear_the_first() -> None:
     with working(10**9) as job:  # minutes
         assert job.stderr is not None
         job.send_signal(signal.SIGINT)
-        assert job.stderr.readline().startswith("stopping after the compilation; Ctrl-C again")
+        assert job.stderr.readline().startswith("stopping after the compilation; another signal")
         assert job.poll() is None
         job.send_signal(signal.SIGINT)
         assert job.wait(timeout=10) == cli.INTERRUPTED

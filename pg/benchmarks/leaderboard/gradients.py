@@ -2,7 +2,7 @@
 with.
 
 All estimators get the same keys, and so the same episodes: differences between them are not due to
-chance.
+the draw of episodes.
 """
 
 import functools

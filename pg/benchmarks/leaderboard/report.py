@@ -30,14 +30,16 @@ TIMED = {name: name_of(name, {"critic_observe": WITH_TIME}) for name in FACTS}
 
 
 def variance_table(qualities: Iterable[Quality]) -> str:
-    """A row per estimator of one problem at one snapshot, the highest signal to noise first."""
+    """A row per estimator of one problem at one snapshot, the highest signal to noise first. The
+    cosine is the expected one of an estimate from that many episodes.
+    """
     ranked = sorted(qualities, key=lambda x: -x.snr.value)
     head = (
         "estimator",
         "variance of an episode",
         "signal to noise",
         "episodes",
-        "their cosine",
+        "cosine",
         "μs per step",
     )
     rows = []

@@ -10,7 +10,7 @@ or loss.
     opponent(key, observation, mask) -> action
 
 returns the actions of other players, from the observation of the player to move and the legal
-actions, bool [A]; by default any of these. It may be a trained policy, or
+actions, bool [A]; by default a random one of these. It may be a trained policy, or
 `pgx.make_baseline_model`, whose parameters Pgx downloads.
 
 The legal actions are Pgx's. An illegal one, which policies do not take unless
