@@ -578,8 +578,9 @@ def _check_other_parameters(config: Any, facts: Any, estimator: str) -> None:
     against = _against_other_parameters(config, facts, estimator)
     if config.optimizer in RESAMPLING and config.steps_per_update > 1:
         against.append(
-            "collects a second batch for its step, and an update takes one such step: num_epochs "
-            f"and num_minibatches must be 1, got {config.num_epochs} and {config.num_minibatches}"
+            "collects a second batch for its step, and an update takes only one such step: "
+            f"num_epochs and num_minibatches must be 1, got {config.num_epochs} and "
+            f"{config.num_minibatches}"
         )
     if against:
         raise ValueError(f"optimizer={config.optimizer!r} {'; and it '.join(against)}")

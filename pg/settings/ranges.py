@@ -66,7 +66,7 @@ def checked_scalars(scalars: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked_scalar(name: str, value: Any) -> Any:
-    """The value, as a float unless the field is a count. Raises ValueError out of its range."""
+    """The value, as a float unless the field is a count. Raises ValueError if out of range."""
     low, high, allowed = RANGES[name]
     if isinstance(value, Real) and not isinstance(value, bool):
         number: Any = value if isinstance(value, Integral) else float(value)

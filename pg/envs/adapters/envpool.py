@@ -104,7 +104,7 @@ class EnvPoolFleet:
         """Does nothing: a pool is freed with its last reference."""
 
     def close(self) -> None:
-        """Does nothing, as `release`."""
+        """Does nothing, like `release`."""
 
     def pool(self, **options: Any) -> Any:
         """A pool of environments with these options."""
