@@ -40,8 +40,8 @@ MOST_ROWS, ROWS_OF_BLOCK = 256, 16
 # rows on; with more entries than a small kernel, from the second on. With fewer rows that is slower
 # (experiments/speed/kernel_gradients.py).
 FEWEST_ROWS, FEWEST_ROWS_OF_LARGE, SMALL_KERNEL = 192, 512, 256 * 256
-# The order of a plain sum over at most so many rows, with so many entries in all, does not depend on
-# the number of cores.
+# The order of a plain sum over at most so many rows, with so many entries in all, does not depend
+# on the number of cores.
 ROWS_OF_SUM, ENTRIES_OF_SUM = 256, 256 * 128
 
 _forward_mode = contextvars.ContextVar("forward_mode", default=False)
