@@ -365,10 +365,10 @@ def _interruption(config: Config, folder: Path | None) -> str:
         return f"{unstarted}, and the same command starts again"
     again = code.resumption(folder, config)
     if not folders.has_updates(folder):
-        return f"{unstarted}; start again with --resume {again}"
+        return f"{unstarted}; start again with pg resume {again}"
     return (
         "interrupted before the results were written; the updates so far are kept: continue with "
-        f"--resume {again}"
+        f"pg resume {again}"
     )
 
 
@@ -640,7 +640,7 @@ def _finish(
     if done.signum:
         done_so_far = f"{summary['num_updates']:,} of {planned}"
         again = code.resumption(folder, config)
-        cli.say(f"interrupted after {done_so_far}; continue with --resume {again}")
+        cli.say(f"interrupted after {done_so_far}; continue with pg resume {again}")
     followers.finish(folders.jsonable(summary))
     print(folder)
 

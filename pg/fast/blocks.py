@@ -221,7 +221,7 @@ def _cut(tree: PyTree, valid: Bool[Array, "T B"], most: int) -> tuple[PyTree, In
     if devices.envs_are_spread() or width % part:
         part = width
     tree, valid = jax.tree.map(lambda x: x.reshape(-1, part, *x.shape[2:]), (tree, valid))
-    size = block_size(*valid.shape, most)
+    size = block_size(len(valid), part, most)
     return split(tree, size), largest((_num_used(valid) + size - 1) // size)
 
 

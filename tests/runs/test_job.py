@@ -135,7 +135,7 @@ def test_a_signal_ends_it_and_resume_goes_on(
     summary = json.loads((folder / "summary.json").read_text())
     reached = summary["num_updates"]
     assert summary["status"] == "interrupted"
-    said = f"interrupted after {reached:,} of 1,000,000 updates; continue with --resume {folder}"
+    said = f"interrupted after {reached:,} of 1,000,000 updates; continue with pg resume {folder}"
     assert said in printed
     assert printed.splitlines()[-1] == str(folder)
     assert checkpoints.steps(folder / "checkpoints")[0] == reached

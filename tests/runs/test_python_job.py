@@ -249,7 +249,7 @@ def test_a_signal_before_the_first_update_says_how_to_start_again(
         assert said.endswith(f"{begun}, and the same command starts again")
         return
     (folder,) = (path.parent for path in tmp_path.rglob("config.json"))
-    assert said.endswith(f"{begun}; start again with --resume {folder}")
+    assert said.endswith(f"{begun}; start again with pg resume {folder}")
     assert job.resume(folder) == 0
 
 
@@ -270,7 +270,7 @@ def test_a_signal_in_the_final_evaluation_keeps_the_trained_run(
     (folder,) = (path.parent for path in tmp_path.rglob("config.json"))
     said = " ".join(capsys.readouterr().out.split())
     assert "interrupted before the results were written; the updates so far are kept" in said
-    assert f"continue with --resume {folder}" in said
+    assert f"continue with pg resume {folder}" in said
     assert not (folder / "summary.json").exists()
     assert job.resume(folder, env) == 0
     assert (folder / "summary.json").exists()
