@@ -121,20 +121,47 @@ def say_presets(spec: SweepSpec) -> None:
         say(f"as with pg train, each configuration has its own {names} (sweep.json lists them)")
 
 
-def say_of_other_code(others: Sequence[Path], folder: Path) -> None:
-    """Prints, at the start of a new sweep, the newest unfinished one that differs only in the code
-    of custom parts.
+def say_of_other_code(other: Path | None, folder: Path) -> None:
+    """Prints, at the start of a new sweep, the unfinished one that differs only in the code of
+    custom parts.
 
     Args:
-        others: the folders of all that do, the newest last.
-        folder: of the current sweep.
+        other: the folder of that one; None: there is none.
+        folder: of the sweep at hand.
     """
-    unfinished = [other for other in others if not (other / "summary.json").exists()]
-    if unfinished and not folder.exists():
+    if other is not None and not folder.exists():
         say(
-            f"{unfinished[-1]} holds this sweep, unfinished, with other code of your own parts: "
+            f"{other} holds this sweep, unfinished, with other code of your own parts: "
             "--allow-changed-code continues it"
         )
+
+
+def check_code(
+    configs: Iterable[Config],
+    folder: Path,
+    stored: Iterable[Mapping[str, Any]],
+    *,
+    allow_changed_code: bool,
+) -> list[str]:
+    """Sentences on the custom parts whose code has changed since a sweep or search was started.
+
+    Args:
+        configs: its static settings.
+        folder: its folder.
+        stored: its recorded custom parts.
+        allow_changed_code: the code may have changed.
+
+    Raises:
+        ValueError: it has changed, and may not.
+    """
+    changed = specs.changed_code(configs, stored)
+    if changed and not allow_changed_code:
+        raise ValueError(
+            f"{folder} holds the sweep with other code: {'; '.join(changed)}; "
+            "--allow-changed-code (in Python allow_changed_code=True) continues it with the "
+            "current code, and another --out starts a new sweep"
+        )
+    return changed
 
 
 def say_promises(configs: Iterable[Config]) -> None:
@@ -200,10 +227,13 @@ def run(
         )
     versions = folders.environment(layout) | host_states.about(spec.configs())
     if stored and devices.is_first():
-        changed = specs.changed_code(spec, folder)
-        if changed and not allow_changed_code:
-            raise ValueError(_of_other_code(folder, changed))
-        if changed or done < spec.num_runs:
+        recorded = specs.stored_parts(folder)
+        changed = check_code(
+            spec.configs(), folder, recorded, allow_changed_code=allow_changed_code
+        )
+        # after the last run the fresh seeds may remain
+        is_finished = (folder / "summary.json").exists()
+        if done < spec.num_runs or (changed and not is_finished):
             _take_versions(spec, folder, stored, versions, done, changed)
     if done:
         are = numerals.agreeing(done, "is", "are")
@@ -424,15 +454,6 @@ def say(text: str) -> None:
     """Prints a paragraph, wrapped to the terminal, in the first process of a job."""
     if devices.is_first():
         cli.say(text)
-
-
-def _of_other_code(folder: Path, changed: Sequence[str]) -> str:
-    """The error for a sweep whose custom parts have changed."""
-    return (
-        f"{folder} holds the sweep with other code: {'; '.join(changed)}; --allow-changed-code (in "
-        "Python allow_changed_code=True) continues it with the current code, and another --out "
-        "starts a new sweep"
-    )
 
 
 def _take_versions(

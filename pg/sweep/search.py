@@ -81,9 +81,9 @@ class Search:
         own = self.to_json()
         return self.sweep.folder(out, own, allow_changed_code=allow_changed_code)
 
-    def of_other_code(self, out: Path) -> list[Path]:
-        """See `SweepSpec.folders_of_other_code`."""
-        return self.sweep.folders_of_other_code(out, self.to_json())
+    def unfinished_of_other_code(self, out: Path) -> Path | None:
+        """See `SweepSpec.unfinished_of_other_code`."""
+        return self.sweep.unfinished_of_other_code(out, self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """The rule; for `Tpe` also the presets and the digests of custom parts it may propose."""
@@ -146,7 +146,7 @@ def run_search(search: Search, folder: Path, budget: Budget, *, fresh: int) -> i
         if devices.is_first():
             _make(folder)
             stack.enter_context(folders.locked(folder))
-            _write_setup(search, folder, budget.layout)
+            _write_setup(search, folder, budget)
         stack.enter_context(host_states.closing(_configs(search)))
         is_halving = isinstance(search.rule, Halving)
         rounds = (_halve if is_halving else _propose)(search, folder, budget)
@@ -186,9 +186,11 @@ def _make(folder: Path) -> None:
         raise ValueError(f"cannot make the folder {folder}: {error.strerror}") from None
 
 
-def _write_setup(search: Search, folder: Path, layout: Layout) -> None:
+def _write_setup(search: Search, folder: Path, budget: Budget) -> None:
     """Writes search.json if the search is new, or the code of custom parts has changed; in that
     case the versions stay those of the start.
+
+    Raises ValueError if the code has changed, and may not.
     """
     files.remove_leftovers(folder)
     path = folder / "search.json"
@@ -197,14 +199,19 @@ def _write_setup(search: Search, folder: Path, layout: Layout) -> None:
         "search": search.to_json(),
         "settings_of": search.sweep.settings_of,
     }
+    configs = _configs(search)
     if not path.exists():
-        about["versions"] = folders.environment(layout) | host_states.about(_configs(search))
+        about["versions"] = folders.environment(budget.layout) | host_states.about(configs)
         folders.write_json(path, about)
         return
     stored = sweeps.read_stored(folder, path.name)
-    recorded = [stored.get("parts"), stored.get("search", {}).get("parts")]
-    if recorded != folders.jsonable([about.get("parts"), about["search"].get("parts")]):
-        folders.write_json(path, {**stored, **about})
+    parts, of_search = stored.get("parts"), stored.get("search", {}).get("parts")
+    current = folders.jsonable([about.get("parts"), about["search"].get("parts")])
+    if [parts, of_search] == current:
+        return
+    recorded = [*(parts or []), *(of_search or [])]
+    driver.check_code(configs, folder, recorded, allow_changed_code=budget.allow_changed_code)
+    folders.write_json(path, {**stored, **about})
 
 
 def _halve(search: Search, folder: Path, budget: Budget) -> list[Round]:

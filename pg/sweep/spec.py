@@ -195,8 +195,8 @@ class SweepSpec:
         Args:
             out: the folder of all sweeps.
             search: the further entries of a search's specification.
-            allow_changed_code: instead of a new folder, the newest one that differs only in the
-                code of custom parts.
+            allow_changed_code: instead of a new folder, `unfinished_of_other_code`, if there is
+                one.
         """
         kind, data = "sweep", self.to_json()
         if search:
@@ -210,22 +210,26 @@ class SweepSpec:
             for path in sorted(place.glob(f"{kind}-*/{kind}.json")):
                 if self._is_stored_in(path, search):
                     return path.parent
-        if allow_changed_code and (others := self.folders_of_other_code(out, search)):
-            return others[-1]
+        if allow_changed_code and (other := self.unfinished_of_other_code(out, search)):
+            return other
         return self._places(out)[0] / name
 
-    def folders_of_other_code(
+    def unfinished_of_other_code(
         self, out: Path, search: Mapping[str, Any] | None = None
-    ) -> list[Path]:
-        """The folders below `out` of sweeps that differ from this one only in the code of custom
-        parts, the newest last. search: see `folder`.
+    ) -> Path | None:
+        """The folder of the newest unfinished sweep below `out` that differs from this one only in
+        the code of custom parts; None if there is none. search: see `folder`.
         """
         kind = "search" if search else "sweep"
-        paths = [
-            path for place in self._places(out) for path in place.glob(f"{kind}-*/{kind}.json")
+        unfinished = [
+            path
+            for place in self._places(out)
+            for path in place.glob(f"{kind}-*/{kind}.json")
+            if not (path.parent / "summary.json").exists()
+            and self._is_stored_in(path, search, any_code=True)
         ]
-        found = [path for path in paths if self._is_stored_in(path, search, any_code=True)]
-        return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+        newest = max(unfinished, key=lambda path: path.stat().st_mtime, default=None)
+        return newest.parent if newest else None
 
     def _places(self, out: Path) -> list[Path]:
         """The folders that may hold the sweep's: that of a new one first."""
@@ -376,16 +380,25 @@ def stored_versions(folder: Path) -> dict[str, Any]:
     return dict(stored.get("versions", {}))
 
 
-def changed_code(spec: SweepSpec, folder: Path) -> list[str]:
-    """Sentences on the custom parts whose code differs from that which sweep.json records."""
+def stored_parts(folder: Path) -> list[dict[str, Any]]:
+    """The entries of the custom parts in a sweep.json."""
     stored = folders.read_json(folder / "sweep.json", {"parts": Optional(code.LIST_JSON)})
+    return list(stored.get("parts", []))
+
+
+def changed_code(configs: Iterable[Config], stored: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Sentences on the custom parts whose code differs from that which was recorded.
+
+    Args:
+        configs: all static settings.
+        stored: the recorded entries.
+    """
+    entries = list(stored)
     said = []
-    for config in spec.configs():
+    for config in configs:
         names = {field: entry["name"] for field, entry in code.record(config).items()}
         before = {
-            entry["field"]: entry
-            for entry in stored.get("parts", [])
-            if names.get(entry["field"]) == entry["name"]
+            entry["field"]: entry for entry in entries if names.get(entry["field"]) == entry["name"]
         }
         said += code.changes(before, config)
     return list(dict.fromkeys(said))

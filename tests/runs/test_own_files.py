@@ -447,6 +447,8 @@ def test_a_sweep_continues_once_the_file_of_its_environment_is_mended(
     with pytest.raises(SystemExit):
         sweep.main(words)
     assert "with other code: the code of env 'Breaking'" in capsys.readouterr().err
+    file.write_text(MENDED, encoding="utf-8")
+    assert sweep.main(words) == 0
     assert list(out.glob("*/actor_critic/*")) == [folder]
 
 
@@ -500,14 +502,17 @@ def test_a_new_sweep_names_the_unfinished_one_of_other_code(
     after = spec()
     assert after.folder(tmp_path) != folder
     assert after.folder(tmp_path, allow_changed_code=True) == folder
-    driver.say_of_other_code(after.folders_of_other_code(tmp_path), after.folder(tmp_path))
+    driver.say_of_other_code(after.unfinished_of_other_code(tmp_path), after.folder(tmp_path))
     said = " ".join(capsys.readouterr().out.split())
     assert said == (
         f"{folder} holds this sweep, unfinished, with other code of your own parts: "
         "--allow-changed-code continues it"
     )
     other = dataclasses.replace(after, seeds=range(3))
-    assert other.folders_of_other_code(tmp_path) == []
+    assert other.unfinished_of_other_code(tmp_path) is None
+    (folder / "summary.json").write_text("{}", encoding="utf-8")
+    assert after.unfinished_of_other_code(tmp_path) is None
+    assert after.folder(tmp_path, allow_changed_code=True) not in (folder, None)
 
 
 def test_parts_of_a_sweep_that_have_one_name_are_refused(tmp_path: Path) -> None:
