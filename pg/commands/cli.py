@@ -34,7 +34,7 @@ from pg.commands.options import SettingsFile
 from pg.commands.terminal import WIDTH, outlive_readers, wrapped
 from pg.commands.terminal import Progress as Progress
 from pg.commands.terminal import waiting as waiting
-from pg.commands.values import checked_line, is_flag, is_positional, name_of
+from pg.commands.values import checked_line, is_flag, is_positional, name_of, words_of
 from pg.config import (
     PARTS,
     Config,
@@ -470,7 +470,7 @@ def _estimator_of_over(argv: Sequence[str]) -> list[str]:
     words = list(argv)
     if _named(words, "settings-of") is None or _named(words, "estimator") is not None:
         return []
-    for word in words:
+    for word in words_of(words, "over"):
         name, _, values = word.partition("=")
         own = list(filter(own_files.is_reference, values.split(",")))
         if name == "estimator" and own:
@@ -545,7 +545,8 @@ def _with_flags(said: str) -> str:
     for name in _typed.get():
         if "_" in name:
             flag = f"--{name.replace('_', '-')}"
-            said = re.sub(rf"(?<![\w.'\"/-]){name}(?![\w.'\"/=(-])", flag, said)
+            pattern = rf"(?<![\w.'\"/-]){re.escape(name)}(?![\w.'\"/=(-])"
+            said = re.sub(pattern, lambda _, flag=flag: flag, said)
     return said
 
 

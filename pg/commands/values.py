@@ -155,6 +155,11 @@ def _groups(argv: Sequence[str]) -> list[_Given]:
     return groups
 
 
+def words_of(argv: Sequence[str], name: str) -> list[str]:
+    """The words after all flags of this name, as "over" for --over."""
+    return [word for given in _groups(argv) if name_of(given.flag) == name for word in given.words]
+
+
 def _divided(given: _Given, found: _Type | None) -> tuple[list[str], list[str]]:
     """The words that are values of a flag, and those that are not. found: its type."""
     if given.joined or (found is not None and found.many):

@@ -64,6 +64,8 @@ class _Postponed:
         """Sends a signal to this process in a moment, but not while the compiler is at work."""
 
         def send() -> None:
+            if self.timer is not timer:  # forgotten, or replaced
+                return
             main = sys._current_frames().get(threading.main_thread().ident or 0)
             if _is_compiling(main):
                 self.send_again(signum)
@@ -71,10 +73,10 @@ class _Postponed:
             self.is_sent = True
             os.kill(os.getpid(), signum)
 
-        self.signum, self.is_sent = signum, False
-        self.timer = threading.Timer(_PAUSE, send)
-        self.timer.daemon = True
-        self.timer.start()
+        timer = threading.Timer(_PAUSE, send)
+        timer.daemon = True
+        self.signum, self.is_sent, self.timer = signum, False, timer
+        timer.start()
 
     def forget(self) -> None:
         """Cancels the signal that would be sent again, if any."""
@@ -137,6 +139,7 @@ def deferred(work: str = "the work in progress") -> Iterator[Caught]:
 
     def note(signum: int, frame: FrameType | None) -> None:
         caught.signum = caught.signum or signum  # the watching thread handles a second one
+        _postponed.forget()
 
     handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
     previous = {signum: handler for signum, handler in handlers.items() if callable(handler)}

@@ -332,6 +332,11 @@ def test_a_share_with_too_few_estimates_is_refused_before_a_policy_is_trained(
     Measurements(rows, []).write(tmp_path)
     leaderboard.measure(["garnet"], ["reinforce"], tmp_path, share=0.02)
     assert "they stay" in capsys.readouterr().out
+    # nor is it hidden by what cannot be measured
+    both = ["reinforce", "reward_to_go"]
+    shown = leaderboard.measure(["garnet"], both, tmp_path, share=0.02)
+    assert {row.estimator for row in shown.qualities} == {"reinforce"}
+    assert "garnet: reward_to_go: not measured" in capsys.readouterr().out
 
 
 def test_agreement_counts_the_first_three() -> None:

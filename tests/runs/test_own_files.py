@@ -230,6 +230,8 @@ def test_own_estimators_that_are_only_varied_have_the_settings_of_another(own: P
     found = cli.parse_given(None, "", sweep.Options, ["--collect", "episodes", *varied])
     words = ["--estimator", f"{own}:clipped", "--collect", "episodes", *varied]
     assert found == cli.parse_given(None, "", sweep.Options, words)
+    joined = ["--settings-of", "ppo", f"--over=estimator=gae,{own}:clipped"]
+    assert cli.parse_given(None, "", sweep.Options, ["--collect", "episodes", *joined]) == found
     with pytest.raises(SystemExit):
         cli.parse(None, "", sweep.Options, ["--settings-of", "ppo", "--over", "estimator=gae,ppo"])
 

@@ -114,6 +114,7 @@ def test_an_error_names_the_flag_where_one_was_typed(
     cases = {
         ("--num-envs", "-3"): "error: --num-envs must be a whole number of at least 1, got -3",
         ("--config", file): "num_envs must be a whole number of at least 1, got -3",
+        ("--a_(b", "3"): "error: there is no flag --a_(b",
         ("--total-steps=9", "--num_updates", "3"): "error: --total-steps and --num-updates are mut",
     }
     for words, sentence in cases.items():

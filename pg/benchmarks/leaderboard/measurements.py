@@ -150,7 +150,8 @@ def measure(
     done = {(x.problem, x.estimator, x.snapshot) for x in stored.qualities if x.seed == seed}
     missing = {(p.name, e, snapshot) for p, e in pairs for snapshot in snapshots} - done
     unmeasured = {(name, estimator) for name, estimator, _ in missing}
-    few = _with_few_estimates(entered, unmeasured, num_episodes, share)
+    has_none = not done & {(p.name, e, snapshot) for p, e in pairs for snapshot in snapshots}
+    few = _with_few_estimates(entered, unmeasured, num_episodes, share, has_none=has_none)
     missing = {(name, e, snapshot) for name, e, snapshot in missing if (name, e) not in few}
     for problem, name in pairs:
         estimator = entered.estimators[name]
@@ -205,6 +206,8 @@ def _with_few_estimates(
     unmeasured: Collection[tuple[str, str]],
     num_episodes: int,
     share: float,
+    *,
+    has_none: bool,
 ) -> set[tuple[str, str]]:
     """The problems and estimators with fewer estimates than the intervals need, which are printed.
 
@@ -213,9 +216,10 @@ def _with_few_estimates(
         unmeasured: the names of the problems and estimators that are missing in the folder.
         num_episodes: of one estimate.
         share: of each problem's number of estimates.
+        has_none: the folder has no measurement of any contender yet.
 
     Raises:
-        ValueError: these are all that are missing.
+        ValueError: nothing could be measured, and nothing has been.
     """
     few: dict[tuple[str, str], int] = {}
     for problem, name in unmeasured:
@@ -224,7 +228,7 @@ def _with_few_estimates(
         if at_once * calls < LEAST_ESTIMATES:
             few[problem, name] = at_once * calls
     need = f"and {REPETITIONS} repetitions need at least {LEAST_ESTIMATES}"
-    if few and len(few) == len(unmeasured):
+    if few and has_none and len(few) == len(unmeasured):
         (problem, name), number = min(few.items())
         raise ValueError(
             f"share must be larger: {share:g} gives {numerals.counted(number, 'estimate')} of "
