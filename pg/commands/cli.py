@@ -546,7 +546,7 @@ def _with_flags(said: str) -> str:
         if "_" in name:
             flag = f"--{name.replace('_', '-')}"
             pattern = rf"(?<![\w.'\"/-]){re.escape(name)}(?![\w.'\"/=(-])"
-            said = re.sub(pattern, lambda _, flag=flag: flag, said)
+            said = re.sub(pattern, flag.replace("\\", r"\\"), said)
     return said
 
 
