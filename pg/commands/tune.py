@@ -68,11 +68,12 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         settings = _settings(options)
         config, hyperparams = preset(options.estimator, **settings)
         trials = sample(options, check_hyperparams(hyperparams))
-        found = search(config, hyperparams, trials, options)
+        with interrupts.deferred("the search") as caught:
+            found = search(config, hyperparams, trials, options)
     except (ValueError, TypeError) as error:
         cli.fail(error)
     except KeyboardInterrupt as error:
-        print("interrupted: a search keeps nothing")
+        print("interrupted: a search stores nothing")
         return cli.interrupted(interrupts.signal_of(error))
     steps, budget = found.pop("steps"), _budget(options)
     print(f"{budget} × {steps.mean():,.0f} steps on average, {time.monotonic() - started:.0f} s")
@@ -92,11 +93,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             "every configuration has a seed that diverged, so none is best: try a range of "
             "smaller values"
         )
-        return cli.NOT_FINITE
+        return cli.interrupted(caught.signum) if caught.signum else cli.NOT_FINITE
     winner = settings | {name: float(f"{values[order[0]]:.3g}") for name, values in trials.items()}
     named = ", ".join(f"{name}={value!r}" for name, value in winner.items())
     print(f"preset({options.estimator!r}, {named})")
-    return 0
+    return cli.interrupted(caught.signum) if caught.signum else 0
 
 
 def _settings(options: Options) -> dict[str, Any]:
@@ -159,6 +160,7 @@ def search(
     from pg import train
     from pg.envs.adapters.base import HostError, faults_in_one_sentence
     from pg.evaluation import evaluate
+    from pg.fast import devices
     from pg.runs import execution, host_states
 
     def one(keys: tuple[jax.Array, jax.Array], values: dict[str, Any]) -> dict[str, jax.Array]:
@@ -178,7 +180,7 @@ def search(
     try:
         with (
             host_states.closing([config]),
-            interrupts.held("the search"),
+            devices.vmapped(options.trials * options.seeds),
             faults_in_one_sentence(),
         ):
             return jax.tree.map(np.asarray, every_one(keys, trials))

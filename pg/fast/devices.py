@@ -126,11 +126,8 @@ def over_runs(
             return jax.tree.map(lambda x: jnp.expand_dims(x, 0), only)
         if exact:
             return jax.lax.map(lambda run: f(*run, *same), each)
-        token = _mapped.set(num_runs)
-        try:
+        with vmapped(num_runs):
             return jax.vmap(lambda *run: f(*run, *same))(*each)
-        finally:
-            _mapped.reset(token)
 
     if where.shard == "envs":
         return many
@@ -147,10 +144,21 @@ def over_runs(
     return spread
 
 
-def mapped_runs() -> int:
-    """The number of runs per device that `over_runs` vmaps in the present trace, which share its
-    memory.
+@contextlib.contextmanager
+def vmapped(num_runs: int) -> Iterator[None]:
+    """A context for tracing runs that are vmapped on a device, and so share its cores and memory.
+
+    num_runs: their number.
     """
+    token = _mapped.set(num_runs)
+    try:
+        yield
+    finally:
+        _mapped.reset(token)
+
+
+def mapped_runs() -> int:
+    """The number of runs per device in the context `vmapped`; 1 outside."""
     return _mapped.get()
 
 

@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import os
 import re
+import signal
 import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scripts import refused_without_jax
 
@@ -331,3 +334,19 @@ def test_a_variant_is_no_estimator_of_a_run_that_goes_on(
     assert "'recurrent_ppo' stands for ppo with rnn='gru', which pg.preset" in said(
         capsys, "--config", str(tmp_path), "--estimator", "recurrent_ppo"
     )
+
+
+def test_a_search_that_is_interrupted_prints_its_results(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one program, which a first signal leaves to finish."""
+
+    def interrupted(*args: Any) -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGINT)
+        scores = np.array([[1.0, 2.0], [3.0, 4.0]])
+        return {"steps": np.full((2, 2), 7), "greedy": scores, "sampled": scores}
+
+    monkeypatch.setattr(tune, "search", interrupted)
+    words = ["--trials", "2", "--seeds", "2", "--range", "learning_rate=0.1:0.1"]
+    assert tune.main(words) == cli.INTERRUPTED
+    assert "preset('reinforce', env='CartPole-v1', learning_rate=0.1)" in capsys.readouterr().out
