@@ -5,6 +5,7 @@ Imports none of them, nor the parser of flags, so that `pg --help` answers at on
 """
 
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,11 +13,11 @@ from typing import NamedTuple
 from pg import __version__
 from pg.commands import clock
 from pg.inputs import nearest
-from pg.runs import encoding
+from pg.runs import encoding, interrupts
 
 __all__ = ["COMMANDS", "Command", "main"]
 
-MISTAKE = 2  # as `cli.MISTAKE`
+MISTAKE, AGAIN, INTERRUPTED = 2, 75, 130  # as in `cli`
 
 
 class Command(NamedTuple):
@@ -62,7 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = words[0] if words else ""
     if name in COMMANDS:
         with clock.of_command():
-            module = importlib.import_module(f"pg.commands.{COMMANDS[name].module}")
+            try:
+                with interrupts.listening(), interrupts.held("loading"):
+                    module = importlib.import_module(f"pg.commands.{COMMANDS[name].module}")
+            except interrupts.Interrupted as error:
+                print("interrupted while loading: nothing has been started", file=sys.stderr)
+                return INTERRUPTED if error.signum == signal.SIGINT else AGAIN
             return int(module.main(words[1:], f"pg {name}"))
     if name in ("-h", "--help", "help"):
         print(help_text())

@@ -1,10 +1,14 @@
 """The console command `pg`: its help, its commands, and its answer to an unknown word."""
 
+import importlib
+import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripts import ENVIRONMENT, ROOT
@@ -126,3 +130,21 @@ def test_the_commit_is_that_of_the_package_and_of_no_project_around_it(tmp_path:
     assert tracked["git_dirty"]  # of the file that is not tracked
     assert installed == {"git_commit": None, "git_dirty": False}
     assert folders._checkout(tmp_path.parent / "none.py")["git_commit"] is None
+
+
+@pytest.mark.parametrize(("signum", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_while_a_command_is_loaded(
+    signum: int,
+    expected: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = importlib.import_module
+
+    def signalled(name: str) -> Any:
+        os.kill(os.getpid(), signum)
+        return load(name)
+
+    monkeypatch.setattr(importlib, "import_module", signalled)
+    assert main.main(["zoo"]) == expected
+    assert capsys.readouterr().err == "interrupted while loading: nothing has been started\n"
