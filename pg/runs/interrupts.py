@@ -64,10 +64,11 @@ class _Postponed:
         """Sends a signal to this process in a moment, but not while the compiler is at work."""
 
         def send() -> None:
+            main = sys._current_frames().get(threading.main_thread().ident or 0)
+            is_compiling = _is_compiling(main)
             if self.timer is not timer:  # forgotten, or replaced
                 return
-            main = sys._current_frames().get(threading.main_thread().ident or 0)
-            if _is_compiling(main):
+            if is_compiling:
                 self.send_again(signum)
                 return
             self.is_sent = True
