@@ -81,8 +81,9 @@ class Dense(nn.Module):
         dtype = jnp.zeros(()).dtype
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), dtype)
         bias = self.param("bias", self.bias_init, (self.features,), dtype)
-        product = _rows_times_kernel(x, kernel)
-        return product + over_rows(bias, product.shape[:-1])
+        # Parameters that were read from a file may be numpy's.
+        product = _rows_times_kernel(jnp.asarray(x), jnp.asarray(kernel))
+        return product + over_rows(jnp.asarray(bias), product.shape[:-1])
 
 
 def dense(

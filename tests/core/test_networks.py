@@ -490,7 +490,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
         lambda: make_policy(
             Config(conv=("8x4x2", "8x5"), preset=None), fake_env((10, 10, 4), Discrete(3))
         ),
-        "conv=8x4x2 8x5 does not fit images of 10 × 10: a convolution of 5 × 5 gets 4 × 4",
+        "conv=8x4x2 8x5 does not fit images of 10 × 10: a convolution of 5 × 5 receives 4 × 4",
     ),
     "a convolution that is none": (
         learner_of(conv=("16y3",)),

@@ -408,7 +408,7 @@ def test_estimators_of_later_steps_weigh_the_first_by_the_return(name: str) -> N
 
 def test_what_parameters_cannot_be_drawn_for() -> None:
     config = Config(policy=in_parameters, estimator="gae", collect="windows", num_envs=2)
-    with pytest.raises(ValueError, match="the Ψ of estimator='gae' is another"):
+    with pytest.raises(ValueError, match="estimator='gae' has another Ψ"):
         make_train(config)(jax.random.key(0))
     cells = Config(rnn="gru", num_envs=2, preset=None)
     env = envs.make_env(cells.env, 2)

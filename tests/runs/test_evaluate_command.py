@@ -121,6 +121,6 @@ def test_the_summary_of_another_command_stays(
     )
     with pytest.raises(SystemExit):
         evaluate.main([str(tmp_path), "--update-summary"])
-    assert "update_summary is for runs of pg train" in capsys.readouterr().err
+    assert "--update-summary is for runs of pg train" in capsys.readouterr().err
     assert evaluate.main([str(tmp_path), "--episodes", "2"]) == 0
     assert (best / "evaluations" / "sampled-2-seed3.json").exists()
