@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from pg.config import Initialiser
 
@@ -83,7 +83,7 @@ class Dense(nn.Module):
         bias = self.param("bias", self.bias_init, (self.features,), dtype)
         # Parameters that were read from a file may be numpy's.
         product = _rows_times_kernel(jnp.asarray(x), jnp.asarray(kernel))
-        return product + over_rows(jnp.asarray(bias), product.shape[:-1])
+        return product + over_rows(bias, product.shape[:-1])
 
 
 def dense(
@@ -96,7 +96,7 @@ def dense(
     return Dense(features, of_kernel, nn.initializers.constant(bias))
 
 
-def over_rows(x: Float[Array, "*S"], rows: tuple[int, ...]) -> Float[Array, "..."]:
+def over_rows(x: Float[ArrayLike, "*S"], rows: tuple[int, ...]) -> Float[Array, "..."]:
     """A parameter broadcast over rows, [..., *S]. On a CPU the bits of its gradient do not depend
     on the number of cores.
 
@@ -104,6 +104,7 @@ def over_rows(x: Float[Array, "*S"], rows: tuple[int, ...]) -> Float[Array, "...
         x: The parameter.
         rows: The leading axes of the result.
     """
+    x = jnp.asarray(x)
     num_rows = math.prod(rows)
     # An exported program has an unknown number of rows, and no gradient.
     is_known = isinstance(num_rows, int)

@@ -174,7 +174,7 @@ def test_a_weight_is_broadcast_along_the_axis_of_length_one() -> None:
 def test_a_target_of_another_shape_is_refused(target: Any) -> None:
     with pytest.raises(
         ValueError,
-        match=r"the critic's target must be \[T, B\]|weigh gives no "
+        match=r"the critic's target must be \[T, B\]|weigh returns no "
         r"target",
     ):
         gradient(own(lambda r: r, target), policy(), network(linear()))
