@@ -41,7 +41,7 @@ with interrupts.listening():
 def test_a_signal_is_raised_once_xla_has_compiled() -> None:
     """An exception in the middle of it ends one process of three by a segmentation fault."""
     names: dict[str, object] = {}
-    exec(LONG.format(size=100), names)
+    exec(LONG.format(size=200), names)
     lowered = jax.jit(names["long"]).lower(jnp.ones((8, 8)))  # type: ignore[arg-type]
     said: list[str] = []
 
@@ -54,7 +54,9 @@ def test_a_signal_is_raised_once_xla_has_compiled() -> None:
 
     with pytest.raises(Interrupted):
         compile_and_wait()
-    assert said == ["the compilation", "compiled"]
+    # "the compilation" is announced if XLA looked for signals before its end
+    assert said[-1] == "compiled"
+    assert set(said) <= {"the compilation", "compiled"}
 
 
 def test_a_second_signal_ends_the_process_while_xla_compiles() -> None:
