@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from kernel_gradients import NETWORKS, NUM_STEPS, WAYS, compiled, problem, update
+from kernel_gradients import NETWORKS, NUM_STEPS, PPO, WAYS, compiled, problem, update
 
 from pg.commands import cli
 from pg.reports import tables
@@ -24,7 +24,7 @@ from pg.runs import folders
 
 ROWS = 2048  # of a large block, see pg.fast.blocks
 LARGE = 1024  # rows and columns of the matrices whose product stands for the core's best rate
-NUM_ENVS, NUM_EPOCHS, NUM_MINIBATCHES = 64, 4, 4  # of an update
+NUM_ENVS = 64  # of an update
 LEAST_SECONDS = 0.03  # of processor time for one measurement
 DENSE = tuple(name for name in NETWORKS if "CNN" not in name)
 MARKS = ("<!-- matmul share -->", "<!-- end of matmul share -->")
@@ -132,20 +132,15 @@ def made(network: str) -> dict[str, Program]:
     """The programs of one row of the table."""
     import jax
 
-    sizes = {
-        "num_steps": NUM_STEPS,
-        "num_epochs": NUM_EPOCHS,
-        "num_minibatches": NUM_MINIBATCHES,
-    }
-    minibatch_envs = NUM_ENVS // NUM_MINIBATCHES
+    minibatch_envs = NUM_ENVS // PPO["num_minibatches"]
     gradient, params, batch = problem("ppo", NETWORKS[network] | {"num_envs": minibatch_envs}, 1)
-    step, state, key = update("ppo", NETWORKS[network] | sizes | {"num_envs": NUM_ENVS}, 1)
+    step, state, key = update("ppo", NETWORKS[network] | PPO | {"num_envs": NUM_ENVS}, 1)
     policy, critic = kernel_shapes(params.policy), kernel_shapes(params.critic)
     batch_rows, minibatch_rows = NUM_STEPS * NUM_ENVS, NUM_STEPS * minibatch_envs
     of_gradient = gradient_operations(policy) + gradient_operations(critic)
     # The policy acts, and the critic values every observation and the one after it.
     of_collection = forward_operations(policy) + 2 * forward_operations(critic)
-    of_update = batch_rows * (of_collection + NUM_EPOCHS * of_gradient)
+    of_update = batch_rows * (of_collection + PPO["num_epochs"] * of_gradient)
     matrix = jax.random.normal(jax.random.key(0), (LARGE, LARGE))
     chosen = WAYS["2048 rows"]
     gradient_program = compiled(gradient, (params, batch), chosen)

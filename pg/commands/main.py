@@ -5,7 +5,6 @@ Imports none of them, nor the parser of flags, so that `pg --help` answers at on
 """
 
 import importlib
-import signal
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from pg.runs import encoding, interrupts
 
 __all__ = ["COMMANDS", "Command", "main"]
 
-MISTAKE, AGAIN, INTERRUPTED = 2, 75, 130  # as in `cli`
+MISTAKE = 2  # as `cli.MISTAKE`
 
 
 class Command(NamedTuple):
@@ -67,8 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 with interrupts.listening(), interrupts.held("loading"):
                     module = importlib.import_module(f"pg.commands.{COMMANDS[name].module}")
             except interrupts.Interrupted as error:
+                from pg.commands import cli  # which every command has loaded
+
                 print("interrupted while loading: nothing has been started", file=sys.stderr)
-                return INTERRUPTED if error.signum == signal.SIGINT else AGAIN
+                return cli.interrupted(error.signum)
             return int(module.main(words[1:], f"pg {name}"))
     if name in ("-h", "--help", "help"):
         print(help_text())

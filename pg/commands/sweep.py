@@ -165,10 +165,10 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             layout, _ = machine.layout(num_runs, spec.config.envs_at_once)
             budget = Budget(layout, options, options.width, limit, options.allow_changed_code)
             folder = search.folder(options.out, allow_changed_code=options.allow_changed_code)
-            driver.say_of_other_code(search.unfinished_of_other_code(options.out), folder)
+            driver.say_of_other_code(search.unfinished_of_other_code, options.out, folder)
             return run_search(search, folder, budget, fresh=fresh)
         folder = spec.folder(options.out, allow_changed_code=options.allow_changed_code)
-        driver.say_of_other_code(spec.unfinished_of_other_code(options.out), folder)
+        driver.say_of_other_code(spec.unfinished_of_other_code, options.out, folder)
         layout, _ = machine.layout(spec.num_runs, spec.config.envs_at_once)
         return driver.run_sweep(
             spec,

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     except (ValueError, TypeError) as error:
         cli.fail(error)
     except KeyboardInterrupt as error:
-        print("interrupted: a search stores nothing")
+        print("interrupted: a search keeps nothing")
         return cli.interrupted(interrupts.signal_of(error))
     steps, budget = found.pop("steps"), _budget(options)
     print(f"{budget} × {steps.mean():,.0f} steps on average, {time.monotonic() - started:.0f} s")

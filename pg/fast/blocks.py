@@ -90,7 +90,7 @@ def rows(num_rows: int = 0) -> int:
     return max(1, rows_of_device // _copies.get())
 
 
-def block_size(length: int, width: int, most: int | None = None) -> int:
+def block_size(length: int, width: int, most: int) -> int:
     """Steps K in a block, for an array of `length` steps by `width` environments.
 
     A divisor of `length` if there is one of suitable size, so that nothing needs padding.
@@ -98,9 +98,8 @@ def block_size(length: int, width: int, most: int | None = None) -> int:
     Args:
         length: The number of steps.
         width: The number of environments.
-        most: The largest number of rows; default: `rows()`.
+        most: The largest number of rows.
     """
-    most = rows() if most is None else most
     return even_size(length, max(1, most // width))
 
 

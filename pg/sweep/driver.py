@@ -121,15 +121,19 @@ def say_presets(spec: SweepSpec) -> None:
         say(f"as with pg train, each configuration has its own {names} (sweep.json lists them)")
 
 
-def say_of_other_code(other: Path | None, folder: Path) -> None:
-    """Prints, at the start of a new sweep, the unfinished one that differs only in the code of
+def say_of_other_code(find: Callable[[Path], Path | None], out: Path, folder: Path) -> None:
+    """Prints, if a sweep is new, the folder of the unfinished one that differs only in the code of
     custom parts.
 
     Args:
-        other: the folder of that one; None: there is none.
+        find: the method `unfinished_of_other_code` of the sweep or search.
+        out: the folder of all sweeps.
         folder: of the sweep at hand.
     """
-    if other is not None and not folder.exists():
+    if folder.exists():
+        return
+    other = find(out)
+    if other is not None:
         say(
             f"{other} holds this sweep, unfinished, with other code of your own parts: "
             "--allow-changed-code continues it"

@@ -23,7 +23,7 @@ def batch(length: int, width: int, longest: int) -> tuple[jax.Array, jax.Array]:
 @pytest.mark.parametrize(("length", "longest"), [(500, 1), (500, 500), (500, 77), (97, 50), (3, 2)])
 def test_map_and_sum(length: int, longest: int) -> None:
     x, valid = batch(length, 64, longest)
-    size = blocks.block_size(length, 64)
+    size = blocks.block_size(length, 64, blocks.rows())
     mapped = blocks.map_steps(lambda x: 2 * x, x, valid)
     reached = -(-longest // size) * size
     np.testing.assert_array_equal(mapped[:reached], 2 * x[:reached])
@@ -35,7 +35,7 @@ def test_map_and_sum(length: int, longest: int) -> None:
 def test_only_filled_blocks_are_computed() -> None:
     """Poison lies in the first row of time after the last filled block, and is not touched."""
     x, valid = batch(500, 64, 10)
-    size = blocks.block_size(500, 64)
+    size = blocks.block_size(500, 64, blocks.rows())
     poisoned = x.at[-(-10 // size) * size :].set(jnp.nan)
     assert np.isfinite(blocks.sum_steps(lambda b: b[0].sum(), (poisoned, valid), valid))
 

@@ -394,6 +394,13 @@ OF_BREAKING = (
 )
 
 
+def breaking(folder: Path, steps_left: int) -> tuple[Path, list[str]]:
+    """The file of an environment that breaks after some steps, and the flags of a run in it."""
+    file = folder / "own_env.py"
+    file.write_text(BREAKING.format(steps_left=steps_left), encoding="utf-8")
+    return file, ["--env", f"{file}:Breaking", *OF_BREAKING, "--out", str(folder / "out")]
+
+
 OF_UPDATE, OF_EVALUATION = 2 * 3 * 7, 2 * 2 * 5  # steps of a chunk of two runs
 
 
@@ -417,10 +424,10 @@ def test_a_sweep_continues_once_the_file_of_its_environment_is_mended(
     """With the flag that the error names; finished chunks are unchanged."""
     monkeypatch.setattr(cli, "cache_compilations", lambda: None)
     monkeypatch.setattr(driver, "say_unused", lambda *args: None)  # which takes seconds
-    file, out = tmp_path / "own_env.py", tmp_path / "out"
-    file.write_text(BREAKING.format(steps_left=steps_left), encoding="utf-8")
-    words = ["--env", f"{file}:Breaking", *OF_BREAKING, "--over", "learning_rate=0.1,0.2"]
-    words += ["--seeds", "2", "--fresh-seeds", "0", "--width", "2", "--out", str(out)]
+    out = tmp_path / "out"
+    file, words = breaking(tmp_path, steps_left)
+    words += ["--over", "learning_rate=0.1,0.2"]
+    words += ["--seeds", "2", "--fresh-seeds", "0", "--width", "2"]
     words += ["--method", method, *(["--eta", "2"] if method == "halving" else [])]
     with pytest.raises(SystemExit) as ended:
         sweep.main(words)
@@ -445,7 +452,7 @@ def test_a_sweep_continues_once_the_file_of_its_environment_is_mended(
 
     # from now on the folder is that of the mended file, and of that one alone
     assert sweep.main(words) == 0
-    file.write_text(BREAKING.format(steps_left=steps_left), encoding="utf-8")
+    breaking(tmp_path, steps_left)
     with pytest.raises(SystemExit):
         sweep.main(words)
     assert "with other code: the code of env 'Breaking'" in capsys.readouterr().err
@@ -470,9 +477,9 @@ def test_a_fault_of_a_run_names_the_command_for_the_mended_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cli, "cache_compilations", lambda: None)
-    file, out = tmp_path / "own_env.py", tmp_path / "out"
-    file.write_text(BREAKING.format(steps_left=steps_left), encoding="utf-8")
-    words = ["--env", f"{file}:Breaking", *OF_BREAKING, "--out", str(out), "--name", "one"]
+    out = tmp_path / "out"
+    file, words = breaking(tmp_path, steps_left)
+    words += ["--name", "one"]
     assert train.main(words) == cli.FAULT
     said = " ".join(capsys.readouterr().err.split())
     file.write_text(MENDED, encoding="utf-8")
@@ -504,7 +511,8 @@ def test_a_new_sweep_names_the_unfinished_one_of_other_code(
     after = spec()
     assert after.folder(tmp_path) != folder
     assert after.folder(tmp_path, allow_changed_code=True) == folder
-    driver.say_of_other_code(after.unfinished_of_other_code(tmp_path), after.folder(tmp_path))
+    new = after.folder(tmp_path)
+    driver.say_of_other_code(after.unfinished_of_other_code, tmp_path, new)
     said = " ".join(capsys.readouterr().out.split())
     assert said == (
         f"{folder} holds this sweep, unfinished, with other code of your own parts: "
