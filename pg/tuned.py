@@ -364,7 +364,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "Asterix-MinAtar": {"ppo": {**_MINATAR, "num_updates": 150}},
     "Freeway-MinAtar": {"ppo": {**_MINATAR_DENSE, "num_updates": 1953, "entropy_coef": 0.01}},
     "SpaceInvaders-MinAtar": {"ppo": {**_MINATAR, "num_updates": 400}},
-    "Seaquest-MinAtar": {"ppo": {**_MINATAR_DENSE, "entropy_coef": 0.01}},
+    "Seaquest-MinAtar": {"ppo": {**_MINATAR_DENSE, "num_updates": 2441, "entropy_coef": 0.01}},
     **{f"gymnasium:{name}": {"ppo": _MUJOCO} for name in ("Hopper-v5", "Walker2d-v5")},
     "gymnasium:HalfCheetah-v5": {"ppo": _CHEETAH},
     "pgx:connect_four": {"ppo": _CONNECT_FOUR, "unmasked_ppo": _CONNECT_FOUR},
