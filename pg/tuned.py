@@ -112,8 +112,8 @@ _MUJOCO: dict[str, Any] = {
     "learning_rate": 0.0003,
 }
 # After RL Baselines3 Zoo's ppo.yml: many small steps, from actions that start with little noise.
-# Here the learning rate is annealed, the weight of the critic's loss half of theirs, the epsilon of
-# Adam 1e-8 instead of 1e-5, and other weights are drawn.
+# Here the weight of the critic's loss is half of theirs, the epsilon of Adam 1e-8 instead of 1e-5,
+# and other weights are drawn.
 _CHEETAH: dict[str, Any] = {
     "normalise_observations": True,
     "scale_rewards": True,
@@ -129,6 +129,7 @@ _CHEETAH: dict[str, Any] = {
     "num_minibatches": 1,
     "minibatch_size": 64,
     "learning_rate": 2.06e-5,
+    "schedule": "constant",
     "gamma": 0.98,
     "gae_lambda": 0.92,
     "epsilon": 0.1,
