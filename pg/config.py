@@ -65,7 +65,13 @@ from pg.settings.environments import (
     name_of,
 )
 from pg.settings.parts import PARTS, own_parts, part_name
-from pg.settings.ranges import BELOW_ONE, WHOLE_NUMBERS, check_env_params, checked_scalars
+from pg.settings.ranges import (
+    BELOW_ONE,
+    WHOLE_NUMBERS,
+    check_env_params,
+    check_numbers,
+    checked_scalars,
+)
 from pg.settings.stored_params import FIELDS as STORED
 from pg.settings.stored_params import from_digests
 from pg.tuned import NUM_ENVS
@@ -432,9 +438,12 @@ class Config:
     def hyperparams(self, **changes: Any) -> "Hyperparams":
         """The Hyperparams that go with this Config, with fields changed by name.
 
-        Those of its preset; with `preset=None` the defaults of `Hyperparams`. Raises ValueError for
-        a field that does not exist.
+        Those of its preset; with `preset=None` the defaults of `Hyperparams`. Arrays, which may be
+        traced, are not read.
+
+        Raises ValueError for a field that does not exist, or a number out of range.
         """
+        check_numbers(changes)
         return Hyperparams(**{**_preset_of_hyperparams(self), **changes})
 
 

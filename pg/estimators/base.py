@@ -336,12 +336,12 @@ def _credit(weighed: Any, traj: Trajectory, critic: Network | None) -> Credit:
     steps), and for another shape of the critic's target or of V.
     """
     if not isinstance(weighed, tuple | list) or len(weighed) not in (3, 4, 5):
-        got = "one value"
+        got = "None" if weighed is None else "one value"
         if isinstance(weighed, tuple | list):
             got = f"a {type(weighed).__name__} of {len(weighed)}"
         raise ValueError(
-            f"weigh must return psi, target, estimator_state, and V where value_epsilon is to bind "
-            f"it; got {got}: without a critic and a state write `return psi, (), ()`"
+            f"weigh must return psi, target, estimator_state, got {got}: without a critic and a "
+            "state write `return psi, (), ()`; a fourth value is V, which value_epsilon clips"
         )
     credit = Credit(*weighed)
     numbers("psi", credit.psi, OF_EACH_STEP)

@@ -239,6 +239,9 @@ def orthogonal(scale: float) -> Callable[..., Array]:
     return init
 
 
+# flax traces the initialisers whenever a network is traced, as it compares the shapes of parameters
+# with theirs; a jitted function is traced once per shape.
+@jax.jit
 def _orthonormal_rows(matrix: Float[Array, "K N"]) -> Float[Array, "K N"]:
     """The rows, each minus its projection onto the previous ones and normalised; K <= N.
 

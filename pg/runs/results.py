@@ -283,8 +283,18 @@ def describe_failures(
         remedies.append(
             "the environment returned a reward or an observation that is not finite: check it first"
         )
-    if any(bits != _MASKS and not bits & _OF_ENV for bits in found):
+    in_updates = [
+        failure[0]
+        for failure in failures
+        if failure is not None and failure[1] != _MASKS and not failure[1] & _OF_ENV
+    ]
+    if any(update > 0 for update in in_updates):
         remedies.append("a smaller learning rate may help; --debug names the operation")
+    elif in_updates:
+        remedies.append(
+            "in update 0 the cause is the estimator or a network or, if an update takes several "
+            "steps, a large learning rate: --debug names the operation"
+        )
     advice = "; ".join(remedies)
     if on_nonfinite == "stop":
         advice += ", --on-nonfinite skip continues"

@@ -132,6 +132,10 @@ def load(reference: str, what: str = "part") -> Any:
         if key not in _loaded:
             module = _executed(source)
             found = _attribute(module, source)
+            if isinstance(found, str):
+                raise ValueError(
+                    f"{source.name} of {source.file} is a string, not the {what} itself"
+                )
             source = source._replace(defined_in=_defined_in(found, module))
             if what == "env" and (inspect.isclass(found) or inspect.isfunction(found)):
                 found = _built(found, source)

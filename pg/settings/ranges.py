@@ -65,6 +65,15 @@ def checked_scalars(scalars: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
+def check_numbers(changes: Mapping[str, Any]) -> None:
+    """Raises ValueError, naming the field, for a value of a field of Hyperparams that is neither an
+    array nor a number in its range.
+    """
+    for name, value in changes.items():
+        if name in RANGES and not hasattr(value, "shape"):
+            _checked_scalar(name, value)
+
+
 def _checked_scalar(name: str, value: Any) -> Any:
     """The value, as a float unless the field is a count. Raises ValueError if out of range."""
     low, high, allowed = RANGES[name]

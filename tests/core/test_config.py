@@ -263,6 +263,15 @@ def test_bad_hyperparams(fields: dict[str, Any], message: str) -> None:
         check_hyperparams(Hyperparams(**fields))
 
 
+@pytest.mark.parametrize("value", [-1.0, math.nan, "0.1", None])
+def test_a_bad_hyperparameter_is_refused_where_it_is_given(value: Any) -> None:
+    """Within `jit` it would be traced, and unread; arrays may be of vmapped runs."""
+    with pytest.raises(ValueError, match=r"learning_rate must be finite .* and at least 0, got "):
+        Config().hyperparams(learning_rate=value)
+    rates = np.array([0.1, 0.2])
+    assert Config().hyperparams(learning_rate=rates).learning_rate is rates
+
+
 def test_json_and_back() -> None:
     config = Config(
         env_params={"gravity": 9.0, "max_steps_in_episode": 200},

@@ -201,8 +201,12 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "a weigh that gives psi alone": (
         estimator_from(lambda params, state, traj: traj.reward),
-        "weigh must return psi, target, estimator_state, and V where value_epsilon is to bind it; "
-        "got one value: without a critic and a state write `return psi, (), ()`",
+        "weigh must return psi, target, estimator_state, got one value: without a critic and a "
+        "state write `return psi, (), ()`; a fourth value is V, which value_epsilon clips",
+    ),
+    "a weigh without a return": (
+        estimator_from(lambda params, state, traj: None),
+        "weigh must return psi, target, estimator_state, got None: without a critic and a state",
     ),
     "a weigh that gives a pair": (
         estimator_from(lambda params, state, traj: (traj.reward, ())),

@@ -809,6 +809,18 @@ FAILURES = {
 }
 
 
+@pytest.mark.parametrize("field", ["env", "estimator", "policy"])
+def test_a_string_in_a_file_is_no_part(
+    field: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be taken for the name of one of the library's."""
+    path = tmp_path / "mine.py"
+    path.write_text('name = "ppo"\n', encoding="utf-8")
+    with pytest.raises(SystemExit):
+        train.main([f"--{field}", f"{path}:name", "--out", str(tmp_path / "x")])
+    assert f"name of {path} is a string, not the {field} itself" in capsys.readouterr().err
+
+
 @pytest.mark.acceptance("P5")
 @pytest.mark.parametrize("name", FAILURES)
 def test_what_fails_in_an_own_file_is_one_sentence_with_its_line(

@@ -107,6 +107,10 @@ def test_a_step_without_a_legal_action_is_said_and_the_mask_to_be_mended() -> No
     assert said()[0] == f"{fault}; {skipped}"
     for remedy in ("mask must be True for at least one action", "a smaller learning rate may help"):
         assert remedy in said()[-1]
+    metrics["nonfinite"][0] = [4, 0, 0]
+    assert "in update 0 the cause is the estimator or a network" in said()[-1]
+    assert "a smaller learning rate" not in said()[-1]
+    metrics["nonfinite"][0, 0] = 0
     metrics["nonfinite"][0, 1] = 1 + 4  # the gradients follow the rewards
     assert "the environment returned a reward or an observation that is not finite" in said()[-1]
     assert "learning rate" not in said()[-1]
