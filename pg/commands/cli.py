@@ -34,7 +34,14 @@ from pg.commands.options import SettingsFile
 from pg.commands.terminal import WIDTH, outlive_readers, wrapped
 from pg.commands.terminal import Progress as Progress
 from pg.commands.terminal import waiting as waiting
-from pg.commands.values import checked_line, is_flag, is_positional, name_of, words_of
+from pg.commands.values import (
+    check_one_value,
+    checked_line,
+    is_flag,
+    is_positional,
+    name_of,
+    words_of,
+)
 from pg.config import (
     PARTS,
     Config,
@@ -156,6 +163,7 @@ def parse_given(
                 defaults = options(**resumed(file.options))
                 of_machine = Machine.of_resumed(file.options)
         else:
+            check_one_value(argv, "estimator")  # only one of them would choose the preset
             config, hyperparams = _preset(argv, settings_of)
             variant = _named(argv, "estimator")
     except ValueError as error:

@@ -160,6 +160,13 @@ def words_of(argv: Sequence[str], name: str) -> list[str]:
     return [word for given in _groups(argv) if name_of(given.flag) == name for word in given.words]
 
 
+def check_one_value(argv: Sequence[str], name: str) -> None:
+    """Raises ValueError if a flag of one value has two different ones on the command line."""
+    values = [given.words[:1] for given in _groups(argv) if name_of(given.flag) == name]
+    for value in values[1:]:
+        _check_not_other(name, values[0], value)
+
+
 def _divided(given: _Given, found: _Type | None) -> tuple[list[str], list[str]]:
     """The words that are values of a flag, and those that are not. found: its type."""
     if given.joined or (found is not None and found.many):

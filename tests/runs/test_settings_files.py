@@ -105,6 +105,10 @@ def test_a_flag_of_one_value_has_no_two(capsys: pytest.CaptureFixture[str]) -> N
     assert "num_updates is given twice, '2' and '3': give one of them" in said(capsys, *twice)
     twice = ("--estimator", "reinforce", "--estimator", "ppo")
     assert "estimator is given twice, 'reinforce' and 'ppo'" in said(capsys, *twice)
+    for names in (("ppo", "unmasked_ppo"), ("recurrent_ppo", "ppo")):  # and for variants
+        twice = [word for name in names for word in ("--estimator", name)]
+        both = f"'{names[0]}' and '{names[1]}'"
+        assert f"estimator is given twice, {both}: give one of them" in said(capsys, *twice)
     assert parsed("--seed", "3", "--seed=3") == parsed("--seed", "3")
     assert parsed("--estimator", "natural", "--greedy", "--no-greedy")[0] == preset("natural")[0]
 
