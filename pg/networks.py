@@ -613,8 +613,8 @@ def _own_network(field: str, config: Config, env: Env) -> Network:
     if not isinstance(made, Network):
         raise ValueError(
             f"{field} {part_name(part)!r} must make a pg.Network(init, apply), got "
-            f"{described(made)}: write pg.Network(init, apply) for two functions; pg.from_linen, "
-            "pg.from_nnx and pg.from_equinox make one of a module"
+            f"{described(made)}: pg.from_linen, pg.from_nnx and pg.from_equinox make one of a "
+            "module, and pg.Network(init, apply) is one of two functions"
         )
     if made.masked:
         raise ValueError(

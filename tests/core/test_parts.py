@@ -445,6 +445,12 @@ WRONG: dict[str, tuple[Mistake, str]] = {
         with_policy(lambda config, env: Dense()),
         "policy '<lambda>' must make a pg.Network(init, apply), got a Dense: pg.from_linen",
     ),
+    "two functions": (
+        with_policy(lambda config, env: (len, len)),
+        "got a tuple of builtin_function_or_method, builtin_function_or_method: pg.from_linen, "
+        "pg.from_nnx and pg.from_equinox make one of a module, and pg.Network(init, apply) is one "
+        "of two functions",
+    ),
     "a class": (
         lambda: Config(policy=Dense, **SMALL),
         "policy must be a pg.Network, got the class",
