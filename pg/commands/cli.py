@@ -163,7 +163,6 @@ def parse_given(
                 defaults = options(**resumed(file.options))
                 of_machine = Machine.of_resumed(file.options)
         else:
-            check_one_value(argv, "estimator")  # only one of them would choose the preset
             config, hyperparams = _preset(argv, settings_of)
             variant = _named(argv, "estimator")
     except ValueError as error:
@@ -430,6 +429,7 @@ def _preset(argv: list[str], settings_of: str | None) -> tuple[Config, Hyperpara
     settings_of: the name whose preset a custom estimator has; None: its own. The estimator itself
     replaces that one with the other flags.
     """
+    check_one_value(argv, "estimator")  # a variant replaces all of them by its estimator
     parts = {name: _named(argv, name) or getattr(Config, name) for name in ("estimator", "env")}
     for name, check in (("estimator", _check_estimator), ("env", check_env)):
         if not own_files.is_reference(parts[name]):
