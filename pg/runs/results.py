@@ -275,19 +275,15 @@ def describe_failures(
         return []
     failed, seeds = len(summary["failed_seeds"]), len(summary["per_seed"])
     more = len(lines) - _LISTED_FAILURES
-    found = [failure[1] for failure in failures if failure is not None]
+    found = [failure for failure in failures if failure is not None]
     remedies = []
-    if any(bits & _MASKS for bits in found):
+    if any(bits & _MASKS for _, bits in found):
         remedies.append("an action mask must be True for at least one action until an episode ends")
-    if any(bits & _OF_ENV for bits in found):
+    if any(bits & _OF_ENV for _, bits in found):
         remedies.append(
             "the environment returned a reward or an observation that is not finite: check it first"
         )
-    in_updates = [
-        failure[0]
-        for failure in failures
-        if failure is not None and failure[1] != _MASKS and not failure[1] & _OF_ENV
-    ]
+    in_updates = [update for update, bits in found if bits != _MASKS and not bits & _OF_ENV]
     if any(update > 0 for update in in_updates):
         remedies.append("a smaller learning rate may help; --debug names the operation")
     elif in_updates:
