@@ -37,7 +37,7 @@ class Gradient(NamedTuple):
     normaliser: Normaliser  # with the batch included
     finished: Finished
     env_steps: Int[Array, ""]  # of all environments
-    are_finite: Bool[Array, " C"]  # see `nonfinite.of_batch`
+    are_finite: Bool[Array, "3"]  # see `nonfinite.of_batch`
 
 
 class _Task(NamedTuple):
@@ -79,7 +79,7 @@ class _Sums(NamedTuple):
     steps: Float[Array, ""]  # valid ones
     finished: Finished
     env_steps: Int[Array, ""]
-    not_finite: Int[Array, " C"]  # number of micro-batches with non-finite numbers
+    not_finite: Int[Array, "3"]  # number of micro-batches with non-finite numbers
 
 
 class _Pass(NamedTuple):

@@ -20,7 +20,7 @@ class Evaluation(NamedTuple):
     """One entry per episode, [N]."""
 
     returns: Float[Array, " N"]  # undiscounted
-    lengths: Int[Array, " N"]  # steps
+    lengths: Int[Array, " N"]  # environment steps
 
     def summary(self) -> dict[str, Any]:
         """mean, standard_error (of the mean over episodes; NaN for one episode), min, max,
@@ -56,8 +56,8 @@ def evaluate(
         params: of the policy (`state.params.policy`).
         key: a random key.
         num_episodes: episodes.
-        greedy: the mode of the policy instead of a sample; the two are different quantities, so a
-            figure should say which it is.
+        greedy: greedy actions (`pg.rollout.greedy`) instead of sampled ones; the two are different
+            quantities, so a figure should say which it is.
         normaliser: `state.normaliser`, for a policy trained with `normalise_observations`; its
             statistics stay as they are.
         env_params: `hyperparams.env_params`, if the policy was trained with any: without them the
@@ -67,8 +67,8 @@ def evaluate(
     Raises:
         ValueError: an argument of another kind, or no normaliser for a policy that needs one.
     """
-    for given in (config, params):
-        if callable(getattr(given, "evaluate", None)):
+    for argument in (config, params):
+        if callable(getattr(argument, "evaluate", None)):
             raise ValueError(
                 "a policy of pg.load_policy has its settings and parameters with it: write "
                 "policy.evaluate(key)"

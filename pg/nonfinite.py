@@ -1,7 +1,7 @@
 """The guard against non-finite numbers: an update in which they appear is not applied.
 
-If an update's rewards, observations, gradients or parameters contain a NaN or an infinity, or no
-action was legal at some step:
+If an update's rewards, observations, gradients, parameters or running statistics contain a NaN or
+an infinity, or no action was legal at some step:
 
     stop     the run is frozen in its state before that update; other runs continue
     skip     the next update starts from the same state, with other random numbers
@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from pg.axes import expand_to
 from pg.config import OnNonfinite
@@ -41,7 +41,7 @@ def guarded(
 
     def guarded_step(state: Any, key: PRNGKeyArray) -> Any:
         done = step(state, key)
-        bits = causes(done.are_finite, done.largest_grad_norm, done.state.params)
+        bits = causes(done, state)
         if how == "ignore":  # never true, which the compiler cannot know: all three round alike
             reject = bits < 0
         else:
@@ -55,27 +55,42 @@ def guarded(
     return guarded_step
 
 
-def causes(
-    of_batch: Bool[Array, " C"], grad_norm: Float[Array, ""], params: PyTree
-) -> Int[Array, ""]:
+def causes(update: Any, before: Any) -> Int[Array, ""]:
     """int32 []: bit i is set if `config.NONFINITE_CAUSES`[i] is not finite, or has no legal action;
     0: none.
 
+    A running statistic counts from the update in which it stops being finite: some start at ±∞.
+
     Args:
-        of_batch: The result of the function `of_batch`.
-        grad_norm: [], also infinite if only the square of a gradient overflows.
-        params: The parameters after the update.
+        update: The `pg.train.Update`. Its gradient norm is also infinite if only the square of a
+            gradient overflows.
+        before: The state before it.
     """
-    finite_leaves = [jnp.isfinite(x).all() for x in jax.tree.leaves(params)]
-    of_step = jnp.stack([jnp.isfinite(grad_norm), jnp.stack(finite_leaves).all()])
-    are_finite = jnp.concatenate([of_batch[:2], of_step, of_batch[2:]])
+    rewards, observations, masks = update.are_finite
+    gradients = jnp.isfinite(update.largest_grad_norm)
+    parameters = _all([jnp.isfinite(x).all() for x in jax.tree.leaves(update.state.params)])
+    kept = jax.tree.map(
+        lambda old, new: (jnp.isfinite(new) | ~jnp.isfinite(old)).all(),
+        _statistics(before),
+        _statistics(update.state),
+    )
+    statistics = _all(jax.tree.leaves(kept))
+    are_finite = jnp.stack([rewards, observations, gradients, parameters, masks, statistics])
     bits = 2 ** np.arange(len(are_finite), dtype=np.int32)
     return jnp.sum(jnp.where(are_finite, 0, bits), dtype=jnp.int32)
 
 
-def of_batch(traj: Trajectory) -> Bool[Array, " C"]:
-    """Flags of a collected batch: True for rewards and for observations if they are finite, and for
-    action masks, if any, if every step has a legal action.
+def _statistics(state: Any) -> list[Array]:
+    """The running statistics of a `pg.train.TrainState` that are floats: of observations, of
+    returns, and the estimator's.
+    """
+    leaves = jax.tree.leaves((state.normaliser, state.estimator_state))
+    return [x for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
+
+
+def of_batch(traj: Trajectory) -> Bool[Array, "3"]:
+    """Flags of a collected batch, [3]: True for rewards and for observations if they are finite,
+    and for action masks if every step has a legal action.
     """
 
     def where_valid(x: Array) -> Array:
@@ -83,15 +98,14 @@ def of_batch(traj: Trajectory) -> Bool[Array, " C"]:
 
     obs = traj.obs.obs if isinstance(traj.obs, Masked) else traj.obs
     obs_finite = [where_valid(jnp.isfinite(x)) for x in jax.tree.leaves(obs)]
-    are_finite = [jnp.isfinite(traj.reward).all(), _all(obs_finite)]
-    masks = jax.tree.leaves(traj.mask)
-    if masks:
-        are_finite.append(_all([where_valid(mask.any(axis=-1)) for mask in masks]))
-    return jnp.stack(are_finite)
+    are_legal = [where_valid(mask.any(axis=-1)) for mask in jax.tree.leaves(traj.mask)]
+    return jnp.stack([jnp.isfinite(traj.reward).all(), _all(obs_finite), _all(are_legal)])
 
 
 def _all(flags: list[Array]) -> Bool[Array, ""]:
     """True if all of the flags are; a single one is returned as it is."""
+    if not flags:
+        return jnp.bool_(True)
     return flags[0] if len(flags) == 1 else jnp.stack(flags).all()
 
 

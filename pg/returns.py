@@ -155,7 +155,7 @@ def n_step(
     if not isinstance(n, jax.core.Tracer):  # a tracer has no value to check
         number: Any = n
         n = count("n", number.item() if getattr(n, "shape", None) == () else n)
-    n = jnp.asarray(n).astype(int)
+    n = jnp.minimum(jnp.asarray(n), reward.shape[0]).astype(int)  # T + n must not overflow
     alive = _unless(terminated | truncated, reward)
     full = discounted_sum(td_error(reward, terminated, v_t, v_tp1, gamma), gamma * alive)
     # Minus the tail from n steps ahead, which counts only if no episode ends in between.
@@ -188,7 +188,8 @@ def gae(
         v_t: V(sₜ), [T, ...].
         v_tp1: V(sₜ₊₁) of the true successor, [T, ...]; ignored where terminated.
         gamma: γ.
-        lambda_: λ; 0 is the TD error, 1 the reward to go minus V.
+        lambda_: λ; 0 is the TD error, 1 the reward to go minus V, bootstrapped with V(sₜ₊₁) at a
+            truncation and at the end of the array.
     """
     delta = td_error(reward, terminated, v_t, v_tp1, gamma)
     return discounted_sum(delta, gamma * lambda_ * _unless(terminated | truncated, reward))

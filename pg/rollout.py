@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
-from pg import branch_rollouts, networks, numerals, rollout_noise, window_resets
+from pg import branch_rollouts, networks, numerals, returns, rollout_noise, window_resets
 from pg import extra_rollouts as extras
 from pg.branches import Branching
 from pg.config import Config
@@ -80,7 +80,7 @@ def sample(dist: Any, noise: PyTree) -> PyTree:
 
 
 def greedy(dist: Any, noise: PyTree) -> PyTree:
-    """The mode of π(·|s)."""
+    """The mode of π(·|s); its median for squashed and censored Gaussians."""
     return dist.mode()
 
 
@@ -135,7 +135,7 @@ def episodes(
         horizon: H, in steps; default: the environment's own time limit.
         group_size: Number of consecutive episodes that share their initial state and form a group:
             episode n belongs to group n // group_size.
-        act: `sample`, or `greedy` for the mode.
+        act: `sample` or `greedy`.
         begin: The initial state; default: fresh resets.
         extra_rollouts: Extra rollouts that the estimator needs.
         num_branches: M, the number of extra transitions per state and action; or K, the number of
@@ -488,7 +488,18 @@ def make_collector(
     def fresh(policy: Network, key: PRNGKeyArray) -> RolloutState:
         return _at_start(env, policy, *env.reset(key))
 
-    def episodes(policy: Network, params: PyTree, key: PRNGKeyArray, state: tuple[()]) -> Collected:
+    batch = _Batch(
+        horizon=env.horizon(config.horizon),
+        group_size=config.group_size,
+        extra_rollouts=extra_rollouts,
+        num_branches=config.num_branches,
+        branch_every=config.branch_every,
+        noise=BatchNoise(config.sampling, env.num_envs, config.sample_env),
+    )
+
+    def complete_episodes(
+        policy: Network, params: PyTree, key: PRNGKeyArray, state: tuple[()]
+    ) -> Collected:
         traj = _episodes(Acting(env, policy, params), key, batch)
         finished = Finished(jnp.int32(env.num_envs), traj.reward.sum(), traj.env_steps.sum())
         return Collected((), traj, finished)
@@ -502,15 +513,7 @@ def make_collector(
 
     if config.collect == "windows":
         return Collector(fresh, window, 1 / config.num_steps)
-    batch = _Batch(
-        horizon=env.horizon(config.horizon),
-        group_size=config.group_size,
-        extra_rollouts=extra_rollouts,
-        num_branches=config.num_branches,
-        branch_every=config.branch_every,
-        noise=BatchNoise(config.sampling, env.num_envs, config.sample_env),
-    )
-    return Collector(nothing, episodes, 1.0)
+    return Collector(nothing, complete_episodes, 1.0)
 
 
 def differentiable_episodes(
@@ -557,7 +560,7 @@ def visited(
         params: Its parameters.
         key: A random key.
         horizon: H, in steps; default: the environment's own time limit.
-        act: `sample`, or `greedy` for the mode.
+        act: `sample` or `greedy`.
     """
     check_arguments(env, policy, key)
     check_standardised(policy)
@@ -614,11 +617,9 @@ def returns_to_go(
     inputs = jax.tree.map(lambda x: x[0], inputs)
     after, row = _step(acting, begin, inputs, first_key, lambda dist, noise: action)
     rest = episodes(env, policy, params, key, horizon, begin=after)
-    ended = row.done | (row.time == horizon - 1)
-    powers = jnp.asarray(gamma, rest.reward.dtype) ** jnp.arange(
-        1, horizon + 1, dtype=rest.reward.dtype
-    )
-    return row.reward + jnp.where(ended, 0.0, powers @ rest.reward)
+    ended = row.done | (row.time >= horizon - 1)
+    discount = returns.discount(jnp.arange(1, horizon + 1, dtype=rest.reward.dtype), gamma)
+    return row.reward + jnp.where(ended, 0.0, discount @ rest.reward)
 
 
 def _with_extra_rollouts(

@@ -31,7 +31,18 @@ def importance(
         behaviour: log-probability of the action under the behaviour policy, [...].
         psi: Ψ, [...].
     """
-    return jnp.exp(log_prob - behaviour) * psi
+    return reweighted(psi, log_prob - behaviour)
+
+
+def reweighted(x: Float[Array, "*#B"], log_ratio: Float[Array, "*#B"]) -> Float[Array, "*B"]:
+    """ρ x, [...]; 0 where x is 0, though ρ overflows.
+
+    Args:
+        x: Ψ, a reward or another weighted value, [...].
+        log_ratio: log ρ, [...].
+    """
+    # masked before the exponential: infinity times 0 would be NaN in the gradient too
+    return jnp.exp(jnp.where(x == 0.0, 0.0, log_ratio)) * x
 
 
 def clipped(

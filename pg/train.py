@@ -88,7 +88,7 @@ class Update(NamedTuple):
 
     state: TrainState
     metrics: Metrics
-    are_finite: Bool[Array, " C"]  # see `nonfinite.of_batch`
+    are_finite: Bool[Array, "3"]  # see `nonfinite.of_batch`
     largest_grad_norm: Float[Array, ""]  # see `FitState`
     # the collected trajectory, and the weighted batch (standardised with `advantages="batch"`); ()
     # with micro-batches, where the whole batch never exists at once
@@ -126,11 +126,12 @@ def make_learner(
     policy: Network | NetworkFactory | None = None,
     critic: Network | NetworkFactory | None = None,
 ) -> Learner:
-    """`init` and `step`; a step is one gradient step (with ppo: epochs × minibatches) on one batch.
+    """`init` and `step`; a step collects one batch and takes one gradient step on it, or epochs ×
+    minibatches of them.
 
     Schedules of `config` depend on the planned updates and steps, including skipped ones
-    (`stop_kl`, non-finite numbers), so that each ends at zero. The optimizer itself, such as Adam
-    in its bias correction, counts the steps that were taken.
+    (`stop_kl`, non-finite numbers), so that skipped steps do not delay them. The optimizer itself,
+    such as Adam in its bias correction, counts the steps that were taken.
 
     Metrics: return, length (means over the episodes that ended; NaN if none did), episodes,
     env_steps, grad_norm (before clipping), entropy (nats), nonfinite (bits of
@@ -309,10 +310,11 @@ def make_accumulated_update(
 
 
 def make_fit(config: Config, est: Estimator, apply_gradients: ApplyGradients) -> FitBatch:
-    """θ ← optax(θ, ∇ loss): one step on the batch, or one on each of its minibatches until the KL
-    divergence exceeds `stop_kl`.
+    """θ ← optax(θ, ∇ loss): one step on the batch, or epochs of steps on its minibatches until the
+    KL divergence exceeds `stop_kl`.
 
-    Steps are numbered as if all planned ones had been taken; metrics are means over them.
+    Steps are numbered as if all planned ones had been taken. Metrics are means over all planned
+    steps; those of skipped steps are computed at the parameters where the updates stopped.
 
     Args:
         config: The settings.

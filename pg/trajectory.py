@@ -91,10 +91,16 @@ class Trajectory(NamedTuple):
     def all_env_steps(self) -> Int[Array, "*T"]:
         """[T, B] the same including all extra rollouts: the cost of the batch."""
         total = self.env_steps
-        asked = (self.greedy, self.successors, self.lookahead, self.branches, self.starts)
-        for found in asked:
-            if isinstance(found, GreedyEpisodes | Transitions | Branches | InitialStates):
-                total = total + found.env_steps
+        extra_rollouts = (
+            self.greedy,
+            self.successors,
+            self.lookahead,
+            self.branches,
+            self.starts,
+        )
+        for rollouts in extra_rollouts:
+            if isinstance(rollouts, GreedyEpisodes | Transitions | Branches | InitialStates):
+                total = total + rollouts.env_steps
         return total
 
     @property
@@ -137,7 +143,8 @@ class RolloutState(NamedTuple):
 class Collected(NamedTuple):
     """A batch, and the environments' state after it."""
 
-    # of the environments after a window; () after complete episodes, which start from resets
+    # where the environments stand after a window; () after complete episodes, since the next batch
+    # starts from resets
     state: RolloutState | tuple[()]
     traj: Trajectory
     finished: Finished

@@ -37,7 +37,7 @@ def deterministic_policy_gradient(policy: Network, critic: Network, h: Hyperpara
     standard deviation gets no gradient.
 
     Ψₜ = γᵗ ∂Q(sₜ, a)/∂a at a = μ(sₜ), by ∇μ
-    Unbiased for: nothing: unless Q is exact and quadratic, and then for the mean alone.
+    Unbiased for: nothing: J only if Q is exact and quadratic, and then for the mean alone.
     Variance: none from sampling the action; that of the states.
     Needs: complete episodes, a critic Q of continuous actions, on-policy.
     """
@@ -52,7 +52,7 @@ def svg0(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """The gradient of Q through the reparameterised action (SVG(0); Heess et al. 2015, 1510.09142).
 
     Ψₜ = γᵗ ∂Q(sₜ, a)/∂a at a = aₜ, by ∇a(θ, εₜ)
-    Unbiased for: nothing: unless Q, which replaces the reward to go, is exact.
+    Unbiased for: nothing: J only if Q, which replaces the reward to go, is exact.
     Variance: none from later steps; that of the derivative over actions, and of states.
     Needs: complete episodes, a critic Q of continuous actions, on-policy.
     """

@@ -45,7 +45,7 @@ def all_action(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     1709.00503).
 
     Ψₜ = γᵗ Q(sₜ, a), for every a
-    Unbiased for: nothing: unless Q, which replaces the reward to go, is exact.
+    Unbiased for: nothing: J only if Q, which replaces the reward to go, is exact.
     Variance: none from sampling the action or from what follows it; that of the states.
     Needs: complete episodes, a critic Q of discrete or continuous actions, on-policy.
     """

@@ -253,7 +253,7 @@ def critic_gradient(
     critic: Network, h: Hyperparams, params: Params, batch: Weighted
 ) -> tuple[PyTree, Sums]:
     """The gradient of the critic's loss value_coef (1/N) Σ ½ (V - target)² in its own parameters,
-    and the sum of its squared errors' halves over the valid steps, `value_loss`.
+    and `value_loss`, the sum of ½ (V - target)² over the valid steps.
     """
     valid = batch.traj.valid
 

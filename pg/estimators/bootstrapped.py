@@ -34,7 +34,7 @@ def actor_critic(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """n rewards, then V (A2C, A3C; Mnih et al. 2016, 1602.01783).
 
     Ψₜ = γᵗ (Σ_{l<n} γˡ rₜ₊ₗ + γⁿ V(sₜ₊ₙ) - V(sₜ))
-    Unbiased for: nothing: unless V is exact or n reaches every episode's termination.
+    Unbiased for: nothing: J only if V is exact or n reaches every episode's termination.
     Variance: falls as n falls.
     Needs: episodes or windows, a critic V, on-policy.
     """
@@ -59,7 +59,7 @@ def gae(
     1506.02438).
 
     Ψₜ = γᵗ Σₗ (γλ)ˡ δₜ₊ₗ,  δₜ = rₜ + γ V(sₜ₊₁) - V(sₜ)
-    Unbiased for: nothing: unless V is exact, or λ = 1 and every episode terminates.
+    Unbiased for: nothing: J only if V is exact, or λ = 1 and every episode terminates.
     Variance: falls as λ falls.
     Needs: episodes or windows, a critic V, on-policy.
     """

@@ -22,6 +22,7 @@ from pg.fast import blocks
 from pg.layers import ActionFunction
 from pg.networks import Network, Pair
 from pg.rollout import Trajectory
+from pg.surrogates import reweighted
 
 
 class AtActions(NamedTuple):
@@ -58,10 +59,10 @@ class SampledValues(NamedTuple):
             log_prob: Float[Array, "T B"] = dist.log_prob(sample)
             return log_prob
 
-        ratio = jnp.exp(_of_each_sample(scored, self.samples) - self.log_prob)
+        log_ratio = _of_each_sample(scored, self.samples) - self.log_prob
         total = jnp.sum(self.values, axis=-1, keepdims=True)
         others = (total - self.values) / max(self.values.shape[-1] - 1, 1)
-        return jnp.mean(ratio * (self.values - others) + others, axis=-1)
+        return jnp.mean(reweighted(self.values - others, log_ratio) + others, axis=-1)
 
     def affine(
         self, scale: Float[Array, "T B"], shift: Float[Array, "T B"] | float = 0.0

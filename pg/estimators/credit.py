@@ -51,7 +51,7 @@ ReturnCoefficients = Callable[[Params, Trajectory], Float[Array, "T B A"]]
 Outcome = Callable[[Trajectory], PyTree]
 
 _PER_ACTION = "coefficients are one number for each action"
-_IF_EXACT = "unless w is exact, and the outcome tells all of the reward"
+_IF_EXACT = "J only if w is exact, and the outcome tells all of the reward"
 _PSI = "γᵗ (1[a = aₜ] rₜ / π(aₜ|sₜ) + Σ_{k>t} γᵏ⁻ᵗ w(sₜ, a, uₖ) rₖ), for every a"
 _SOURCE = "COCOA; Meulemans et al. 2023, 2306.16803; Harutyunyan et al. 2019, 1912.02503"
 
@@ -206,7 +206,7 @@ def hindsight_credit(policy: Network, critic: Network, h: Hyperparams) -> Estima
     where the paper learns its mean.
 
     Ψₜ = γᵗ (1[a = aₜ] rₜ / π(aₜ|sₜ) + Σ_{k>t} γᵏ⁻ᵗ w(sₜ, a, sₖ) rₖ), for every a,  w = h / π - 1
-    Unbiased for: nothing: unless h is exact.
+    Unbiased for: nothing: J only if h is exact.
     Variance: that of reward_to_go if states reveal the action; usually less, not always.
     Needs: complete episodes, a critic h of discrete actions given the later state, on-policy.
     """
@@ -218,7 +218,7 @@ def counterfactual_contributions(policy: Network, critic: Network, h: Hyperparam
     drop out (COCOA-reward; Meulemans et al. 2023, 2306.16803, eq. 4).
 
     Ψₜ = γᵗ (1[a = aₜ] rₜ / π(aₜ|sₜ) + Σ_{k>t} γᵏ⁻ᵗ w(sₜ, a, rₖ) rₖ), for every a,  w = h / π - 1
-    Unbiased for: nothing: unless h is exact.
+    Unbiased for: nothing: J only if h is exact.
     Variance: none from rewards that do not depend on the action; that of the others.
     Needs: complete episodes, a critic h of discrete actions given the later reward, on-policy.
     """

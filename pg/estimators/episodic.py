@@ -32,7 +32,7 @@ def reinforce(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
     Ψₜ = R
     Unbiased for: J.
-    Variance: the largest; H scores, each times the full return.
+    Variance: the largest: H scores, each times the full return.
     Needs: complete episodes, on-policy.
     """
 

@@ -11,6 +11,7 @@ from pg.estimators.facts import FACTS
 from pg.estimators.names import is_selection, is_sequence, switches_of
 from pg.estimators.q_prop_switches import is_q_prop, q_prop_of
 from pg.estimators.sequences import sequence_estimator
+from pg.inputs import check_name
 from pg.networks import Network
 from pg.settings import own_files
 from pg.settings.parts import check_part
@@ -58,8 +59,8 @@ ESTIMATORS: dict[str, Factory] = {name: _listed(name) for name in FACTS}
 def find(name: str) -> Factory:
     """The function of an estimator, by its name (`names`) or by `FILE.py:NAME`, which is executed.
 
-    Raises ValueError for a file that fails, or what is not a function of policy, critic
-    and hyperparameters.
+    Raises ValueError for an unknown name, a file that fails, and a NAME that is not a function of
+    policy, critic and hyperparameters.
     """
     if is_sequence(name):
         return _of_switches(name)
@@ -68,6 +69,7 @@ def find(name: str) -> Factory:
     if is_q_prop(name):
         return q_prop_with(**vars(q_prop_of(name)))
     if not own_files.is_reference(name):
+        check_name("estimator", name, list(ESTIMATORS))
         return ESTIMATORS[name]
     factory: Factory = own_files.load(name, "estimator")
     check_part("estimator", factory)

@@ -22,6 +22,7 @@ from pg.estimators.base import (
 )
 from pg.networks import Network
 from pg.rollout import Trajectory
+from pg.surrogates import reweighted
 
 
 def trajectory_importance(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -37,7 +38,7 @@ def trajectory_importance(policy: Network, critic: Network, h: Hyperparams) -> E
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         log_rho = log_ratio(policy, params, traj)
         total = returns.total_return(own_entropy(traj, log_rho, h).reward, h.gamma)
-        psi = jnp.exp(log_rho.sum(0)) * total
+        psi = reweighted(total, log_rho.sum(0))
         return Credit(psi[None, :])
 
     return build_estimator(policy, None, h, weigh)
@@ -55,8 +56,7 @@ def per_decision_importance(policy: Network, critic: Network, h: Hyperparams) ->
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         log_rho = log_ratio(policy, params, traj)
-        weight = jnp.exp(jnp.cumsum(log_rho, axis=0))
-        reward = weight * own_entropy(traj, log_rho, h).reward
+        reward = reweighted(own_entropy(traj, log_rho, h).reward, jnp.cumsum(log_rho, axis=0))
         return Credit(discounted_reward_to_go(traj._replace(reward=reward), h))
 
     return build_estimator(policy, None, h, weigh)
@@ -74,6 +74,7 @@ def ratio_only(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         log_rho = log_ratio(policy, params, traj)
-        return Credit(jnp.exp(log_rho) * discounted_reward_to_go(own_entropy(traj, log_rho, h), h))
+        to_go = discounted_reward_to_go(own_entropy(traj, log_rho, h), h)
+        return Credit(reweighted(to_go, log_rho))
 
     return build_estimator(policy, None, h, weigh)

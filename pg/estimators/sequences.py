@@ -169,10 +169,12 @@ def build(
                 "of Config(reference): give one of them"
             )
         reference = policy.reference()
-    return _kept(estimator, switches, h, reference)
+    return _with_reference(estimator, switches, h, reference)
 
 
-def _kept(estimator: Estimator, s: Switches, h: Hyperparams, reference: PyTree) -> Estimator:
+def _with_reference(
+    estimator: Estimator, s: Switches, h: Hyperparams, reference: PyTree
+) -> Estimator:
     """The estimator with the reference policy, and an adaptive β if any, as its initial state.
 
     Args:
@@ -246,7 +248,7 @@ def _reference_along(
         s: The switches.
         policy: The learning policy, with the same network as the reference.
         params: Its parameters.
-        state: The estimator's state, see `_kept`.
+        state: The estimator's state, see `_with_reference`.
         traj: The batch.
         h: The hyperparameters.
         divisor: The divisor of each step.
@@ -407,8 +409,8 @@ def _log_weight(s: Switches, h: Hyperparams, log_ratio: Float[Array, "T B"]) -> 
 def _log_mean_weight(
     s: Switches, h: Hyperparams, log_prob: Float[Array, "T B"], traj: Trajectory
 ) -> Float[Array, "#T B"]:
-    """The log of the mean weight of each sequence's group or batch, over its sequences or (with
-    token ratios) over its steps, [1, B] or [T, B]; 0 if all are masked.
+    """The log of the mean weight of each sequence's group or batch, over its sequences, [T, B], or
+    with token ratios over its steps, [1, B]; 0 if all are masked.
 
     With per-decision ratios there is a mean for each step, to which an ended sequence contributes
     its last weight. Weights are summed relative to the largest in their group, as those of long
@@ -444,16 +446,16 @@ def _scaled_reward(s: Switches, traj: Trajectory, h: Hyperparams) -> Float[Array
     return reward / baselines.deviation(to_go, error[None], traj.valid)
 
 
-def _weight(
+def _normalised_log_weight(
     s: Switches, h: Hyperparams, log_prob: Float[Array, "T B"], batch: Weighted
 ) -> Float[Array, "T B"]:
-    """The weight of a step, or with per-decision ratios of its reward, divided by the mean if
-    self-normalised: a constant, [T, B].
+    """The log of the weight of a step, or with per-decision ratios of its reward, divided by the
+    mean if self-normalised: a constant, [T, B].
     """
     log_weight = _log_weight(s, h, _log_ratio_of(s, log_prob, batch.traj))
     if s.self_normalised != "none":
         log_weight -= batch.extra.log_mean_weight
-    return jax.lax.stop_gradient(jnp.exp(log_weight))
+    return jax.lax.stop_gradient(log_weight)
 
 
 def _by_decisions(
@@ -464,9 +466,10 @@ def _by_decisions(
     w_k is the weight of the decisions up to k, and b the baseline of the rewards to go.
     """
     reward = batch.extra.reward
-    weight = _weight(s, h, log_prob, batch)
+    log_weight = _normalised_log_weight(s, h, log_prob, batch)
     baseline = returns.discounted_sum(reward, 1.0) - batch.psi
-    return returns.discounted_sum(weight * reward, 1.0) - weight * baseline
+    to_go = returns.discounted_sum(surrogates.reweighted(reward, log_weight), 1.0)
+    return to_go - surrogates.reweighted(baseline, log_weight)
 
 
 def _surrogate(s: Switches, h: Hyperparams) -> Surrogate:
@@ -479,10 +482,11 @@ def _surrogate(s: Switches, h: Hyperparams) -> Surrogate:
         if s.ratio == "per_decision":
             return surrogates.score(log_prob, _by_decisions(s, h, log_prob, batch))
         if s.self_normalised != "none":
-            return surrogates.score(log_prob, _weight(s, h, log_prob, batch) * psi)
+            log_weight = _normalised_log_weight(s, h, log_prob, batch)
+            return surrogates.score(log_prob, surrogates.reweighted(psi, log_weight))
         log_ratio = _log_ratio_of(s, log_prob, batch.traj)
         if s.clip == "none":
-            return jnp.exp(log_ratio) * psi
+            return surrogates.reweighted(psi, log_ratio)
         if s.clip == "soft_gate":
             return surrogates.soft_gate(log_ratio, psi, h.gate_rising, h.gate_falling)
         low, high = _bounds(s, h)

@@ -17,6 +17,7 @@ from pg.fast import blocks
 from pg.layers.dense import forward_mode
 from pg.networks import Network, unroll
 from pg.rollout import Trajectory
+from pg.surrogates import reweighted
 
 MatVec = Callable[[PyTree], PyTree]
 Solve = Callable[[MatVec, PyTree], PyTree]  # v ↦ M v, b -> M⁻¹ b
@@ -222,8 +223,8 @@ def surrogate(policy: Network, params: PyTree, batch: Any) -> Float[Array, ""]:
     def block(rows: Any) -> Float[Array, ""]:
         traj = rows.traj
         log_prob = unroll(policy, params, traj.obs, traj.first).log_prob(traj.action)
-        surrogate = jnp.exp(jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)) * rows.psi
-        return jnp.sum(jnp.where(traj.valid, surrogate, 0.0))
+        log_rho = jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)
+        return jnp.sum(jnp.where(traj.valid, reweighted(rows.psi, log_rho), 0.0))
 
     steps = batch._replace(traj=batch.traj.without_carry)
     return blocks.mean_over_episodes(block, steps, batch.traj.valid)

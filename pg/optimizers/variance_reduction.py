@@ -26,6 +26,7 @@ from pg.estimators.base import log_ratio
 from pg.layers.dense import forward_mode
 from pg.networks import Network
 from pg.settings.ranges import BELOW_ONE
+from pg.surrogates import reweighted
 
 
 def importance_weighted_gradient(
@@ -41,9 +42,10 @@ def importance_weighted_gradient(
         params: θ'.
         batch: episodes, weighted under the policy that acted.
     """
-    weight = jnp.exp(jnp.sum(log_ratio(policy, params, batch.traj), axis=0))
-    weight = weight.reshape(1, -1, *[1] * (batch.psi.ndim - 2))
-    return estimator.grad(params, batch._replace(psi=weight * batch.psi))[0]
+    log_weight = jnp.sum(log_ratio(policy, params, batch.traj), axis=0)
+    log_weight = log_weight.reshape(1, -1, *[1] * (batch.psi.ndim - 2))
+    psi = reweighted(batch.psi, log_weight)
+    return estimator.grad(params, batch._replace(psi=psi))[0]
 
 
 def hessian_vector_product(

@@ -479,7 +479,7 @@ def _unequal_steps(rows: Sequence[Row], threshold: float | None) -> list[str]:
         steps = [row.env_steps for row in rows if row.env == env]
         if max(steps) > UNEQUAL * min(steps):
             low, high = numerals.short(min(steps)), numerals.short(max(steps))
-            said.append(f"{env}: scores are after {low} to {high} environment steps a seed")
+            said.append(f"{env}: scores are after {low} to {high} environment steps per seed")
             if threshold is not None:
                 said.append(
                     f"{env}: the steps to {numerals.number(threshold)} are not a fair comparison, "

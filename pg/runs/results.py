@@ -34,9 +34,9 @@ SUMMARY: dict[str, Any] = {"status": str, "num_updates": int}
 # Number of failures of single seeds that the terminal lists.
 _LISTED_FAILURES = 5
 _OF_ENV = sum(1 << NONFINITE_CAUSES.index(name) for name in ("rewards", "observations"))
-_MASKS = 1 << NONFINITE_CAUSES.index(
-    "action masks"
-)  # not about a number: a step without a legal action
+# not about a number: a step without a legal action
+_MASKS = 1 << NONFINITE_CAUSES.index("action masks")
+_STATISTICS = 1 << NONFINITE_CAUSES.index("running statistics")
 
 
 class Results(NamedTuple):
@@ -283,7 +283,13 @@ def describe_failures(
         remedies.append(
             "the environment returned a reward or an observation that is not finite: check it first"
         )
-    in_updates = [update for update, bits in found if bits != _MASKS and not bits & _OF_ENV]
+    if any(bits & _STATISTICS and not bits & _OF_ENV for _, bits in found):
+        remedies.append(
+            "the square of an observation or of a reward overflows in a running statistic: scale "
+            "it in the environment"
+        )
+    of_values = _OF_ENV | _STATISTICS
+    in_updates = [update for update, bits in found if bits != _MASKS and not bits & of_values]
     if any(update > 0 for update in in_updates):
         remedies.append("a smaller learning rate may help; --debug names the operation")
     elif in_updates:

@@ -30,9 +30,16 @@ Shard = Literal["seeds", "envs"]
 # as JAX names them
 MatmulPrecision = Literal["bfloat16", "tensorfloat32", "float32"]
 OnNonfinite = Literal["stop", "skip", "ignore"]
-NONFINITE_CAUSES = ("rewards", "observations", "gradients", "parameters", "action masks")
-"""Places of a number that is not finite: the bits of the metric `nonfinite`, in this order. The
-last is that of a step at which no action was legal.
+NONFINITE_CAUSES = (
+    "rewards",
+    "observations",
+    "gradients",
+    "parameters",
+    "action masks",
+    "running statistics",
+)
+"""Places of a number that is not finite: the bits of the metric `nonfinite`, in this order. That of
+action masks is set by a step at which no action was legal.
 """
 CriticOptimizer = Literal["adam", "adamw", "amsgrad", "lion", "nadam", "radam", "rmsprop", "sgd"]
 # these ask for the policy or the estimator

@@ -78,7 +78,7 @@ def ordered(ranked: Iterable[Ranked]) -> list[Ranked]:
 def table(spec: SweepSpec, ranked: list[Ranked], shown: int = SHOWN) -> str:
     """The best configurations, as a table of aligned columns."""
     stage = ranked[0].stage if ranked else {}
-    head = ["", *spec.table, *stage, "mean return [95 %]", "diverged", "steps a seed"]
+    head = ["", *spec.table, *stage, "mean return [95 %]", "diverged", "steps per seed"]
     rows = [[str(i + 1), *r.cells()] for i, r in enumerate(ranked[:shown])]
     texts = [tables.plain([head, *rows])]
     if len(ranked) > shown:

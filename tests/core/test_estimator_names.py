@@ -48,6 +48,11 @@ def test_every_name_has_facts_and_settings(name: str) -> None:
     assert part_name(family.find(name)) == name
 
 
+def test_the_nearest_names_are_in_the_error_for_an_unknown_one() -> None:
+    with pytest.raises(ValueError, match=r"unknown estimator 'reinfroce'.*reinforce"):
+        family.find("reinfroce")
+
+
 def test_a_text_trains_as_the_switches_in_python_do() -> None:
     text = "dapo:clip=symmetric+kl=k2+kl_place=sequence"
     switches = vars(PRESETS["dapo"]) | {"clip": "symmetric", "kl": "k2", "kl_place": "sequence"}

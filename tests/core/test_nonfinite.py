@@ -211,6 +211,53 @@ def test_parameters_that_are_not_finite_are_found_though_returns_are() -> None:
         assert np.isfinite(metrics["env_steps"])
 
 
+@pytest.mark.parametrize(
+    ("place", "setting"),
+    [("obs", {"normalise_observations": True}), ("reward", {"scale_rewards": True})],
+)
+def test_an_update_after_which_a_running_statistic_is_not_finite_is_rejected(
+    place: str, setting: dict[str, bool]
+) -> None:
+    """Finite numbers, whose square overflows in the variance."""
+    h = Hyperparams(env_params={place: jnp.float32(1e20)})
+    state, metrics = jax.jit(make_train(config(**setting)))(jax.random.key(0), h)
+    assert "running statistics" in results.causes(int(metrics["nonfinite"][AT]))
+    assert metrics["skipped"].tolist() == [0] * AT + [1] * 4
+    statistics = jax.tree.leaves((state.normaliser.obs, state.normaliser.returns))
+    assert statistics
+    assert all(np.isfinite(x).all() for x in statistics)
+    rows = {name: np.asarray(x)[None] for name, x in metrics.items()}
+    summary = writing.summarise(
+        execution.Run(state, rows, True, None, 0.0, 0.0),
+        {"sampled": Evaluation(np.ones((1, 3)), np.ones((1, 3)))},
+        [0],
+    )
+    (failure, advice) = results.describe_failures(summary, rows)
+    assert failure.endswith(f"running statistics not finite in update {AT}, where it is frozen")
+    assert "scale it in the environment" in advice
+
+
+def test_a_statistic_of_the_estimator_may_start_at_infinity_but_not_become_it() -> None:
+    def best_return(policy: Any, critic: Any, h: Hyperparams) -> Estimator:
+        """actor_critic, which keeps the largest reward, and in update h.baseline a NaN."""
+        plain = ESTIMATORS["actor_critic"](policy, critic, h)
+
+        def init(key: Any) -> Any:
+            return plain.init(key)[0], (jnp.float32(-jnp.inf), jnp.int32(0))
+
+        def weigh(params: Any, state: Any, traj: Any) -> Any:
+            best, number = state
+            best = jnp.where(number == h.baseline, jnp.nan, jnp.maximum(best, traj.reward.max()))
+            return plain.weigh(params, (), traj)[0], (best, number + 1)
+
+        return plain._replace(init=init, weigh=weigh)
+
+    train = jax.jit(make_train(config(), estimator=best_return))
+    _, metrics = train(jax.random.key(0), Hyperparams(baseline=jnp.float32(3.0)))
+    causes = [results.causes(int(bits)) for bits in metrics["nonfinite"]]
+    assert causes == [""] * 3 + ["running statistics"] * 6
+
+
 @pytest.mark.acceptance("N3")
 def test_it_never_gives_up() -> None:
     """A thousand updates in a row whose gradient is NaN."""

@@ -65,6 +65,15 @@ def test_n_step_is_the_loop(batch: dict[str, np.ndarray], n: int) -> None:
     np.testing.assert_allclose(traced, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("n", [4, 2**31 - 2, 2**31 - 1])
+def test_the_largest_n_is_a_number_of_steps_too(n: int) -> None:
+    """In 32 bits, where a step's index plus n overflows."""
+    with jax.enable_x64(False):
+        zero, never = jnp.zeros(4), jnp.zeros(4, bool)
+        got = returns.n_step(jnp.ones(4), never, never, zero, zero, gamma=1.0, n=n)
+    assert got.tolist() == [4.0, 3.0, 2.0, 1.0]
+
+
 @pytest.mark.acceptance("T2")
 def test_reward_to_go_restarts_after_an_end(batch: dict[str, np.ndarray]) -> None:
     done = batch["terminated"] | batch["truncated"]

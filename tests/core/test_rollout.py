@@ -523,6 +523,16 @@ def logits_of(policy: Network) -> Callable[..., Any]:
     return apply
 
 
+@pytest.mark.parametrize("time", [498, 499, 500, 700])
+def test_no_return_continues_beyond_the_horizon(time: int) -> None:
+    """CartPole pays 1 for each step: one, or two from the last step but one."""
+    env, policy, params = setup("CartPole-v1", 3)
+    begin = start(env, policy, KEY)
+    begin = begin._replace(time=jnp.full_like(begin.time, time))
+    got = returns_to_go(env, policy, params, KEY, begin, jnp.zeros(3, int), 1.0, horizon=500)
+    assert got.tolist() == [2.0 if time == 498 else 1.0] * 3
+
+
 MISTAKES: dict[str, tuple[Mistake, str]] = {
     "a policy that gives logits": (
         handed(

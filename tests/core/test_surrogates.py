@@ -8,6 +8,12 @@ import numpy as np
 import pytest
 
 from pg import surrogates
+from pg.config import Hyperparams
+from pg.distributions import Categorical
+from pg.envs import Sequences, make_env
+from pg.estimators import family
+from pg.networks import Network
+from pg.rollout import episodes
 
 PSI = jnp.array([2.0, -3.0])
 BEHAVIOUR = jnp.zeros(2)
@@ -44,6 +50,50 @@ def test_clipping_binds_only_in_the_direction_of_psi(
     log_ratio: float, expected: list[float]
 ) -> None:
     np.testing.assert_allclose(slope("clipped", log_ratio), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("log_ratio", [-1e4, 100.0, 1e4])
+def test_without_a_weight_a_ratio_that_leaves_the_floats_is_no_nan(log_ratio: float) -> None:
+    x, psi = jnp.full(2, log_ratio), jnp.array([0.0, -0.0])
+    value, slope = jax.value_and_grad(lambda x: surrogates.reweighted(psi, x).sum())(x)
+    assert value == 0
+    assert not slope.any()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "trajectory_importance",
+        "per_decision_importance",
+        "ratio_only",
+        "vtrace",
+        "sequence:ratio=token",
+        "sequence:ratio=sequence",
+        "sequence:ratio=per_decision+credit=to_go",
+        "sequence:ratio=sequence+self_normalised=batch",
+    ],
+)
+def test_actions_that_were_all_but_impossible_weigh_nothing_without_a_reward(name: str) -> None:
+    """log ρ = 200, which overflows, and Ψ = 0: the gradient is 0, not NaN."""
+    env = make_env(Sequences(num_tokens=3, max_length=4, end_token=1, reward=unrewarded), 8)
+    policy = Network(
+        lambda key: jnp.zeros(3),
+        lambda p, carry, obs, first: (carry, Categorical(jnp.broadcast_to(p, (*first.shape, 3)))),
+    )
+    critic = Network(
+        lambda key: jnp.zeros(()), lambda p, carry, obs, first: (carry, jnp.zeros(first.shape) + p)
+    )
+    estimator = family.find(name)(policy, critic, Hyperparams())
+    params, state = estimator.init(jax.random.key(0))
+    traj = episodes(env, policy, params.policy, jax.random.key(1), group_size=2)
+    traj = traj._replace(log_prob=traj.log_prob - 200.0 * traj.valid)
+    batch, _ = estimator.weigh(params, state, traj)
+    gradient, _ = estimator.grad(params, batch)
+    assert not np.asarray(gradient.policy).any()
+
+
+def unrewarded(prompt: jax.Array, tokens: jax.Array, length: jax.Array) -> jax.Array:
+    return jnp.zeros(())
 
 
 BOUNDED: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {

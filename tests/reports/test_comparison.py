@@ -221,7 +221,7 @@ def test_it_is_said_where_some_were_trained_for_longer(tmp_path: Path) -> None:
     long = store_run(tmp_path / "b", [3.0, 4.0], num_updates=20)
     found = compared(short, long)
     said = comparison.remarks(found, comparison.tabulate(found))
-    assert "CartPole-v1: scores are after 500 to 2k environment steps a seed" in said
+    assert "CartPole-v1: scores are after 500 to 2k environment steps per seed" in said
     alone = compared(short)
     said = comparison.remarks(alone, comparison.tabulate(alone))
     assert not any("environment steps" in text for text in said)

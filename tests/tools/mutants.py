@@ -571,8 +571,8 @@ MUTANTS = [
     Mutant(
         "sequences whose baseline is not weighed by the decisions",
         "estimators/sequences.py",
-        "- weight * baseline",
-        "- baseline",
+        "return to_go - surrogates.reweighted(baseline, log_weight)",
+        "return to_go - baseline",
         "tests/exact/test_sequence_means.py -k weighed_by_decisions",
     ),
     Mutant(
@@ -642,8 +642,8 @@ MUTANTS = [
     Mutant(
         "a greedy baseline whose steps cost nothing",
         "trajectory.py",
-        "                total = total + found.env_steps\n",
-        "                total = total + 0 * found.env_steps\n",
+        "                total = total + rollouts.env_steps\n",
+        "                total = total + 0 * rollouts.env_steps\n",
         "tests/core/test_switches.py -k 'counted_once_a_group'",
     ),
     Mutant(
@@ -1022,8 +1022,8 @@ MUTANTS = [
     Mutant(
         "n steps are n - 1",
         "returns.py",
-        "n = jnp.asarray(n).astype(int)",
-        "n = jnp.asarray(n).astype(int) - 1",
+        "n = jnp.minimum(jnp.asarray(n), reward.shape[0]).astype(int)",
+        "n = jnp.minimum(jnp.asarray(n), reward.shape[0]).astype(int) - 1",
         "tests/core/test_returns.py",
     ),
     Mutant(
@@ -1332,8 +1332,8 @@ MUTANTS = [
     Mutant(
         "one ratio for importance sampling by decision",
         "estimators/off_policy.py",
-        "jnp.exp(jnp.cumsum(log_rho, axis=0))",
-        "jnp.exp(log_rho)",
+        "jnp.cumsum(log_rho, axis=0))",
+        "log_rho)",
         "tests/exact/test_unbiased.py -k per_decision",
     ),
     Mutant(
@@ -1634,8 +1634,8 @@ MUTANTS = [
     Mutant(
         "sampled actions that are scored by half",
         "estimators/continuous.py",
-        "return jnp.mean(ratio * (self.values - others) + others, axis=-1)",
-        "return jnp.mean(jnp.sqrt(ratio) * (self.values - others) + others, axis=-1)",
+        "reweighted(self.values - others, log_ratio)",
+        "reweighted(self.values - others, log_ratio / 2)",
         "tests/exact/test_sampled_actions.py -k keep_the_mean",
     ),
     Mutant(
@@ -1856,8 +1856,8 @@ MUTANTS = [
     Mutant(
         "branches that cost nothing",
         "trajectory.py",
-        "if isinstance(found, GreedyEpisodes | Transitions | Branches | InitialStates):",
-        "if isinstance(found, GreedyEpisodes | Transitions | InitialStates):",
+        "if isinstance(rollouts, GreedyEpisodes | Transitions | Branches | InitialStates):",
+        "if isinstance(rollouts, GreedyEpisodes | Transitions | InitialStates):",
         "tests/core/test_branches.py -k time_limit",
     ),
     Mutant(
@@ -2260,8 +2260,8 @@ MUTANTS = [
     Mutant(
         "storm and svrpg without importance weights",
         "optimizers/variance_reduction.py",
-        "weight = jnp.exp(jnp.sum(log_ratio(policy, params, batch.traj), axis=0))",
-        "weight = jnp.exp(0.0 * jnp.sum(log_ratio(policy, params, batch.traj), axis=0))",
+        "log_weight = jnp.sum(log_ratio(policy, params, batch.traj), axis=0)",
+        "log_weight = 0.0 * jnp.sum(log_ratio(policy, params, batch.traj), axis=0)",
         "tests/core/test_optimizers.py",
     ),
     Mutant(
