@@ -30,6 +30,7 @@ does not support a mesh of several devices.
 """
 
 import contextlib
+import dataclasses
 import importlib
 import math
 import os
@@ -88,7 +89,9 @@ def make(
         "gymnasium.pprint_registry() lists them",
     )
     options = {"disable_env_checker": True, **options, "max_episode_steps": -1}
-    spec = gymnasium.spec(own_name)  # which may not be registered in a worker process
+    # the spec, as the name may not be registered in a worker process; without the wrapper that
+    # checks that a reset is first, which ours always is
+    spec = dataclasses.replace(gymnasium.spec(own_name), order_enforce=False)
     return adapt(
         lambda **more: gymnasium.make(spec, **{**options, **more}),
         name,
