@@ -200,7 +200,7 @@ def _check_settings_of(label: str | None, own_labels: Sequence[Any]) -> None:
     """Raises ValueError unless there are such settings, and an estimator that they are for."""
     if label is None:
         return
-    check_name("settings_of", label, LABELS)
+    check_name("settings_of", label, LABELS, "pg train --help lists the estimators")
     if not own_labels:
         raise ValueError(
             f"settings_of is for your own estimators: give one, as --estimator {own_files.FORM}"

@@ -97,7 +97,10 @@ class Options(cli.BorrowedSettings, cli.Checkpointing, cli.Length):
         }
         for name, low in least.items():
             if (value := getattr(self, name)) is not None and value < low:
-                raise ValueError(f"{name} must be a whole number of at least {low}, got {value}")
+                why = ": intervals are over seeds; pg train takes one" if name == "seeds" else ""
+                raise ValueError(
+                    f"{name} must be a whole number of at least {low}, got {value}{why}"
+                )
         if (
             not 0
             <= self.seed

@@ -66,7 +66,7 @@ def _check_names(kind: str, values: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{kind} has no field {name!r}: write {instead}({meant}={shown(values[name])})"
             )
-        check_name(f"field of {kind}", name, own)
+        check_name(f"field of {kind}", name, own, f"help(pg.{kind}) lists them")
 
 
 def filling_in(kind: _Settings) -> _Settings:

@@ -303,6 +303,8 @@ def check_names(spec: SweepSpec) -> None:
             f"pg sweep --help lists the settings, and the environment's own are {', '.join(of_env)}"
         )
         for name in names:
+            if name in ("seed", "seeds"):
+                raise ValueError(f"{name} is no setting to vary: every row has --seeds of them")
             check_name("setting to vary", name, known, listed)
 
 

@@ -607,11 +607,11 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "another library's field of Config": (
         config_of(n_envs=8),
-        "'n_envs': did you mean 'num_envs'? ",
+        "; help(pg.Config) lists them",
     ),
     "another library's field of Hyperparams": (
         hyperparams_of(lr=0.1),
-        "'lr': did you mean 'learning_rate'? valid: ",
+        "'lr': did you mean 'learning_rate'? ",
     ),
     "another library's field of the other class": (
         config_of(lr=0.1),

@@ -332,7 +332,8 @@ def test_a_mistake_in_a_search(arguments: list[str], message: str) -> None:
             ("--over", "gamma=0.1:1", "--method", "grid"),
             "gamma is a range, and a grid needs values",
         ),
-        (("--seeds", "1"), "seeds must be a whole number of at least 2, got 1"),
+        (("--seeds", "1"), "seeds must be a whole number of at least 2, got 1: intervals are over"),
+        (("--over", "seed=0,1"), "seed is no setting to vary: every row has --seeds of them"),
         (
             ("--memory-limit", "much"),
             "--memory-limit must be a size such as 4GiB or 500MB, got 'much'",
