@@ -41,7 +41,9 @@ def from_linen(module: Any, env: Env, *, carry: PyTree = (), critic: bool = Fals
     """The Network of a `flax.linen` module.
 
     Args:
-        module: called with observations, or with the carry and observations.
+        module: called with a batch of observations, or with the carry and observations. They are
+            floats [B, *O], one-hot for a Discrete space; a dictionary of them for a Dict, as in
+            `env.obs_shape`.
         env: the environments, which provide its observations.
         carry: for a recurrent module, that of one environment at an episode's start.
         critic: the output is a value.
