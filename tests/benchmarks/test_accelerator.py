@@ -62,8 +62,9 @@ def test_a_trial_fills_every_section_also_after_a_stop(tmp_path: Path) -> None:
     assert first["skipped"]
     assert f"no time for {len(first['skipped'])} rows: " in stopped.stdout
     assert run("--from", str(path), "--report", str(written)).returncode == 0
-    assert "not measured" in cells(written.read_text())
-    assert all(cells(written.read_text()))
+    page = written.read_text()
+    assert "Not measured: " in page or "not measured" in cells(page)
+    assert all(cells(page))
     done = run("--smoke", "--out", str(out), "--minutes", "8")
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads(path.read_text())
@@ -82,21 +83,28 @@ def test_a_trial_fills_every_section_also_after_a_stop(tmp_path: Path) -> None:
     assert given == arrays
     assert chunk["result"]["host_operations"] == "0"
     assert run("--from", str(path), "--report", str(written)).returncode == 0
+    assert "Not measured: " not in written.read_text()
     assert "not measured" not in cells(written.read_text())
     assert all(cells(written.read_text()))
     assert "no figure below says anything" in written.read_text()
 
 
 def test_the_page_of_this_repository_is_generated() -> None:
-    """From stored results, where there are any; otherwise every cell says that there are none."""
+    """From stored results, where there are any; otherwise every section says there are none."""
     source = PAGE.with_suffix(".json")
     assert PAGE.read_text() == report.page(driver.read(source) if source.exists() else None)
     if not source.exists():
         page, _, others = PAGE.read_text().partition("## What others report")
         assert "**Nothing here has been measured**" in page
-        heads = {column.head for s in plan.sections(smoke=False) for column in s.columns}
-        rows = {row.name for section in plan.sections(smoke=False) for row in section.rows}
-        assert set(cells(page)) - heads - rows - {"---"} == {"not measured"}
+        sections = plan.sections(smoke=False)
+        assert not cells(page)
+        assert [line[2:] for line in page.splitlines() if line.startswith("## ")] == [
+            f" {section.title}" for section in sections
+        ]
+        lines = [line for line in page.splitlines() if line.startswith("Not measured: ")]
+        for line, section in zip(lines, sections, strict=True):
+            assert line.startswith(f"Not measured: {len(section.rows)} rows of ")
+            assert all(column.head in line for column in section.columns)
         assert others.count("http") == 4
 
 

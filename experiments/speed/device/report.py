@@ -1,4 +1,6 @@
-"""The page of what was measured on an accelerator: every cell a figure, or "not measured"."""
+"""The page of what was measured on an accelerator: every cell a figure, or "not measured"; one
+line for a section without any figure.
+"""
 
 import textwrap
 from collections.abc import Mapping
@@ -85,14 +87,18 @@ def status(results: Mapping[str, Any], sections: tuple[plan.Section, ...]) -> st
 
 def _section(section: plan.Section, answers: Mapping[str, Any]) -> str:
     """A heading, the text, the table, and what failed."""
-    rows = [("", *(column.head for column in section.columns))]
+    text = textwrap.fill(section.text, 120, break_on_hyphens=False)
+    heads = [column.head for column in section.columns]
+    if not answers:
+        nothing = f"{NOT_MEASURED.capitalize()}: {len(section.rows)} rows of {'; '.join(heads)}."
+        return f"## {section.title}\n\n{text}\n\n{nothing}\n"
+    rows = [("", *heads)]
     failures = []
     for row in section.rows:
         answer = answers.get(row.name, {})
         rows.append((row.name, *_cells(section, answer)))
         if "error" in answer:
             failures.append(f"- {row.name}: {_plain(answer['error'])}")
-    text = textwrap.fill(section.text, 120, break_on_hyphens=False)
     parts = [f"## {section.title}", text, _table(rows), "\n".join(failures)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
