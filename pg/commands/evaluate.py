@@ -99,6 +99,11 @@ def _of_run(options: Options) -> tuple[dict[str, Any], Path]:
     with contextlib.ExitStack() as stack:
         if options.update_summary:
             stack.enter_context(folders.locked(folder))
+            if not (folder / "summary.json").exists():
+                raise ValueError(
+                    f"{folder} has no summary.json to update, as its run has not ended: continue "
+                    "it with pg resume, or leave out --update-summary"
+                )
         summary = evaluated(folder, options)
         return summary, write(folder, summary, options)
 
@@ -152,6 +157,8 @@ def evaluated(folder: Path, options: Options) -> dict[str, Any]:
     stored = results.load_results(folder)
     seeds = stored.seeds
     first = seeds[0] if options.seed is None else options.seed
+    if first > 2**32 - len(seeds):
+        raise ValueError(f"seed must be in [0, 2^32), with the seeds after it, got {first}")
     env = envs.configured(config, 1, hyperparams.env_params)
     like = acting.acting_shapes(config, env, networks.make_policy(config, env))
     memory.check(config, env, like, len(seeds), options.episodes)

@@ -200,7 +200,7 @@ def resume(
     Returns:
         The exit code, as in `run`.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     try:
         config, hyperparams = folders.read_setup(
             folder,

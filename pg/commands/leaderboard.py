@@ -104,9 +104,12 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     timed = options.select(measurements, options.seed, *leaderboard.TIMED.values()).qualities
     report = leaderboard.report(qualities, best, named, timed)
     print(report)
-    if options.report:
-        tables.insert(options.report, report, leaderboard.MARKS)
-    leaderboard.plot_leaderboard(qualities, options.figure or options.out / "leaderboard.png")
+    try:
+        if options.report:
+            tables.insert(options.report, report, leaderboard.MARKS)
+        leaderboard.plot_leaderboard(qualities, options.figure or options.out / "leaderboard.png")
+    except OSError as error:
+        cli.fail_to_write(error)
     if options.against is not None:
         others = options.select(measurements, options.against).qualities
         same, total = leaderboard.agreement(qualities, others)

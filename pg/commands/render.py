@@ -62,6 +62,7 @@ class Options(cli.OwnPolicy):
         """
         if self.run is None:
             return
+        self.run = self.run.expanduser()
         is_of_zoo = not self.run.exists()
         if is_of_zoo and self.out is None:
             self.out = Path(f"{self.run.as_posix().replace('/', '-')}.gif")

@@ -74,6 +74,9 @@ class Options:
             check_choice("estimators", name, check_exact)
         for name in self.problems:
             check_choice("problems", name, ())
+        for path in (*self.out, *([self.figure] if self.figure else [])):
+            if not path.parent.is_dir():
+                raise ValueError(f"the folder of {path} does not exist: make it first")
         check_names_differ("estimators", map(canonical, self.estimators))
         check_names_differ("problems", self.problems)
 
@@ -82,9 +85,12 @@ class Options:
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Prints a table in Markdown, a row per estimator. Returns the exit code, 0."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
-    texts = {
-        path: path.read_text(encoding="utf-8") if path.is_file() else "" for path in options.out
-    }
+    try:
+        texts = {
+            path: path.read_text(encoding="utf-8") if path.is_file() else "" for path in options.out
+        }
+    except UnicodeDecodeError:
+        cli.fail(f"--out must be files of text, got {' and '.join(map(str, options.out))}")
     without = [
         str(path)
         for path, text in texts.items()
@@ -101,12 +107,15 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         figures_of = _print_rows(estimators, problems, options.gamma)
     except ValueError as error:
         cli.fail(error)
-    _write(options, texts, estimators, figures_of)
     own = [("estimator", estimator) for estimator in estimators.values() if is_own(estimator)]
     if options.problems:
         own += [("problem", problem) for problem in problems.values()]
-    for folder in {path.parent for path in (*options.out, options.figure) if path is not None}:
-        code.copy_texts(folder, own)
+    try:
+        _write(options, texts, estimators, figures_of)
+        for folder in {path.parent for path in (*options.out, options.figure) if path is not None}:
+            code.copy_texts(folder, own)
+    except OSError as error:
+        cli.fail_to_write(error)
     return 0
 
 

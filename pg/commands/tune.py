@@ -11,7 +11,14 @@ import numpy as np
 from pg import numerals
 from pg.commands import cli
 from pg.commands.values import check_assigned_once
-from pg.config import PARTS, Config, Hyperparams, check_hyperparams
+from pg.config import (
+    PARTS,
+    WHOLE_NUMBERS,
+    Config,
+    Hyperparams,
+    check_hyperparams,
+    check_together,
+)
 from pg.inputs import check_name
 from pg.presets import preset
 from pg.reports import statistics, tables
@@ -68,6 +75,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         settings = _settings(options)
         config, hyperparams = preset(options.estimator, **settings)
         trials = sample(options, check_hyperparams(hyperparams))
+        check_together(config, hyperparams._replace(**trials))
         with interrupts.deferred("the search") as caught:
             found = search(config, hyperparams, trials, options)
     except (ValueError, TypeError) as error:
@@ -94,7 +102,10 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             "smaller values"
         )
         return cli.interrupted(caught.signum) if caught.signum else cli.NOT_FINITE
-    winner = settings | {name: float(f"{values[order[0]]:.3g}") for name, values in trials.items()}
+    best = {name: values[order[0]] for name, values in trials.items()}
+    winner = settings | {
+        name: int(x) if name in WHOLE_NUMBERS else float(f"{x:.3g}") for name, x in best.items()
+    }
     named = ", ".join(f"{name}={value!r}" for name, value in winner.items())
     print(f"preset({options.estimator!r}, {named})")
     return cli.interrupted(caught.signum) if caught.signum else 0
@@ -126,6 +137,10 @@ def sample(options: Options, hyperparams: Hyperparams) -> dict[str, Any]:
     for name, least in (("trials", 1), ("seeds", 2), ("first_seed", 0)):
         if (value := getattr(options, name)) < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
+    if options.first_seed > 2**32 - options.seeds:
+        raise ValueError(
+            f"first_seed must be in [0, 2^32), with the seeds after it, got {options.first_seed}"
+        )
     generator, trials = np.random.default_rng(options.first_seed), dict[str, Any]()
     for entry in options.range:
         name, _, text = entry.partition("=")
@@ -133,9 +148,12 @@ def sample(options: Options, hyperparams: Hyperparams) -> dict[str, Any]:
         if name in dict(map(cli.assignment, options.set)):
             raise ValueError(f"{name} is both set and searched: leave it out of --set or --range")
         low, high = _bounds(name, text)
+        is_whole = name in WHOLE_NUMBERS
         for bound in (low, high):
-            check_hyperparams(Hyperparams(**{**hyperparams.scalars(), name: bound}))
-        trials[name] = low * (high / low) ** generator.random(options.trials)
+            value = int(bound) if is_whole and bound.is_integer() else bound
+            check_hyperparams(Hyperparams(**{**hyperparams.scalars(), name: value}))
+        values = low * (high / low) ** generator.random(options.trials)
+        trials[name] = values.round().astype(int) if is_whole else values
     return trials
 
 

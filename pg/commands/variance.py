@@ -139,6 +139,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             if qualities:
                 print(f"\n{problem}, {snapshot} of training")
                 print(leaderboard.variance_table(qualities))
-    figures = leaderboard.plot_measurements(measurements, options.out)
+    try:
+        figures = leaderboard.plot_measurements(measurements, options.out)
+    except OSError as error:
+        cli.fail_to_write(error)
     print("", options.out / "quality.csv", *figures, sep="\n")
     return 0

@@ -480,11 +480,13 @@ def train(
     done = partial.updates if partial else 0
     best = partial.best if partial else None
     reached = bool(evaluator and partial and evaluator.has_reached(partial.metrics))
-    reached = bool(devices.agreed(int(reached)))  # only the first process has all metrics
+    stopped = bool(halt and partial and _should_stop(programs.config, partial.metrics))
+    # only the first process has all metrics
+    reached, stopped = bool(devices.agreed(int(reached))), bool(devices.agreed(int(stopped)))
     if evaluator and partial and done == num_updates:  # it ended before its results were written
         rows = [evaluator.at_end(done, partial.metrics, states)]
         best, reached = evaluator.best, evaluator.has_reached(rows[0])
-    count, signum, stopped, started = 1, 0, False, time.monotonic()
+    count, signum, started = 1, 0, time.monotonic()
     with interrupts.deferred("the updates in progress") as caught:
         while done < num_updates and not (signum or stopped or reached):
             began = time.monotonic()

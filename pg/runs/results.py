@@ -300,10 +300,11 @@ def describe_failures(
     advice = "; ".join(remedies)
     if on_nonfinite == "stop":
         advice += ", --on-nonfinite skip continues"
+    left_out = f"{failed} of {numerals.counted(seeds, 'seed')} left out of the evaluation; "
     return [
         *lines[:_LISTED_FAILURES],
         *([f"... and {more} more"] if more > 0 else []),
-        f"{failed} of {numerals.counted(seeds, 'seed')} left out of the evaluation; {advice}",
+        f"{left_out if failed else ''}{advice}",
     ]
 
 

@@ -30,12 +30,17 @@ class Earlier(NamedTuple):
     spec: SweepSpec
     folder: Path
     configurations: list[int]  # the survivors' numbers in it, in the order of the next rung
+    updates: list[int]  # of each of its configurations at its end
 
     def run(self, number: int) -> int:
         """The number that a run of the next rung has in this one."""
         num_seeds = len(self.spec.seeds)
         g, s = divmod(number, num_seeds)
         return self.configurations[g] * num_seeds + s
+
+    def updates_of(self, number: int) -> int:
+        """The number of updates after which this run of the rung ends."""
+        return self.updates[number // len(self.spec.seeds)]
 
 
 class Rung(NamedTuple):
@@ -129,6 +134,8 @@ def carried_over(
         restored = _restored(before, earlier, template, metadata, len(numbers))
         if restored is None:
             return None
+        if restored.partial.updates < earlier.updates_of(numbers.start):
+            continue  # of a chunk of another width, which was left behind unfinished
         for number in wanted:
             found[number] = _row(restored.partial, number - numbers.start)
         changed += [change for change in restored.changed if change not in changed]

@@ -242,7 +242,7 @@ def _halve(search: Search, folder: Path, budget: Budget) -> list[Round]:
         if rung.is_last or not chosen:
             driver.discard_checkpoints(place)
             break
-        earlier = Earlier(spec, place, chosen)
+        earlier = Earlier(spec, place, chosen, after)
         spec = dataclasses.replace(spec, table=_rows(spec.table, chosen))
         numbers, before = [numbers[g] for g in chosen], [after[g] for g in chosen]
     return rounds
@@ -298,7 +298,8 @@ def _unlabelled(name: str, stored: Any, space: Space | None) -> Any:
     """The value that a stored label stands for; for a custom part its FILE.py:NAME."""
     if space is None or isinstance(space, spaces.Range):
         return stored
-    return next((value for value in space if specs.label(name, value) == stored), stored)
+    labels = [folders.jsonable(specs.label(name, value)) for value in space]
+    return next((x for x, label in zip(space, labels, strict=True) if label == stored), stored)
 
 
 def _lasting(search: Search, table: Table) -> Table:

@@ -108,7 +108,9 @@ def draws(method: str, num: int, spaces: Mapping[str, Space], seed: int) -> Tabl
 
 def is_whole(name: str) -> bool:
     """True for a name whose values are whole numbers, to which draws from a range are rounded."""
-    return name in (*WHOLE_NUMBERS, "max_steps_in_episode")
+    return (
+        name in (*WHOLE_NUMBERS, "max_steps_in_episode") or type(getattr(Config, name, 0.0)) is int
+    )
 
 
 def hyperparams_of(base: Hyperparams, table: Table) -> Hyperparams:

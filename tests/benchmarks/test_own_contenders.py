@@ -133,6 +133,10 @@ def test_an_own_estimator_has_a_row_in_the_exact_table(
             "estimator 'moves': weigh's results depend on the parameters",
             marks=pytest.mark.slow,
         ),
+        (
+            ["--figure", "no/such/x.png"],
+            "the folder of no/such/x.png does not exist: make it first",
+        ),
         (["--problems", "{own}:long"], "long must have at most 2,000 trajectories, which are all"),
         (["--problems", "{own}:number"], "{own}:number must be a pg.exact.tabular.TabularMDP"),
     ],

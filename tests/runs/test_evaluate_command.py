@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pg.commands import cli, evaluate, job, resume
+from pg.commands import cli, evaluate, job, resume, train
 from pg.config import Config
 from pg.runs import folders, results
 
@@ -77,6 +77,7 @@ def test_more_episodes_another_seed_and_greedy_actions_are_another_result(folder
     [
         (["--episodes", "0"], "episodes must be a whole number of at least 1, got 0"),
         (["--seed", "-1"], "seed must be in [0, 2^32), got -1"),
+        (["--seed", "4294967295"], "seed must be in [0, 2^32), with the seeds after it"),
         (["--out", "no/such/folder/file.json"], "out must be a file in an existing folder"),
     ],
 )
@@ -87,6 +88,39 @@ def test_a_mistake_is_a_sentence(
         evaluate.main([str(folder), *flags])
     assert stopped.value.code == cli.MISTAKE
     assert message in capsys.readouterr().err
+
+
+def test_a_run_that_has_not_ended_has_no_summary_to_update(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main([str(tmp_path / "run"), "--update-summary", "--episodes", "2"])
+    assert stopped.value.code == cli.MISTAKE
+    assert "has no summary.json to update, as its run has not ended" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert evaluate.main([str(tmp_path / "run"), "--episodes", "2"]) == 0
+
+
+def test_a_run_that_has_stopped_is_not_trained_on_by_resuming(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At an infinite number in its first update; with skip it goes on."""
+    flags = ["--num-updates", "40", "--num-envs", "4", "--hidden-sizes", "4", "--optimizer", "sgd"]
+    wild = ["--learning-rate", "1e38", "--max-grad-norm", "inf", "--name", "run"]
+    assert train.main([*flags, *wild, "--out", str(tmp_path)]) == cli.NOT_FINITE
+    (run,) = tmp_path.glob("*/*/run")
+    before = summary(run / "summary.json")
+    assert before["status"] == "stopped"
+    assert resume.main([str(run)]) == cli.NOT_FINITE
+    after = summary(run / "summary.json")
+    for name in ("status", "num_updates", "env_steps"):
+        assert after[name] == before[name]
+    assert resume.main([str(run), "--on-nonfinite", "skip"]) == cli.NOT_FINITE
+    assert summary(run / "summary.json")["num_updates"] == 40
 
 
 def test_a_folder_of_no_run_is_a_sentence(

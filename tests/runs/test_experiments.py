@@ -307,6 +307,12 @@ def test_a_search_ranks_its_trials_and_prints_the_best() -> None:
         (["--range", "learning_rate"], "must be LOW:HIGH with 0 < LOW <= HIGH, got ''"),
         (["--range", "learning_rate=a:b"], "must be LOW:HIGH with 0 < LOW <= HIGH, got 'a:b'"),
         (["--seeds", "1"], "seeds must be a whole number of at least 2, got 1"),
+        (["--first-seed", "4294967295"], "--first-seed must be in [0, 2^32), with the seeds after"),
+        (
+            ["--set", "optimizer=storm", "--range", "temperature=0.01:0.1"],
+            "optimizer='storm' needs a Ψ that does not depend on the policy",
+        ),
+        (["--range", "n_step=0.5:3"], "n_step must be a whole number"),
         (
             ["--set", "gamma=0.9", "--range", "gamma=0.8:1"],
             "gamma is both set and searched: leave it out of --set or --range",

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pg.commands import sweep as command
 from pg.config import Config, Hyperparams
 from pg.fast import devices
 from pg.reports.statistics import Estimate
-from pg.runs import loading, sweeps
+from pg.runs import checkpoints, loading, sweeps
 from pg.sweep import Range, SweepSpec, driver, proposals, rungs, spaces
 from pg.sweep import search as searches
 from pg.sweep import spec as specs
@@ -154,6 +155,32 @@ def test_a_search_that_was_killed_comes_to_the_same(
     assert table_bytes(tmp_path) == {k: x for k, x in expected.items() if "best" not in k}
 
 
+def test_an_unfinished_chunk_of_another_width_is_not_carried_over(
+    halved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a search leaves that is interrupted, and continued on fewer devices."""
+    original = rungs.carried_over
+
+    def after_another(
+        earlier: Any, runs: Any, place: Any, like: Any, about: Any, columns: Any
+    ) -> Any:
+        chunks = earlier.folder / "checkpoints"
+        done = rungs._restored(chunks / "chunk-000000-000002", earlier, like, about, 3)
+        assert done is not None
+        first_update = {name: x[:, :1] for name, x in done.partial.metrics.items()}
+        own = {**about, "setup": earlier.spec.to_json()}
+        write = checkpoints.CheckpointWriter(
+            chunks / "chunk-000001-000003", own, {"seed": np.arange(3)}
+        )
+        write(1, lambda: done.partial.states, first_update, last=True)
+        return original(earlier, runs, place, like, about, columns)
+
+    monkeypatch.setattr(rungs, "carried_over", after_another)
+    run(halving(), tmp_path)
+    expected = table_bytes(halved)
+    assert table_bytes(tmp_path) == {k: x for k, x in expected.items() if "best" not in k}
+
+
 @pytest.mark.slow
 def test_a_rung_without_the_checkpoints_before_it_starts_anew(
     halved: Path,
@@ -268,6 +295,19 @@ SPACES = {
     "n_step": Range(1, 32),
     "baseline": [True, 0.5, "mean"],
 }
+
+
+def test_a_stored_value_that_json_writes_otherwise_is_found_again() -> None:
+    clips = [1.0, math.inf]
+    assert [searches._unlabelled("max_grad_norm", x, clips) for x in (1.0, "inf")] == clips
+    sizes = [(8,), (64, 64)]
+    assert searches._unlabelled("hidden_sizes", [64, 64], sizes) == (64, 64)
+
+
+def test_whole_numbers_are_drawn_from_a_range_of_a_setting() -> None:
+    drawn = spaces.draws("random", 20, {"num_envs": Range(8, 64), "n_step": Range(1, 9)}, 0)
+    assert all(type(x) is int and 8 <= x <= 64 for x in drawn["num_envs"])
+    assert all(type(x) is int and 1 <= x <= 9 for x in drawn["n_step"])
 
 
 def test_proposals_follow_from_what_is_told() -> None:
