@@ -635,7 +635,9 @@ def outcome(done: Any) -> int:
     """The exit code of an `execution.Run` whose results are written."""
     if done.signum:
         return interrupted(done.signum)
-    return NOT_FINITE if done.metrics["skipped"][:, -1].any() else 0
+    from pg.runs import results
+
+    return NOT_FINITE if results.failed_runs(done.metrics, done.on_nonfinite).any() else 0
 
 
 def announce(work: str) -> None:

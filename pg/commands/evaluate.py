@@ -179,6 +179,7 @@ def evaluated(folder: Path, options: Options) -> dict[str, Any]:
         signum=None,
         compile_seconds=0.0,
         train_seconds=0.0,
+        on_nonfinite=config.on_nonfinite,
     )
     before = folders.num_devices(folder)
     layout, _ = machine.layout(len(seeds), config.envs_at_once, like[0], before)

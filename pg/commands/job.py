@@ -605,7 +605,13 @@ def _finish(
 
     def draw(summary: Mapping[str, Any]) -> None:
         final = summary.get("mean")
-        plots.learning_curve(done.metrics, folder / "curve.png", title=title, final=final)
+        plots.learning_curve(
+            done.metrics,
+            folder / "curve.png",
+            title=title,
+            final=final,
+            on_nonfinite=done.on_nonfinite,
+        )
         if config.diagnostics:
             quality = curves.gradient_quality(done.metrics)
             plots.gradient_quality(quality, folder / "gradient.png", title=title)
@@ -631,7 +637,7 @@ def _finish(
             f"ended after {summary['num_updates']:,} of {planned}, as the "
             f"evaluation of every seed had a return of at least {options.stop_at_return:g}"
         )
-    if config.diagnostics and not results.failed_runs(done.metrics).all():
+    if config.diagnostics and not results.failed_runs(done.metrics, done.on_nonfinite).all():
         # if all runs have stopped, there is no end of training
         _say_noise_scale(config, curves.final_noise_scale(done.metrics))
         _say_explained_variance(curves.final_explained_variance(done.metrics))

@@ -181,6 +181,10 @@ def search(
     from pg.fast import devices
     from pg.runs import execution, host_states
 
+    def has_failed(skipped: jax.Array) -> jax.Array:
+        """As in `results.failed_runs`, [] of one run."""
+        return skipped.all() if config.on_nonfinite == "skip" else skipped[-1]
+
     def one(keys: tuple[jax.Array, jax.Array], values: dict[str, Any]) -> dict[str, jax.Array]:
         h = hyperparams._replace(**values)
         state, metrics = train.make_train(config)(keys[0], h)
@@ -190,7 +194,7 @@ def search(
             score = evaluate(
                 config, state.params.policy, keys[1], greedy=greedy, **own
             ).returns.mean()
-            found[name] = jax.numpy.where(metrics["skipped"][-1] > 0, np.nan, score)
+            found[name] = jax.numpy.where(has_failed(metrics["skipped"] > 0), np.nan, score)
         return found
 
     keys = execution.seed_keys(range(options.first_seed, options.first_seed + options.seeds))

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pg import numerals
+from pg.config import OnNonfinite
 from pg.estimators.facts import FACTS
 from pg.reports.curves import (
     Curve,
@@ -266,7 +267,12 @@ def curves(
 
 @style()
 def learning_curve(
-    metrics: Mapping[str, np.ndarray], path: Path, *, title: str, final: float | None = None
+    metrics: Mapping[str, np.ndarray],
+    path: Path,
+    *,
+    title: str,
+    final: float | None = None,
+    on_nonfinite: OnNonfinite = "stop",
 ) -> None:
     """Learning curves of a run, one thin line per seed, and their mean with its interval; PNG and
     SVG.
@@ -280,6 +286,7 @@ def learning_curve(
         path: of the picture.
         title: above the picture.
         final: the final evaluation's mean, if there is one.
+        on_nonfinite: the setting of the run.
     """
     figure, (axes,) = _panels(1)
     steps, returns = seed_curves(metrics)
@@ -295,7 +302,7 @@ def learning_curve(
         axes.plot(x[known], y[known], **thin, marker="o" if known.sum() == 1 else "")
     handles = [_line(label, **thin)]
     updates = metrics["return"].shape[1]
-    frozen = int(results.failed_runs(metrics).sum()) if "skipped" in metrics else 0
+    frozen = int(results.failed_runs(metrics, on_nonfinite).sum()) if "skipped" in metrics else 0
     if seeds > 1 or points < updates:
         until = ", up to the end of the shortest run" if np.ptp(steps[:, -1]) else ""
         label = f"mean of {seeds} seeds{until}, {INTERVAL}"

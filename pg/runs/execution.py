@@ -26,6 +26,7 @@ from pg.config import (
     WHOLE_NUMBERS,
     Config,
     Hyperparams,
+    OnNonfinite,
     check_config,
     check_is_hyperparams,
     check_together,
@@ -126,6 +127,7 @@ class Run(NamedTuple):
     # parameters with the best evaluation during training, leaves [S, ...]; None: no evaluation
     best: Best | None = None
     reached: bool = False  # training ended at `stop_at_return`
+    on_nonfinite: OnNonfinite = "stop"  # the setting of the training
 
     def with_params(self, params: Any, normaliser: Normaliser) -> "Run":
         """The run with other parameters instead of its last ones, to be evaluated."""
@@ -225,6 +227,7 @@ def run(
         env_params=first(h.env_params, len(seeds)),
         best=first(result.best, len(seeds)),
         reached=result.reached,
+        on_nonfinite=config.on_nonfinite,
     )
 
 

@@ -130,7 +130,7 @@ def _per_seed(runs: Runs) -> dict[str, Any]:
     import pyarrow
 
     num_seeds = len(runs.seeds)
-    diverged = results.failed_runs(runs.metrics)
+    diverged = results.failed_runs(runs.metrics, runs.settings["on_nonfinite"])
     for scores in runs.scores.values():
         diverged = diverged | np.isnan(scores)
     rows = {

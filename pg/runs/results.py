@@ -120,7 +120,9 @@ def final_means(found: Results) -> dict[str, np.ndarray]:
     """The mean return of each final evaluation by how actions are chosen, "sampled" or "greedy":
     [seeds], NaN for a seed that diverged; {} for a run that has not finished.
     """
-    summary, failed = found.summary, failed_runs(found.metrics)
+    summary = found.summary
+    on_nonfinite = found.settings["config"].get("on_nonfinite", "stop")
+    failed = failed_runs(found.metrics, on_nonfinite)
     was_evaluated = "actions" in summary or failed.all()
     if summary.get("status", "interrupted") == "interrupted" or not was_evaluated:
         return {}
@@ -145,13 +147,16 @@ def stored_number(stored: float | str | None) -> float:
 
 
 def per_seed(
-    metrics: Mapping[str, np.ndarray], evaluation: "Evaluation | None" = None
+    metrics: Mapping[str, np.ndarray],
+    evaluation: "Evaluation | None" = None,
+    on_nonfinite: OnNonfinite = "stop",
 ) -> dict[str, np.ndarray]:
     """Columns with a row per run: env_steps, finite, failed, and those of the final evaluation.
 
     Args:
         metrics: [n, updates] each.
         evaluation: returns [n, episodes]; None: there was none.
+        on_nonfinite: The setting of the runs.
 
     Returns:
         env_steps, finite (all numbers of all updates were), failed (see `failed_runs`), and, with
@@ -161,7 +166,7 @@ def per_seed(
     columns = {
         "env_steps": metrics["env_steps"].sum(axis=1, dtype=np.int64),
         "finite": (metrics["nonfinite"] == 0).all(axis=1),
-        "failed": failed_runs(metrics),
+        "failed": failed_runs(metrics, on_nonfinite),
     }
     return columns | ({} if evaluation is None else final_scores(evaluation))
 
@@ -199,12 +204,18 @@ def over_seeds(scores: np.ndarray, statistic: Statistic = statistics.mean) -> Es
     return statistics.bootstrap_interval(scores, statistic)
 
 
-def failed_runs(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
-    """bool [n]: runs whose last update was not applied.
+def failed_runs(
+    metrics: Mapping[str, np.ndarray], on_nonfinite: OnNonfinite = "stop"
+) -> np.ndarray:
+    """bool [n]: runs that are frozen at their end, or with `skip` have learned nothing, as every
+    update was skipped.
 
-    metrics: [n, updates] each.
+    Args:
+        metrics: [n, updates] each.
+        on_nonfinite: The setting of the runs.
     """
-    return metrics["skipped"][:, -1] > 0
+    skipped = metrics["skipped"] > 0
+    return skipped.all(axis=1) if on_nonfinite == "skip" else skipped[:, -1]
 
 
 def first_failures(metrics: Mapping[str, np.ndarray]) -> list[tuple[int, int] | None]:

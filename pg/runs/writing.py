@@ -76,12 +76,13 @@ def summarise(
         all seeds. With `Config.diagnostics`, `noise_scale` is that of the last tenth of the
         training, and so is `explained_variance`, with a critic V.
     """
-    frozen = results.failed_runs(run.metrics)
+    frozen = results.failed_runs(run.metrics, run.on_nonfinite)
     scores = {name: results.final_scores(x) for name, x in evaluations.items()}
     left_out = {name: frozen | ~np.isfinite(x["mean"]) for name, x in scores.items()}
     failed = next(iter(left_out.values()), frozen)  # of the final evaluation, the first
     rows: list[dict[str, Any]] = []
-    for seed, row in zip(seeds, results.as_rows(results.per_seed(run.metrics)), strict=True):
+    of_seeds = results.per_seed(run.metrics, on_nonfinite=run.on_nonfinite)
+    for seed, row in zip(seeds, results.as_rows(of_seeds), strict=True):
         rows.append({"seed": seed, **row})
     for row, failure in zip(rows, results.first_failures(run.metrics), strict=True):
         if failure is not None:

@@ -430,8 +430,10 @@ def fresh(
     metrics = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.metrics for chunk in done))
     evaluations = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.evaluation for chunk in done))
     seconds = time.monotonic() - started
-    is_finished = not results.failed_runs(metrics).all()
-    run = execution.Run(states, metrics, is_finished, None, plan.programs.seconds, seconds)
+    on_nonfinite = config.on_nonfinite
+    is_finished = not results.failed_runs(metrics, on_nonfinite).all()
+    times = plan.programs.seconds, seconds
+    run = execution.Run(states, metrics, is_finished, None, *times, on_nonfinite=on_nonfinite)
     if not devices.is_first():
         return writing.summarise(run, evaluations, seeds)
     place = folder / "best"

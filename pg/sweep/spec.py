@@ -455,7 +455,8 @@ def write_chunk(spec: SweepSpec, folder: Path, start: int, chunk: Chunk) -> None
     labels = labelled(spec, start, len(metrics["env_steps"]))
     run, configuration = labels["run"], labels["configuration"]
     varied = {name: [spec.values(g)[name] for g in configuration] for name in spec.table}
-    scores = results.per_seed(metrics, chunk.evaluation[spec.actions])
+    on_nonfinite = spec.values(configuration[0]).get("on_nonfinite", spec.config.on_nonfinite)
+    scores = results.per_seed(metrics, chunk.evaluation[spec.actions], on_nonfinite)
     name = f"{run[0]:06}-{run[-1]:06}.parquet"
     tables.write_parquet(folder / "metrics" / name, results.long_form(metrics, **labels))
     tables.write_parquet(folder / "runs" / name, {**labels, **varied, **scores})

@@ -154,6 +154,15 @@ def test_a_poisoned_seed_is_frozen_and_the_others_go_on_untouched(
         if number == total
         else f"; {number} of {total} updates were skipped"
     )
+    last = np.zeros((8, total), int)
+    last[2, -1] = 1
+    once_at_the_end = poisoned.metrics | {"skipped": last}
+    assert results.failed_runs(once_at_the_end).tolist() == (~others).tolist()
+    assert not results.failed_runs(once_at_the_end, "skip").any()  # its parameters are those before
+    of_skip = run._replace(metrics=once_at_the_end, on_nonfinite="skip")
+    assert cli.outcome(of_skip) == 0
+    fine = {"sampled": Evaluation(np.ones((8, 3)), np.ones((8, 3)))}
+    assert writing.summarise(of_skip, fine, range(8))["failed_seeds"] == []
     skipped = np.zeros((8, total), int)
     skipped[:, 0] = 1
     once = results.describe_failures(summary, poisoned.metrics | {"skipped": skipped}, "skip")[0]
