@@ -40,7 +40,7 @@ _CHECKPOINT = r"\d{8,}\.[0-9a-f]{64}\.safetensors"
 FORMAT = 2  # of the files
 # Format 1 wrote the names of arrays differently (`migrations.leaf_name`); others are refused.
 READABLE = (1, 2)
-_FILLED = 2**12  # fewer runs than this only pad the devices
+_FILLED = 2**20  # fewer runs than this only pad a chunk, which may be as wide on many devices
 _HEADER = 2**24  # bytes, at most
 _BEST = "best/"  # the names of the best parameters of all evaluations so far
 # The expected shape of a checkpoint's header (see `inputs.misfit`).

@@ -172,6 +172,18 @@ def test_numbers_of_another_precision_name_the_setting_of_jax(one: Path) -> None
         checkpoints.restore(one, wide, about(enable_x64=True), len(SEEDS))
 
 
+def test_a_short_last_chunk_on_many_devices_is_whole(kept: Kept, tmp_path: Path) -> None:
+    """One run, which 5119 pad, as on five devices with 1024 runs each."""
+    template = like(dataclasses.replace(CONFIG, num_envs=1, hidden_sizes=(1,)))
+    states = jax.tree.map(lambda x: np.zeros((5120, *x.shape), x.dtype), template)
+    metrics = {name: x[:1, :2] for name, x in kept.trained.metrics.items()}
+    write = CheckpointWriter(tmp_path, about(), {"seed": np.arange(1)})
+    write(2, lambda: states, metrics, last=True)
+    found = checkpoints.restore(tmp_path, template, about(), 1)
+    assert found is not None
+    assert found.partial.updates == 2
+
+
 def test_only_the_last_are_kept_and_nothing_half_written(kept: Kept, tmp_path: Path) -> None:
     (tmp_path / ".metrics-00000000-00000003.parquet.tmp").write_text("half")
     (tmp_path / f".00000003.{'0' * 64}.safetensors.0123abcd.tmp").write_text("half")
