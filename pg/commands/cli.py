@@ -509,6 +509,8 @@ def _choose_devices_for_files(argv: Sequence[str]) -> None:
 
 def _stored(run: Path, argv: list[str]) -> tuple[Config, Hyperparams]:
     """The settings of a run's folder, with the custom parts that are given again."""
+    if _is_given(argv, "out"):
+        raise ValueError("--out and --resume are mutually exclusive: a run goes on in its folder")
     given = {name: _named(argv, name) for name in PARTS}
     parts = {name: part for name, part in given.items() if own_files.is_reference(part)}
     return folders.read_setup(

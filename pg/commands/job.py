@@ -37,6 +37,7 @@ from pg.trackers import base as tracking
 
 # fields of Config that may change when a run is resumed
 MAY_CHANGE = ("num_updates", "on_nonfinite", "micro_batches")
+OF_RESULTS = ("eval_episodes", "greedy", "film")  # options that matter once training has ended
 SCHEDULES = ("schedule", "entropy_schedule", "epsilon_schedule")
 BEGIN_ANEW = "there is no checkpoint yet: the same command starts again"
 # Parts of the wall time of a run, as its summary calls them, in words.
@@ -879,7 +880,10 @@ def _ended(folder: Path, updates: int, config: Config, options: Options) -> str 
         return None
     if summary["status"] == "finished" and updates == config.num_updates:
         done = numerals.counted(updates, "update")
-        return f"it has all of its {done}: give --num-updates to continue"
+        before = dataclasses.asdict(options) | folders.read_options(folder)
+        is_other = any(getattr(options, name) != before[name] for name in OF_RESULTS)
+        remedy = "; pg evaluate makes another evaluation, and pg render a film" if is_other else ""
+        return f"it has all of its {done}: give --num-updates to continue{remedy}"
     target = options.stop_at_return
     before = folders.read_options(folder).get("stop_at_return")
     if summary["status"] == "reached" and target is not None and target == before:

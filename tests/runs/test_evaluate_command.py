@@ -139,6 +139,12 @@ def test_a_run_is_resumed_by_its_folder(folder: Path, capsys: pytest.CaptureFixt
             resume.main(words)
         assert stopped.value.code == cli.MISTAKE
         assert "the folder of the run comes first" in " ".join(capsys.readouterr().err.split())
+    assert resume.main([str(folder), "--greedy"]) == 0
+    assert "; pg evaluate makes another evaluation" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit) as stopped:
+        resume.main([str(folder), "--out", "elsewhere"])
+    assert stopped.value.code == cli.MISTAKE
+    assert "--out and --resume are mutually exclusive" in " ".join(capsys.readouterr().err.split())
     assert resume.main([str(folder), "--num-updates", "3"]) == 0
     assert summary(folder / "summary.json")["num_updates"] == 3
 
