@@ -880,8 +880,8 @@ def _ended(folder: Path, updates: int, config: Config, options: Options) -> str 
         return None
     if summary["status"] == "finished" and updates == config.num_updates:
         done = numerals.counted(updates, "update")
-        before = dataclasses.asdict(options) | folders.read_options(folder)
-        is_other = any(getattr(options, name) != before[name] for name in OF_RESULTS)
+        stored = dataclasses.asdict(options) | folders.read_options(folder)
+        is_other = any(getattr(options, name) != stored[name] for name in OF_RESULTS)
         remedy = "; pg evaluate makes another evaluation, and pg render a film" if is_other else ""
         return f"it has all of its {done}: give --num-updates to continue{remedy}"
     target = options.stop_at_return

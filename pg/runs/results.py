@@ -215,7 +215,8 @@ def failed_runs(
         on_nonfinite: The setting of the runs.
     """
     skipped = metrics["skipped"] > 0
-    return skipped.all(axis=1) if on_nonfinite == "skip" else skipped[:, -1]
+    failed: np.ndarray = skipped.all(axis=1) if on_nonfinite == "skip" else skipped[:, -1]
+    return failed
 
 
 def first_failures(metrics: Mapping[str, np.ndarray]) -> list[tuple[int, int] | None]:
