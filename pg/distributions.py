@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtri
 from jax.scipy.stats import norm
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from pg.inputs import check_key, described, numbers
 
@@ -69,7 +69,7 @@ class Categorical(NamedTuple):
     # the legal actions, at least one; () if all are legal. Set by `masked`.
     mask: Bool[Array, "*B A"] | tuple[()] = ()
 
-    def masked(self, mask: Bool[Array | np.ndarray, "*B A"]) -> "Categorical":
+    def masked(self, mask: Shaped[Array | np.ndarray, "*B A"]) -> "Categorical":
         """The distribution given that the action is legal: others have probability 0, exactly.
 
         If no action is legal there is no such distribution, and all count as legal; training
@@ -80,7 +80,8 @@ class Categorical(NamedTuple):
                 f"a mask must say of each of the {self.logits.shape[-1]} actions if it is legal, "
                 f"got shape {list(jnp.shape(mask))}"
             )
-        legal = jnp.asarray(mask) | ~jnp.any(mask, axis=-1, keepdims=True)
+        mask = jnp.asarray(mask) != 0  # whole numbers too
+        legal = mask | ~jnp.any(mask, axis=-1, keepdims=True)
         legal = jnp.broadcast_to(legal, self.logits.shape)
         return Categorical(jnp.where(legal, self.logits, -jnp.inf), legal)
 
@@ -146,15 +147,23 @@ class Categorical(NamedTuple):
 class Gaussian(NamedTuple):
     """Independent N(mean, exp(log_std)²). `log_prob` is that of the *unclipped* sample; clipping is
     part of the environment.
+
+    Mean and log_std may have any shapes that broadcast against each other.
     """
 
-    mean: Float[Array, "*B D"]
-    log_std: Float[Array, "*B D"]
+    mean: Float[Array, "*#B #D"]
+    log_std: Float[Array, "*#B #D"]
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        """The shape of a sample, [..., D]; reads shapes only."""
+        shapes = (x.shape if hasattr(x, "shape") else () for x in (self.mean, self.log_std))
+        return jnp.broadcast_shapes(*shapes)
 
     def draw(self, key: PRNGKeyArray) -> Float[Array, "*B D"]:
         """Standard normal noise [..., D]; reads shapes only."""
         check_key(key)
-        return jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return jax.random.normal(key, self._shape, self.mean.dtype)
 
     def noise_quantile(self, uniform: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """The noise from uniform numbers in (0, 1): their standard normal quantiles."""
@@ -164,7 +173,7 @@ class Gaussian(NamedTuple):
 
     def reparameterised(self, noise: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """mean + std ε, [..., D], with its derivative in mean and std."""
-        _check_noise(noise, jnp.shape(self.mean))
+        _check_noise(noise, self._shape)
         return self.mean + jnp.exp(self.log_std) * noise
 
     def sample(self, noise: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
@@ -183,7 +192,8 @@ class Gaussian(NamedTuple):
 
     def moments(self) -> tuple[Float[Array, "*B D"], Float[Array, "*B D"]]:
         """Mean and variance of each entry of the action, [..., D]."""
-        return self.mean, jnp.exp(2 * self.log_std)
+        variance = jnp.exp(2 * self.log_std)
+        return jnp.broadcast_to(self.mean, self._shape), jnp.broadcast_to(variance, self._shape)
 
     def characteristic_function(self, frequency: Float[Array, "*B J D"]) -> Complex:
         """Real and imaginary part of E exp(i ω·a), exact, [..., J] each. frequency: ω."""
@@ -200,7 +210,8 @@ class Gaussian(NamedTuple):
 
     def entropy(self) -> Float[Array, "*B"]:
         """Σ_d (log σ_d + ½ log 2πe), exact, in nats, [...]."""
-        return jnp.sum(self.log_std + 0.5 + _LOG_SQRT_2PI, axis=-1)
+        of_each = jnp.broadcast_to(self.log_std + 0.5 + _LOG_SQRT_2PI, self._shape)
+        return jnp.sum(of_each, axis=-1)
 
     def kl(self, other: "Gaussian") -> Float[Array, "*B"]:
         """KL(self ‖ other), exact, in nats, [...].
@@ -215,7 +226,11 @@ class Gaussian(NamedTuple):
         # Where one standard deviation is 0 and the other is not, the ratio alone is infinite
         # already.
         log_ratio = jnp.where(jnp.isposinf(log_ratio), 0.0, log_ratio)
-        return 0.5 * jnp.sum(ratio + distance - 1.0, axis=-1) - jnp.sum(log_ratio, axis=-1)
+        shape = jnp.broadcast_shapes(self._shape, other._shape)
+        squares, log_ratio = (
+            jnp.broadcast_to(x, shape) for x in (ratio + distance - 1.0, log_ratio)
+        )
+        return 0.5 * jnp.sum(squares, axis=-1) - jnp.sum(log_ratio, axis=-1)
 
     def _log_ratio(self, other: "Gaussian") -> Float[Array, "*B D"]:
         """log σ - log σ of `other`, [..., D]; 0 where both are equal and infinite."""
@@ -465,7 +480,9 @@ class CensoredGaussian(NamedTuple):
         """∫ zᵏ φ(z) dz between the bounds, z = (u - mean) / std, k = 0, 1, 2, each [..., D]."""
         a, b = self._standard(self.low), self._standard(self.high)
         density_a, density_b = norm.pdf(a), norm.pdf(b)
-        m0 = norm.cdf(b) - norm.cdf(a)
+        # in the lower tail, where a difference of two small numbers keeps its precision
+        is_above = a > 0
+        m0 = norm.cdf(jnp.where(is_above, -a, b)) - norm.cdf(jnp.where(is_above, -b, a))
         # z φ(z) at both bounds; 0 if a bound is infinitely far away
         edge_a = jnp.where(density_a > 0, a * density_a, 0.0)
         edge_b = jnp.where(density_b > 0, b * density_b, 0.0)

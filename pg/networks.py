@@ -493,7 +493,7 @@ def check_params(params: Any) -> None:
 
 def num_params(params: PyTree) -> int:
     """Number of scalars in a tree of parameters."""
-    return sum(x.size for x in jax.tree.leaves(params))
+    return sum(map(np.size, jax.tree.leaves(params)))
 
 
 def _network(config: Config, env: Env, head: nn.Module) -> Network:

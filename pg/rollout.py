@@ -488,6 +488,16 @@ def make_collector(
     def fresh(policy: Network, key: PRNGKeyArray) -> RolloutState:
         return _at_start(env, policy, *env.reset(key))
 
+    def window(
+        policy: Network, params: PyTree, key: PRNGKeyArray, state: RolloutState
+    ) -> Collected:
+        check_rollout_state("state", state, env)  # possibly a user's
+        acting = Acting(env, policy, params)
+        return _window(acting, key, state, config.num_steps, config.horizon)
+
+    if config.collect == "windows":
+        return Collector(fresh, window, 1 / config.num_steps)
+
     batch = _Batch(
         horizon=env.horizon(config.horizon),
         group_size=config.group_size,
@@ -504,15 +514,6 @@ def make_collector(
         finished = Finished(jnp.int32(env.num_envs), traj.reward.sum(), traj.env_steps.sum())
         return Collected((), traj, finished)
 
-    def window(
-        policy: Network, params: PyTree, key: PRNGKeyArray, state: RolloutState
-    ) -> Collected:
-        check_rollout_state("state", state, env)  # possibly a user's
-        acting = Acting(env, policy, params)
-        return _window(acting, key, state, config.num_steps, config.horizon)
-
-    if config.collect == "windows":
-        return Collector(fresh, window, 1 / config.num_steps)
     return Collector(nothing, complete_episodes, 1.0)
 
 

@@ -212,8 +212,11 @@ def mean_over_episodes(f: Callable[[Any], Any], tree: PyTree, valid: Bool[Array,
 
 
 def _cut(tree: PyTree, valid: Bool[Array, "T B"], most: int) -> tuple[PyTree, Int[Array, ""]]:
-    """Leaves [T, B, ...] as blocks [n, K, B / m, ...] of at most `most` rows, and the number of
-    leading blocks that hold every valid step [T, B].
+    """Leaves [T, B, ...] as blocks [n, K, B / m, ...], and the number of leading blocks that hold
+    every valid step [T, B].
+
+    A block has at most `most` rows, unless B has no such divisor or environments are spread: then
+    it is one whole step.
     """
     width = valid.shape[1]
     part = even_size(width, most)

@@ -35,8 +35,9 @@ def scan_until(
     Args:
         step: carry, x -> carry, y.
         carry: The initial carry.
-        xs: Step numbers [K] -> the inputs of these steps, leaves [K, ...]. Inputs of steps that
-            are never reached are not computed.
+        xs: Step numbers [K] -> the inputs of these steps, leaves [K, ...]. They are computed for
+            several blocks at a time, so for some steps that are never reached too, with numbers
+            that may be beyond `length`.
         alive: carry -> bool, of any shape: who is alive.
         length: The largest number of steps.
 

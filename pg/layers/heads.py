@@ -19,11 +19,13 @@ __all__ = [
     "LOG_STD",
     "ActionValues",
     "Joint",
+    "LogOdds",
     "Logits",
     "Normal",
     "QuadraticValues",
     "SinusoidalValues",
     "Value",
+    "units_of_box",
 ]
 
 # Bounds of a log-std that is an output of the network, in units of the box's half width: a std of

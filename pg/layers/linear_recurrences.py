@@ -79,7 +79,10 @@ def _composed(earlier: _Steps, later: _Steps) -> _Steps:
     finite.
     """
     (a, b), (later_a, later_b) = earlier, later
-    return later_a * a, jnp.where(later_a == 0, later_b, later_a * b + later_b)
+    is_reset = later_a == 0
+    return jnp.where(is_reset, 0.0, later_a * a), jnp.where(
+        is_reset, later_b, later_a * b + later_b
+    )
 
 
 class LRU(nn.Module):

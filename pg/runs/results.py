@@ -215,8 +215,7 @@ def failed_runs(
         on_nonfinite: The setting of the runs.
     """
     skipped = metrics["skipped"] > 0
-    failed: np.ndarray = skipped.all(axis=1) if on_nonfinite == "skip" else skipped[:, -1]
-    return failed
+    return np.all(skipped, axis=1) if on_nonfinite == "skip" else skipped[:, -1]
 
 
 def first_failures(metrics: Mapping[str, np.ndarray]) -> list[tuple[int, int] | None]:

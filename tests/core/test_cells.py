@@ -100,6 +100,8 @@ def test_a_reset_forgets_even_what_is_not_finite() -> None:
     first = jnp.zeros((6, 1), bool).at[3].set(True)
     h = linear_recurrence(a, b.at[1].set(jnp.nan), first, jnp.zeros((1, 1)))
     np.testing.assert_array_equal(h[:, 0, 0], [1, np.nan, np.nan, 1, 2, 3])
+    h = linear_recurrence(a.at[2].set(jnp.nan), b, first, jnp.zeros((1, 1)))
+    np.testing.assert_array_equal(h[:, 0, 0], [1, 2, np.nan, 1, 2, 3])
 
 
 def test_a_transformer_sees_its_window_and_no_more() -> None:

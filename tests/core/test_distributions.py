@@ -119,6 +119,46 @@ def test_gaussian_log_prob_entropy_kl() -> None:
     assert abs(gap.mean() - dist.kl(other)[0]) < 5 * gap.std() / len(gap) ** 0.5
 
 
+@pytest.mark.parametrize(
+    ("mean", "log_std"), [((4, 3), (4, 1)), ((4, 1), (4, 3)), ((4, 1), (1, 3)), ((1, 3), (4, 1))]
+)
+def test_a_mean_and_a_width_that_broadcast_are_those_of_every_dimension(
+    mean: tuple[int, ...], log_std: tuple[int, ...]
+) -> None:
+    narrow = Gaussian(jnp.full(mean, 0.3), jnp.full(log_std, -0.7))
+    whole = Gaussian(jnp.full((4, 3), 0.3), jnp.full((4, 3), -0.7))
+    noise = narrow.draw(jax.random.key(0))
+    np.testing.assert_array_equal(noise, whole.draw(jax.random.key(0)))
+    assert len(np.unique(narrow.sample(noise))) == 12
+    np.testing.assert_array_equal(narrow.entropy(), whole.entropy())
+    for x, y in zip(narrow.moments(), whole.moments(), strict=True):
+        np.testing.assert_array_equal(x, y)
+    wider, other = (x._replace(log_std=x.log_std + 1.0) for x in (narrow, whole))
+    np.testing.assert_array_equal(narrow.kl(wider), whole.kl(other))
+    np.testing.assert_array_equal(narrow.kl(other), whole.kl(wider))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.int32, np.float32])
+def test_a_mask_may_be_numbers(dtype: Any) -> None:
+    mask = np.array([0, 1, 1]) if dtype is bool else np.array([0, 2, 3])
+    p = Categorical(jnp.zeros((2000, 3))).masked(mask.astype(dtype))
+    samples = np.asarray(p.sample(p.draw(jax.random.key(0))))
+    np.testing.assert_allclose(np.exp(p.log_prob(2)), 0.5, rtol=1e-6)
+    assert 900 < (samples == 2).sum() < 1100
+    assert not (samples == 0).any()
+
+
+def test_a_divergence_of_censored_gaussians_is_as_precise_below_as_above() -> None:
+    """In 32 bits; both sides mirror each other."""
+    for width in (-8.0, -3.0):
+        below, above = (
+            CensoredGaussian(*(jnp.full(1, x) for x in (mean, 0.0, -1.0, 1.0)))
+            for mean in (-7.0, 7.0)
+        )
+        with_width = [x._replace(log_std=jnp.full(1, width)) for x in (below, above)]
+        np.testing.assert_allclose(below.kl(with_width[0]), above.kl(with_width[1]), rtol=1e-3)
+
+
 def test_no_gradient_passes_through_a_gaussian_sample() -> None:
     noise = jnp.ones(1)
     grad = jax.grad(
