@@ -80,9 +80,8 @@ def _composed(earlier: _Steps, later: _Steps) -> _Steps:
     """
     (a, b), (later_a, later_b) = earlier, later
     is_reset = later_a == 0
-    return jnp.where(is_reset, 0.0, later_a * a), jnp.where(
-        is_reset, later_b, later_a * b + later_b
-    )
+    factor = jnp.where(is_reset, 0.0, later_a * a)
+    return factor, jnp.where(is_reset, later_b, later_a * b + later_b)
 
 
 class LRU(nn.Module):
