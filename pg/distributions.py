@@ -155,8 +155,8 @@ class Gaussian(NamedTuple):
     log_std: Float[Array, "*#B #D"]
 
     @property
-    def _shape(self) -> tuple[int, ...]:
-        """The shape of a sample, [..., D]; reads shapes only."""
+    def _shape(self) -> tuple[Any, ...]:
+        """The shape of a sample, [..., D], also with a symbolic size; reads shapes only."""
         shapes = (x.shape if hasattr(x, "shape") else () for x in (self.mean, self.log_std))
         return jnp.broadcast_shapes(*shapes)
 
