@@ -79,8 +79,9 @@ def total_return(reward: Float[Array, "T *B"], gamma: Float[ArrayLike, ""]) -> F
     return jnp.sum(discount_powers(reward, gamma) * reward, axis=0)
 
 
-def discount(time: Float[Array, "*B"], gamma: Float[ArrayLike, ""]) -> Float[Array, "*B"]:
+def discount(time: Real[Array, "*B"], gamma: Float[ArrayLike, ""]) -> Float[Array, "*B"]:
     """γᵗ for times t, [...]; 0⁰ = 1."""
+    time = floats("time", time)
     return jnp.asarray(gamma, time.dtype) ** time
 
 

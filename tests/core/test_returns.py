@@ -65,6 +65,10 @@ def test_n_step_is_the_loop(batch: dict[str, np.ndarray], n: int) -> None:
     np.testing.assert_allclose(traced, expected, atol=1e-12)
 
 
+def test_times_may_be_whole_numbers() -> None:
+    np.testing.assert_allclose(returns.discount(jnp.arange(3), 0.5), [1.0, 0.5, 0.25])
+
+
 @pytest.mark.parametrize("n", [4, 2**31 - 2, 2**31 - 1])
 def test_the_largest_n_is_a_number_of_steps_too(n: int) -> None:
     """In 32 bits, where a step's index plus n overflows."""
