@@ -290,6 +290,12 @@ def count(name: str, value: Any, low: int = 1) -> int:
     return int(value)  # numpy's would overflow in a product
 
 
+def check_seeds(name: str, first: int, num: int) -> None:
+    """Raises ValueError unless `num` seeds from `first` on are below 2^32. name: of the first."""
+    if not 0 <= first <= 2**32 - num:
+        raise ValueError(f"{name} must be in [0, 2^32), with the seeds after it, got {first}")
+
+
 def counts(name: str, value: Any, low: int = 1) -> tuple[int, ...]:
     """Several whole numbers, each as in `count`."""
     if (several := entries(value)) is None:

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import tyro
 
 from pg.commands import cli, job
+from pg.inputs import check_seeds
 from pg.reports import statistics
 from pg.runs import files, folders, zoo
 
@@ -157,8 +158,7 @@ def evaluated(folder: Path, options: Options) -> dict[str, Any]:
     stored = results.load_results(folder)
     seeds = stored.seeds
     first = seeds[0] if options.seed is None else options.seed
-    if first > 2**32 - len(seeds):
-        raise ValueError(f"seed must be in [0, 2^32), with the seeds after it, got {first}")
+    check_seeds("seed", first, len(seeds))
     env = envs.configured(config, 1, hyperparams.env_params)
     like = acting.acting_shapes(config, env, networks.make_policy(config, env))
     memory.check(config, env, like, len(seeds), options.episodes)

@@ -29,7 +29,7 @@ from pg.config import (
     own_parts,
 )
 from pg.estimators.names import candidate_names
-from pg.inputs import count, described
+from pg.inputs import check_seeds, count, described
 from pg.parts import with_parts
 from pg.reports import curves, drawings
 from pg.runs import code, encoding, files, folders, interrupts
@@ -89,8 +89,7 @@ class Options(cli.BorrowedSettings, cli.Following, cli.Checkpointing, cli.Length
                 raise ValueError(
                     f"{name} must be a whole number of at least 1, got {getattr(self, name)}"
                 )
-        if not 0 <= self.seed <= 2**32 - self.seeds:
-            raise ValueError(f"seed must be in [0, 2^32), with the seeds after it, got {self.seed}")
+        check_seeds("seed", self.seed, self.seeds)
         if self.name is not None and self.resume is not None:
             raise ValueError(
                 "name and resume are mutually exclusive: resume continues in the folder it names"
@@ -878,15 +877,16 @@ def _ended(folder: Path, updates: int, config: Config, options: Options) -> str 
     summary = folders.read_json(path, {"status": str, "num_updates": int})
     if summary["num_updates"] != updates:
         return None
+    before = folders.read_options(folder)
     if summary["status"] == "finished" and updates == config.num_updates:
         done = numerals.counted(updates, "update")
-        stored = dataclasses.asdict(options) | folders.read_options(folder)
+        stored = dataclasses.asdict(options) | before
         is_other = any(getattr(options, name) != stored[name] for name in OF_RESULTS)
         remedy = "; pg evaluate makes another evaluation, and pg render a film" if is_other else ""
         return f"it has all of its {done}: give --num-updates to continue{remedy}"
     target = options.stop_at_return
-    before = folders.read_options(folder).get("stop_at_return")
-    if summary["status"] == "reached" and target is not None and target == before:
+    is_same = target is not None and target == before.get("stop_at_return")
+    if summary["status"] == "reached" and is_same:
         return (
             f"it ended after {numerals.counted(updates, 'update')}, as it had a return of "
             f"at least {target:g}: give --stop-at-return None, or a higher one, to continue"

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pg.commands import cli
+from pg.inputs import check_seeds
 from pg.runs import interrupts, memory
 from pg.sweep import proposals, spaces
 
@@ -101,12 +102,8 @@ class Options(cli.BorrowedSettings, cli.Checkpointing, cli.Length):
                 raise ValueError(
                     f"{name} must be a whole number of at least {low}, got {value}{why}"
                 )
-        if (
-            not 0
-            <= self.seed
-            <= 2**32 - self.seeds - (self.seeds if self.fresh_seeds is None else self.fresh_seeds)
-        ):
-            raise ValueError(f"seed must be in [0, 2^32), with the seeds after it, got {self.seed}")
+        fresh = self.seeds if self.fresh_seeds is None else self.fresh_seeds
+        check_seeds("seed", self.seed, self.seeds + fresh)
 
 
 def _search(options: Options, spec: "SweepSpec") -> "Search":

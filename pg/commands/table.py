@@ -66,6 +66,11 @@ class Options:
     figure: Path | None = None
     """File of a picture of bias and variance on the first problem, a PNG with an SVG beside it."""
 
+    @property
+    def files(self) -> list[Path]:
+        """All files that are written."""
+        return [path for path in (*self.out, self.figure) if path is not None]
+
     def __post_init__(self) -> None:
         """Raises ValueError for a mistake, before jax is loaded and before a file is executed."""
         if not 0.0 <= self.gamma <= 1.0:
@@ -74,7 +79,7 @@ class Options:
             check_choice("estimators", name, check_exact)
         for name in self.problems:
             check_choice("problems", name, ())
-        for path in (*self.out, *([self.figure] if self.figure else [])):
+        for path in self.files:
             if not path.parent.is_dir():
                 raise ValueError(f"the folder of {path} does not exist: make it first")
         check_names_differ("estimators", map(canonical, self.estimators))
@@ -112,7 +117,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         own += [("problem", problem) for problem in problems.values()]
     try:
         _write(options, texts, estimators, figures_of)
-        for folder in {path.parent for path in (*options.out, options.figure) if path is not None}:
+        for folder in {path.parent for path in options.files}:
             code.copy_texts(folder, own)
     except OSError as error:
         cli.fail_to_write(error)

@@ -19,7 +19,7 @@ from pg.config import (
     check_hyperparams,
     check_together,
 )
-from pg.inputs import check_name
+from pg.inputs import check_name, check_seeds
 from pg.presets import preset
 from pg.reports import statistics, tables
 from pg.runs import interrupts
@@ -137,10 +137,7 @@ def sample(options: Options, hyperparams: Hyperparams) -> dict[str, Any]:
     for name, least in (("trials", 1), ("seeds", 2), ("first_seed", 0)):
         if (value := getattr(options, name)) < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
-    if options.first_seed > 2**32 - options.seeds:
-        raise ValueError(
-            f"first_seed must be in [0, 2^32), with the seeds after it, got {options.first_seed}"
-        )
+    check_seeds("first_seed", options.first_seed, options.seeds)
     generator, trials = np.random.default_rng(options.first_seed), dict[str, Any]()
     for entry in options.range:
         name, _, text = entry.partition("=")
@@ -179,22 +176,19 @@ def search(
     from pg.envs.adapters.base import HostError, faults_in_one_sentence
     from pg.evaluation import evaluate
     from pg.fast import devices
-    from pg.runs import execution, host_states
-
-    def has_failed(skipped: jax.Array) -> jax.Array:
-        """As in `results.failed_runs`, [] of one run."""
-        return skipped.all() if config.on_nonfinite == "skip" else skipped[-1]
+    from pg.runs import execution, host_states, results
 
     def one(keys: tuple[jax.Array, jax.Array], values: dict[str, Any]) -> dict[str, jax.Array]:
         h = hyperparams._replace(**values)
         state, metrics = train.make_train(config)(keys[0], h)
         own: Any = {"normaliser": state.normaliser, "env_params": h.env_params}
         found = {"steps": metrics["env_steps"].sum()}
+        failed = results.failed_runs(metrics, config.on_nonfinite)
         for name, greedy in (("greedy", True), ("sampled", False)):
             score = evaluate(
                 config, state.params.policy, keys[1], greedy=greedy, **own
             ).returns.mean()
-            found[name] = jax.numpy.where(has_failed(metrics["skipped"] > 0), np.nan, score)
+            found[name] = jax.numpy.where(failed, np.nan, score)
         return found
 
     keys = execution.seed_keys(range(options.first_seed, options.first_seed + options.seeds))

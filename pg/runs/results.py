@@ -204,18 +204,16 @@ def over_seeds(scores: np.ndarray, statistic: Statistic = statistics.mean) -> Es
     return statistics.bootstrap_interval(scores, statistic)
 
 
-def failed_runs(
-    metrics: Mapping[str, np.ndarray], on_nonfinite: OnNonfinite = "stop"
-) -> np.ndarray:
+def failed_runs(metrics: Mapping[str, Any], on_nonfinite: OnNonfinite = "stop") -> Any:
     """bool [n]: runs that are frozen at their end, or with `skip` have learned nothing, as every
     update was skipped.
 
     Args:
-        metrics: [n, updates] each.
+        metrics: [n, updates] each, of numpy or of jax; or of one run, [updates].
         on_nonfinite: The setting of the runs.
     """
     skipped = metrics["skipped"] > 0
-    return np.all(skipped, axis=1) if on_nonfinite == "skip" else skipped[:, -1]
+    return skipped.all(axis=-1) if on_nonfinite == "skip" else skipped[..., -1]
 
 
 def first_failures(metrics: Mapping[str, np.ndarray]) -> list[tuple[int, int] | None]:
